@@ -1,0 +1,44 @@
+"""Turn idle machines into a trusted mesh that runs one analysis.
+
+Public names are loaded when they are first used: ``import aemesh`` is nearly free,
+and so is every command that does not need them.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from aemesh.client.client import Group as Group
+    from aemesh.client.client import Mesh as Mesh
+    from aemesh.client.client import connect as connect
+    from aemesh.errors import AemeshError as AemeshError
+
+    __version__: str
+
+_HOMES = {
+    "AemeshError": "aemesh.errors",
+    "Group": "aemesh.client.client",
+    "Mesh": "aemesh.client.client",
+    "connect": "aemesh.client.client",
+}
+
+__all__ = ["AemeshError", "Group", "Mesh", "__version__", "connect"]
+
+
+def __getattr__(name: str) -> Any:  # noqa: ANN401 - as many types as names
+    import importlib  # noqa: PLC0415 - not even this, unless it is wanted
+
+    if name == "__version__":
+        value: Any = importlib.import_module("importlib.metadata").version("aemesh")
+    elif name in _HOMES:
+        value = getattr(importlib.import_module(_HOMES[name]), name)
+    else:
+        msg = f"module 'aemesh' has no attribute {name!r}"
+        raise AttributeError(msg)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,123 @@
+"""The command ``aemesh``: finds each command by name when it is called.
+
+The table below is all that ``aemesh --help`` reads, so that no command pays for
+the imports of another; a test holds it equal to what the commands say themselves.
+Exit codes are those of `aemesh.errors`; 130 is Ctrl-C.
+"""
+
+from __future__ import annotations
+
+import importlib
+
+import click
+
+from aemesh.cli import ui
+from aemesh.cli.options import state_option
+from aemesh.errors import AemeshError, UsageError
+
+INTERRUPTED = 130
+
+# Name: (module, the command in it, one line of help), in the order of the help.
+COMMANDS: dict[str, tuple[str, str, str]] = {
+    "worker": ("aemesh.cli.worker", "worker", "Offer this machine to a master."),
+    "master": ("aemesh.cli.master", "master", "Find workers and form groups of them."),
+    "run": ("aemesh.cli.run", "run", "Run a script, alone or on a group."),
+    "status": ("aemesh.cli.status", "status", "Show the master, its groups, workers."),
+    "workers": ("aemesh.cli.status", "workers", "List the workers."),
+    "group": ("aemesh.cli.group", "group", "List, change and fill groups."),
+    "exec": ("aemesh.cli.exec", "exec_", "Run a command on each member of a group."),
+    "events": ("aemesh.cli.status", "events", "Tell what happened, and what happens."),
+    "trust": ("aemesh.cli.trust", "trust", "See and decide who is trusted."),
+    "key": ("aemesh.cli.key", "key", "Show the keys of this machine."),
+    "stop": ("aemesh.cli.stop", "stop", "Stop the master."),
+}
+
+
+class LazyGroup(click.Group):
+    """A group whose commands are imported when they are called."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's
+        """Return the names, in the table's order."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002 - click's
+        """Import the command of this name."""
+        if cmd_name not in COMMANDS:
+            return None
+        module, attribute, _ = COMMANDS[cmd_name]
+        found = getattr(importlib.import_module(module), attribute)
+        assert isinstance(found, click.Command)
+        return found
+
+    def format_commands(
+        self,
+        ctx: click.Context,  # noqa: ARG002 - click's
+        formatter: click.HelpFormatter,
+    ) -> None:
+        """Write the table, without importing anything."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, row[2]) for name, row in COMMANDS.items()])
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="aemesh", message="%(prog)s %(version)s")
+@state_option
+def cli(state: str | None) -> None:
+    """Turn idle machines into a trusted mesh that runs one analysis.
+
+    Start `aemesh worker` on each machine and `aemesh master --group NAME` on one;
+    then `aemesh run --group NAME script.py`.
+    """
+
+
+def run(args: list[str]) -> int:
+    """Run one command line and return its exit code; errors have been printed."""
+    as_json = "--json" in args[: args.index("--") if "--" in args else None]
+    try:
+        code = cli.main(args, prog_name="aemesh", standalone_mode=False)
+    except click.exceptions.NoArgsIsHelpError as error:
+        ui.tell(error.format_message())
+        return UsageError.exit_code
+    except click.ClickException as error:
+        return ui.error(_in_our_words(error), as_json=as_json)
+    except (click.Abort, KeyboardInterrupt):
+        return INTERRUPTED
+    except BaseException as error:  # noqa: BLE001 - the last one that can say it
+        return _failed(error, as_json=as_json)
+    return code if isinstance(code, int) else 0
+
+
+def _failed(error: BaseException, *, as_json: bool) -> int:
+    """Print what came out of a command; return its exit code."""
+    if isinstance(error, SystemExit):
+        raise error
+    if _is_interrupt(error):
+        ui.tell("")  # ends the line that has ^C, as click does
+        return INTERRUPTED
+    told = error if isinstance(error, AemeshError) else _inside(error)
+    if told is None or told.exit_code == 1:
+        return ui.bug(error)
+    return ui.error(told, as_json=as_json)
+
+
+def _inside(error: BaseException) -> AemeshError | None:
+    blame = importlib.import_module("aemesh.master.blame")
+    found = blame.blamed(error)
+    assert found is None or isinstance(found, AemeshError)
+    return found
+
+
+def _is_interrupt(error: BaseException) -> bool:
+    """Whether Ctrl-C is in a group, as trio's nurseries hand it out."""
+    return isinstance(error, BaseExceptionGroup) and (
+        error.subgroup(KeyboardInterrupt) is not None
+    )
+
+
+def _in_our_words(error: click.ClickException) -> UsageError:
+    """Return click's complaint in the form of ours: lower case, no period, a hint."""
+    what = error.format_message().rstrip(".")
+    what = what[:1].lower() + what[1:]
+    context = getattr(error, "ctx", None)
+    path = context.command_path if context is not None else "aemesh"
+    return UsageError(what, hint=f"`{path} --help` lists what there is")

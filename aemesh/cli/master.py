@@ -1,0 +1,52 @@
+"""``aemesh master``: finds workers and forms groups of them."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import click
+
+from aemesh.cli.options import node_options, state_option
+
+
+@click.command()
+@state_option
+@node_options
+@click.option(
+    "--group",
+    "groups",
+    multiple=True,
+    metavar="NAME",
+    help="A group to form; may be given several times.",
+)
+@click.option(
+    "--engine", default="dask", show_default=True, help="What runs on new groups."
+)
+@click.option(
+    "--trust-worker",
+    "trusted",
+    multiple=True,
+    metavar="SHA256:…",
+    help="Trust the worker with this key; may be given several times.",
+)
+@click.option(
+    "--accept-new",
+    is_flag=True,
+    help="Trust every worker that was never seen before, unverified.",
+)
+def master(**options: object) -> int:
+    """Find workers and form groups of them.
+
+    It asks on the terminal about each worker that it does not know; without one,
+    `aemesh trust list` and `aemesh trust accept` serve.  Ctrl-C lets all workers go
+    gracefully, a second one at once.
+    """
+    from aemesh.host.warden import run_guarded  # noqa: PLC0415
+
+    return run_guarded(partial(_agent, options))
+
+
+def _agent(options: dict[str, object]) -> int:
+    from aemesh.cli.master_agent import MasterOptions, run_master  # noqa: PLC0415
+
+    return run_master(MasterOptions(**options))  # type: ignore[arg-type] # click's names

@@ -1,0 +1,170 @@
+"""A real master, put together from its parts."""
+
+from __future__ import annotations
+
+import ipaddress
+import time
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from functools import partial
+
+import trio
+
+from aemesh import __version__
+from aemesh.cli import ui
+from aemesh.cli.node import (
+    Node,
+    NodeOptions,
+    ask_for,
+    make_node,
+    obey,
+    request_text,
+    start_logging,
+    warn_open,
+)
+from aemesh.host.guard import open_guard
+from aemesh.host.jobs import JobRunner, open_jobs
+from aemesh.host.plugins import find_engine
+from aemesh.host.statedir import StateDir, held_state
+from aemesh.host.store import Store, open_store
+from aemesh.master.control import serve_control
+from aemesh.master.control_wire import SOCKET_FILE
+from aemesh.master.master import Master, Parts
+from aemesh.model.names import GroupName, group_name_untrusted
+from aemesh.model.trust import Role, TrustRequest
+from aemesh.net.discovery import LanDiscovery, open_discovery
+from aemesh.net.interfaces import local_addresses
+from aemesh.net.tcp import TcpNetwork
+from aemesh.policy.discovery import News, Sightings
+from aemesh.policy.trust import TrustPolicy
+from aemesh.tasks.nursery import open_crew
+
+_INTERRUPTED = 130
+_DEFAULT_GROUP = GroupName("default")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MasterOptions(NodeOptions):
+    """What the command line of ``aemesh master`` says."""
+
+    groups: tuple[str, ...] = ()
+    engine: str = "dask"
+    accept_new: bool = False
+
+
+def run_master(options: MasterOptions) -> int:
+    """Run a master until it is told to end; return the exit code."""
+    start_logging(verbose=options.verbose)
+    with (
+        held_state(Role.MASTER, options.state) as state,
+        open_store(state.folder / "state.sqlite") as store,
+    ):
+        return trio.run(_run, options, state, store)
+
+
+async def _run(options: MasterOptions, state: StateDir, store: Store) -> int:
+    async with open_guard() as guard, open_jobs(state.run) as jobs, open_crew() as crew:
+        await _start_spare(jobs, options.engine)
+        node = make_node(state, options, _policy(options))
+        _remember_groups(store, options)
+        async with open_discovery() as discovery:
+            finder = _Finder(node, discovery)
+            master = Master(
+                Parts(
+                    key_id=node.identity.key_id,
+                    name=node.name,
+                    mode=node.mode.value,
+                    version=__version__,
+                    state_dir=str(state.folder),
+                    shaker=node.shakers(),
+                    desk=node.desk,
+                    network=TcpNetwork(),
+                    finder=finder,
+                    jobs=jobs,
+                    store=store,
+                    head_address=lambda: options.host or head_address(),
+                    wall=time.time,
+                )
+            )
+            crew.start_soon(node.desk.run, ask_for(_question))
+            crew.start_soon(warn_open, options)
+            crew.start_soon(
+                partial(
+                    obey,
+                    guard,
+                    leave=lambda _: master.stop(),
+                    scope=crew.cancel_scope,
+                )
+            )
+            await crew.start(
+                partial(serve_control, master, state.folder / SOCKET_FILE)
+            )
+            _greet(node, store)
+            await master.run()
+            ui.say("the master has ended")
+            crew.cancel_scope.cancel()
+            return 0
+    return _INTERRUPTED
+
+
+def head_address() -> str:
+    """Return the address of ours for engines' heads: private IPv4 before all else."""
+    hosts = [one.host for one in local_addresses() if "%" not in one.host]
+    private = [host for host in hosts if ipaddress.ip_address(host).is_private]
+    v4 = [host for host in private if ":" not in host]
+    return (v4 or private or ["127.0.0.1"])[0]
+
+
+async def _start_spare(jobs: JobRunner, engine: str) -> None:
+    spec = find_engine(engine).spare_head()
+    if spec is not None:
+        await jobs.start_spare(spec)
+
+
+def _remember_groups(store: Store, options: MasterOptions) -> None:
+    """Add the groups of the command line to those of the last time."""
+    names = [group_name_untrusted(name) for name in options.groups]
+    if not names and not store.groups():
+        names = [_DEFAULT_GROUP]
+    for name in names:
+        store.put_group(name, options.engine)
+
+
+def _policy(options: MasterOptions) -> TrustPolicy:
+    return TrustPolicy(
+        role=Role.MASTER,
+        mode=options.mode,
+        trusted_keys=options.trusted_keys(),
+        accept_new=options.accept_new,
+    )
+
+
+def _greet(node: Node, store: Store) -> None:
+    key_id = node.identity.key_id
+    groups = ", ".join(sorted(store.groups()))
+    ui.say(f'{node.name} is master of {groups}; key {key_id} "{key_id.words}"')
+    if not ui.can_ask() and not node.desk.policy.accept_new:
+        ui.say("no terminal: `aemesh trust list` and `aemesh trust accept` serve")
+
+
+def _question(request: TrustRequest) -> str:
+    return f"{request.name} wants to join: {request_text(request)} — trust it?"
+
+
+class _Finder:
+    """Hears of workers on the local network."""
+
+    def __init__(self, node: Node, discovery: LanDiscovery) -> None:
+        self._node = node
+        self._discovery = discovery
+
+    async def news(self) -> AsyncIterator[News]:
+        """Yield what is heard of workers; those that are known are never forgotten."""
+        known = {line.key.key_id for line in self._node.desk.book.known}
+        sightings = Sightings(known)
+        async with self._discovery.browse(Role.WORKER, sightings) as heard:
+            async for news in heard:
+                yield news
+                sightings.set_known(
+                    line.key.key_id for line in self._node.desk.book.known
+                )

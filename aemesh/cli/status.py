@@ -1,0 +1,116 @@
+"""``aemesh status``, ``workers`` and ``events``: what a running master tells."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+import msgspec
+
+from aemesh.cli import ui
+from aemesh.cli.options import json_option, state_option
+from aemesh.client.client import Mesh
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from aemesh.model.view import EventView, GroupView, StatusView, WorkerView
+
+
+@click.command()
+@state_option
+@json_option
+def status(state: str | None, *, as_json: bool) -> None:
+    """Show the master, its groups, workers."""
+    shown = Mesh(state).status()
+    if as_json:
+        ui.write_json(msgspec.to_builtins(shown))
+        return
+    _master(shown)
+    ui.write("")
+    show_groups(shown.groups)
+    ui.write("")
+    show_workers(shown.workers)
+
+
+@click.command()
+@state_option
+@json_option
+def workers(state: str | None, *, as_json: bool) -> None:
+    """List the workers."""
+    found = Mesh(state).workers()
+    if as_json:
+        for worker in found:
+            ui.write_json(msgspec.to_builtins(worker))
+        return
+    show_workers(found)
+
+
+@click.command()
+@state_option
+@json_option
+@click.option("--follow", is_flag=True, help="Go on as things happen, until Ctrl-C.")
+@click.option("--after", default=0, metavar="N", help="Only events beyond number N.")
+def events(state: str | None, *, as_json: bool, follow: bool, after: int) -> None:
+    """Tell what happened, and what happens."""
+    for event in Mesh(state).events(after, follow=follow):
+        if as_json:
+            ui.write_json(msgspec.to_builtins(event))
+        else:
+            ui.write(_line(event))
+
+
+def show_groups(groups: Sequence[GroupView]) -> None:
+    """Print the table of groups."""
+    if not groups:
+        ui.say("no groups")
+        return
+    ui.table(
+        ("GROUP", "ENGINE", "STATE", "CORES", "MEMBERS", "NOTE"),
+        (
+            (g.name, g.engine, g.state, str(g.cores), " ".join(g.members), g.note)
+            for g in groups
+        ),
+    )
+
+
+def show_workers(found: Sequence[WorkerView]) -> None:
+    """Print the table of workers."""
+    if not found:
+        ui.say("no workers")
+        return
+    ui.table(
+        ("WORKER", "STATE", "TRUST", "GROUP", "CORES", "MEMORY", "ADDRESS", "NOTE"),
+        (
+            (
+                worker.name,
+                worker.state,
+                worker.trust,
+                worker.group or "-",
+                str(worker.cores),
+                ui.memory(worker.memory),
+                worker.address,
+                worker.note,
+            )
+            for worker in found
+        ),
+    )
+
+
+def _master(shown: StatusView) -> None:
+    ui.fields(
+        {
+            "master": f"{shown.name} (aemesh {shown.version}, process {shown.pid})",
+            "key": f'{shown.key} "{shown.words}"',
+            "mode": shown.mode,
+            "listening": ", ".join(shown.listening) or "nowhere",
+            "since": ui.moment(shown.started_at),
+            "state": shown.state_dir,
+        }
+    )
+
+
+def _line(event: EventView) -> str:
+    return ui.plain(
+        f"{event.number:>5}  {ui.moment(event.at)}  {event.kind:<16} {event.text}"
+    )

@@ -1,0 +1,235 @@
+"""The one place that prints.
+
+Rules: data goes to stdout, all else to stderr; with ``--json`` data is one object
+a line; colour says nothing that words do not say, and ``NO_COLOR`` is honoured;
+questions are asked on a terminal only, one at a time, and "No" is the default.
+Text that may come from elsewhere is shown with its control characters as escapes.
+rich, trio and their like are imported where they are used, for each command pays
+for its imports at each call.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+    import trio
+
+    from aemesh.errors import AemeshError
+
+REPORT_AT = "https://github.com/aemesh/aemesh/issues"
+
+# One line as a person types it; a terminal hands over no more than 4096 at once.
+_ANSWER_BYTES = 4096
+
+
+# --- data -------------------------------------------------------------------
+
+
+def plain(text: str) -> str:
+    """Return `text` with whatever could steer a terminal as escapes."""
+    return "".join(
+        char if char.isprintable() else char.encode("unicode_escape").decode()
+        for char in text
+    )
+
+
+def write(text: str) -> None:
+    """Print one line of data."""
+    print(text, flush=True)
+
+
+def write_json(value: object) -> None:
+    """Print one object, on one line, keys in the order that they were given."""
+    write(_one_line(value))
+
+
+def _one_line(value: object) -> str:
+    return json.dumps(value, separators=(",", ":"))
+
+
+def fields(shown: Mapping[str, str]) -> None:
+    """Print names and values, one a line."""
+    width = max(map(len, shown), default=0)
+    for name, value in shown.items():
+        write(f"{name.ljust(width)}  {plain(value)}".rstrip())
+
+
+def records(shown: Iterable[Mapping[str, str]], *, as_json: bool) -> None:
+    """Print records as JSON lines, or as blocks of fields with blank lines between."""
+    for number, one in enumerate(shown):
+        if as_json:
+            write_json(one)
+            continue
+        if number:
+            write("")
+        fields(one)
+
+
+def moment(at: float) -> str:
+    """Return seconds since 1970 as local time."""
+    return datetime.fromtimestamp(at, UTC).astimezone().strftime("%Y-%m-%d %H:%M:%S")
+
+
+def memory(size: int) -> str:
+    """Return a number of bytes in GiB."""
+    return f"{size / 2**30:.1f} GiB"
+
+
+def table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """Print a table: columns padded by spaces, bold heads where colour may be used."""
+    cells = [[plain(cell) for cell in row] for row in rows]
+    if sys.stdout.isatty():
+        _rich_table(heads, cells)
+        return
+    lines = [list(heads), *cells]
+    widths = [max(len(line[i]) for line in lines) for i in range(len(heads))]
+    for line in lines:
+        padded = (cell.ljust(width) for cell, width in zip(line, widths, strict=True))
+        write("  ".join(padded).rstrip())
+
+
+def _rich_table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    from rich.console import Console  # noqa: PLC0415
+    from rich.table import Table  # noqa: PLC0415
+    from rich.text import Text  # noqa: PLC0415
+
+    drawn = Table(box=None, pad_edge=False, header_style="bold")
+    for head in heads:
+        drawn.add_column(head, overflow="fold")
+    for row in rows:
+        drawn.add_row(*(Text(cell) for cell in row))
+    Console(highlight=False).print(drawn)
+
+
+# --- what goes on -----------------------------------------------------------
+
+
+def tell(text: str) -> None:
+    """Print text of ours to stderr, as it is; an open question stays last."""
+    if _open_question is None:
+        print(text, file=sys.stderr, flush=True)
+    else:
+        print(f"\n{text}\n{_open_question}", end="", file=sys.stderr, flush=True)
+
+
+def say(text: str) -> None:
+    """Print one line for the person, beside the data."""
+    tell(plain(text))
+
+
+def warn(text: str) -> None:
+    """Print one warning; only for what the person can act upon."""
+    say(f"aemesh: warning: {text}")
+
+
+@contextmanager
+def progress(text: str) -> Iterator[None]:
+    """Show that something goes on: a spinner on a terminal, else one plain line."""
+    if not sys.stderr.isatty():
+        say(f"{text} …")
+        yield
+        return
+    from rich.console import Console  # noqa: PLC0415
+    from rich.text import Text  # noqa: PLC0415
+
+    with Console(stderr=True, highlight=False).status(Text(text)):
+        yield
+
+
+# --- errors -----------------------------------------------------------------
+
+
+def error(told: AemeshError, *, as_json: bool = False) -> int:
+    """Print an error and its hint; return the exit code."""
+    if as_json:
+        print(_one_line(told.fields()), file=sys.stderr, flush=True)
+        return told.exit_code
+    print(f"aemesh: error: {plain(str(told))}", file=sys.stderr)
+    if told.hint is not None:
+        print(f"aemesh: hint: {plain(told.hint)}", file=sys.stderr)
+    sys.stderr.flush()
+    return told.exit_code
+
+
+def bug(broken: BaseException) -> int:
+    """Print the traceback of a bug of ours, and where to report it."""
+    import traceback  # noqa: PLC0415
+
+    traceback.print_exception(broken)
+    print(
+        f"aemesh: error: a bug of ours: {plain(str(broken)) or type(broken).__name__}\n"
+        f"aemesh: hint: please report the lines above at {REPORT_AT}",
+        file=sys.stderr,
+        flush=True,
+    )
+    return 1
+
+
+# --- questions --------------------------------------------------------------
+
+_open_question: str | None = None
+_turn: trio.Lock | None = None
+
+
+def can_ask() -> bool:
+    """Whether somebody is there to answer: a terminal, and we in its foreground.
+
+    Reading from the background would stop the whole process (SIGTTIN).
+    """
+    try:
+        fd = sys.stdin.fileno()
+        if not (sys.stdin.isatty() and sys.stderr.isatty()):
+            return False
+        return os.tcgetpgrp(fd) == os.getpgrp()
+    except (OSError, ValueError, AttributeError):  # closed, or not a file at all
+        return False
+
+
+async def ask(question: str) -> bool:
+    """Ask a yes-or-no question on the terminal; anything but "yes" is No.
+
+    It may be cancelled while it waits; a second caller waits until the first has
+    its answer.  Without a terminal the answer is No, at once.
+    """
+    global _turn  # noqa: PLW0603 - one terminal a process, one question at a time
+    import trio  # noqa: PLC0415
+
+    if not can_ask():
+        return False
+    if _turn is None:
+        _turn = trio.Lock()
+    async with _turn:
+        return await _ask_here(f"{plain(question)} [y/N] ")
+
+
+async def _ask_here(shown: str) -> bool:
+    global _open_question  # noqa: PLW0603 - so that `say` can repeat it
+    import termios  # noqa: PLC0415
+
+    import trio  # noqa: PLC0415
+
+    fd = sys.stdin.fileno()
+    # What was typed before the question was seen is no answer to it.
+    termios.tcflush(fd, termios.TCIFLUSH)
+    _open_question = shown
+    print(shown, end="", file=sys.stderr, flush=True)
+    answered = False
+    try:
+        # The terminal hands over whole lines, so that a read after it has become
+        # readable does not wait; O_NONBLOCK would change it for our shell too.
+        await trio.lowlevel.wait_readable(fd)
+        answer = os.read(fd, _ANSWER_BYTES)
+        answered = answer.endswith(b"\n")
+    finally:
+        _open_question = None
+        if not answered:
+            print(file=sys.stderr, flush=True)
+    return answer.split(b"\n")[0].strip().lower() in {b"y", b"yes"}

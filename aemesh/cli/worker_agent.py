@@ -1,0 +1,157 @@
+"""A real worker, put together from its parts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import partial
+
+import trio
+
+from aemesh.cli import ui
+from aemesh.cli.node import (
+    Node,
+    NodeOptions,
+    ask_for,
+    make_node,
+    obey,
+    request_text,
+    start_logging,
+    warn_open,
+)
+from aemesh.host.facts import find_facts
+from aemesh.host.generation import read_generation, write_generation
+from aemesh.host.guard import open_guard
+from aemesh.host.jobs import JobRunner, open_jobs
+from aemesh.host.statedir import StateDir, held_state
+from aemesh.host.plugins import engine_names, find_engine
+from aemesh.model.machine import Facts
+from aemesh.model.trust import Role, TrustRequest
+from aemesh.net.discovery import LanDiscovery, Presence, open_discovery
+from aemesh.net.tcp import TcpNetwork
+from aemesh.net.wallclock import chance
+from aemesh.policy.trust import TrustPolicy
+from aemesh.tasks.nursery import open_crew
+from aemesh.worker.worker import Parts, Worker
+
+_INTERRUPTED = 130
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerOptions(NodeOptions):
+    """What the command line of ``aemesh worker`` says."""
+
+    cores: int | None = None
+    accept_first: bool = False
+
+
+def run_worker(options: WorkerOptions) -> int:
+    """Run a worker until it is told to leave; return the exit code."""
+    start_logging(verbose=options.verbose)
+    with held_state(Role.WORKER, options.state) as state:
+        return trio.run(_run, options, state)
+
+
+async def _run(options: WorkerOptions, state: StateDir) -> int:
+    async with open_guard() as guard, open_jobs(state.run) as jobs, open_crew() as crew:
+        # First of all: importing an engine takes longer than all that follows here.
+        await _start_spares(jobs)
+        node = make_node(state, options, _policy(options))
+        facts = _facts(options)
+        _greet(node, facts)
+        async with open_discovery() as discovery:
+            worker = Worker(
+                Parts(
+                    shaker=node.shakers(),
+                    desk=node.desk,
+                    network=TcpNetwork(),
+                    announcer=_Announcer(node, discovery),
+                    jobs=jobs,
+                    facts=facts,
+                    chance=chance,
+                    generation=read_generation(state.folder),
+                    remember_generation=partial(write_generation, state.folder),
+                    port=options.port,
+                    hosts=(options.host,) if options.host else (),
+                ),
+                key_id=node.identity.key_id,
+            )
+            crew.start_soon(node.desk.run, ask_for(_question))
+            crew.start_soon(warn_open, options)
+            crew.start_soon(
+                partial(obey, guard, leave=worker.leave, scope=crew.cancel_scope)
+            )
+            departure = await worker.run()
+            ui.say(f"left: {departure.moved} pieces moved, {departure.lost} lost")
+            crew.cancel_scope.cancel()
+            return 0
+    return _INTERRUPTED
+
+
+async def _start_spares(jobs: JobRunner) -> None:
+    """Start what each installed engine wants to have warm on a worker."""
+    for name in engine_names():
+        spec = find_engine(name).spare_node()
+        if spec is not None:
+            await jobs.start_spare(spec)
+
+
+def _policy(options: WorkerOptions) -> TrustPolicy:
+    return TrustPolicy(
+        role=Role.WORKER,
+        mode=options.mode,
+        trusted_keys=options.trusted_keys(),
+        accept_first=options.accept_first,
+    )
+
+
+def _facts(options: WorkerOptions) -> Facts:
+    facts = find_facts()
+    return replace(facts, cores=options.cores or facts.cores)
+
+
+def _greet(node: Node, facts: Facts) -> None:
+    key_id = node.identity.key_id
+    ui.say(f'{node.name} offers {facts.cores} cores; key {key_id} "{key_id.words}"')
+    known = ", ".join(master.name for master in node.desk.book.known)
+    if known:
+        ui.say(f"it belongs to {known}")
+    elif node.desk.policy.accept_first:
+        ui.warn("the first master that comes will be trusted, whoever it is")
+    elif not ui.can_ask():
+        ui.say("no terminal: `aemesh trust list` and `aemesh trust accept` serve")
+
+
+def _question(request: TrustRequest) -> str:
+    who = f"{request.name} at {request.address} wants to use this machine"
+    return f"{who}: {request_text(request)} — trust it?"
+
+
+class _Announcer:
+    """Announces the worker on the local network."""
+
+    def __init__(self, node: Node, discovery: LanDiscovery) -> None:
+        self._node = node
+        self._discovery = discovery
+        self._again = trio.Event()
+
+    async def announce(self, facts: Facts, *, port: int) -> None:
+        """Announce until cancelled."""
+        node = self._node
+        presence = Presence(
+            role=Role.WORKER,
+            name=node.name,
+            key=node.identity.public,
+            mode=node.mode,
+            cores=facts.cores,
+            memory=facts.memory,
+            port=port,
+        )
+        await self._discovery.announce(presence, sign=node.identity.sign)
+        while True:
+            await self._again.wait()
+            self._again = trio.Event()
+            await self._discovery.re_announce()
+
+    def announce_again(self) -> None:
+        """Announce anew: masters that were refused try again when they hear it."""
+        self._again.set()

@@ -1,0 +1,1 @@
+"""The Python API: sync, over the control API of a running master."""

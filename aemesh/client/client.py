@@ -1,0 +1,247 @@
+"""The Python API: a running master, and one group of it, from a script or a notebook.
+
+::
+
+    with aemesh.connect("analysisA") as group:
+        client = group.dask_client()
+
+Everything here is sync, and each call is one request on a connection of its own:
+objects may be used from several threads.  After an error an object is as good as
+before; the next call asks again.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Self, TypeVar
+from urllib.parse import quote
+
+import msgspec
+
+from aemesh.client.environment import GROUP_VARIABLE, filled, wants_tls
+from aemesh.client.transport import Transport, error_in
+from aemesh.errors import EngineError, UnknownNameError, UnreachableError, UsageError
+from aemesh.host.statedir import state_root
+from aemesh.master.control_wire import SOCKET_FILE, Certify, Exec, Move, OpenGroup
+from aemesh.model.group import Receipt
+from aemesh.model.view import (
+    CertificateView,
+    ConnectView,
+    EventView,
+    GroupView,
+    OutputView,
+    StatusView,
+    WorkerView,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+    from pathlib import Path
+    from types import TracebackType
+
+    from aemesh.client.credentials import Credentials
+
+
+class Mesh:
+    """A running master of one state directory.
+
+    Making it asks nothing; `NoMasterError` comes from the first call.
+    """
+
+    def __init__(self, state: str | Path | None = None) -> None:
+        self.folder = state_root(state) / "master"
+        self._transport = Transport(self.folder / SOCKET_FILE)
+
+    def status(self) -> StatusView:
+        """Return the master with its workers and groups."""
+        return self._transport.ask("GET", "/v1/status", answer=StatusView)
+
+    def workers(self) -> list[WorkerView]:
+        """Return every worker that the master knows of."""
+        return self._transport.ask("GET", "/v1/workers", answer=list[WorkerView])
+
+    def groups(self) -> list[GroupView]:
+        """Return every group."""
+        return self._transport.ask("GET", "/v1/groups", answer=list[GroupView])
+
+    def open_group(self, name: str, engine: str = "dask") -> None:
+        """Make a group."""
+        wish = OpenGroup(name=name, engine=engine)
+        self._transport.ask("POST", "/v1/groups", body=wish, answer=dict)
+
+    def close_group(self, name: str) -> None:
+        """End a group, and give its workers back."""
+        self._transport.ask("DELETE", _of(name), answer=dict)
+
+    def move(self, worker: str, group: str) -> Receipt:
+        """Move a worker to another group; return how it left the old one."""
+        wish = Move(worker=worker, group=group)
+        return self._transport.ask("POST", "/v1/moves", body=wish, answer=Receipt)
+
+    def group(self, name: str) -> Group:
+        """Return a group once its engine is up."""
+        return Group(self, self.connect(name))
+
+    def connect(self, name: str) -> ConnectView:
+        """Wait until a group's engine is up; return what its clients need."""
+        return self._transport.ask("POST", _of(name, "connect"), answer=ConnectView)
+
+    def certify(self, name: str, csr_pem: str) -> CertificateView:
+        """Have a client's certificate request signed for one group."""
+        return self._transport.ask(
+            "POST",
+            _of(name, "certificates"),
+            body=Certify(csr=csr_pem),
+            answer=CertificateView,
+        )
+
+    def exec(
+        self, name: str, argv: Sequence[str], env: Mapping[str, str] | None = None
+    ) -> Iterator[OutputView]:
+        """Run a command on each member of a group; yield its output and exits."""
+        wish = Exec(argv=tuple(argv), env=dict(env or {}))
+        for line in self._transport.lines("POST", _of(name, "exec"), body=wish):
+            yield _decoded(line, OutputView)
+
+    def events(self, after: int = 0, *, follow: bool = True) -> Iterator[EventView]:
+        """Yield the history beyond number `after`; with `follow`, what comes then."""
+        target = f"/v1/events?after={after}&follow={int(follow)}"
+        for line in self._transport.lines("GET", target):
+            field, _, value = line.partition(b":")
+            if field == b"data":
+                yield _decoded(value, EventView)
+
+    def stop(self) -> None:
+        """Ask the master to end; it answers before it does."""
+        self._transport.ask("POST", "/v1/stop", answer=dict)
+
+    def __repr__(self) -> str:
+        return f"<Mesh {self.folder}>"
+
+
+class Group:
+    """One group with its engine up; a context manager that ends its credentials.
+
+    Clients made by `dask_client` need the credentials at each new connection, so
+    close the group after them; it is closed at the latest at the interpreter's exit.
+    """
+
+    def __init__(self, mesh: Mesh, view: ConnectView) -> None:
+        self.mesh = mesh
+        self.name = view.group
+        self.engine = view.engine
+        self._view = view
+        self._credentials: Credentials | None = None
+        self._lock = threading.Lock()
+
+    def status(self) -> GroupView:
+        """Return the group as it is now."""
+        groups = self.mesh.groups()
+        for group in groups:
+            if group.name == self.name:
+                return group
+        kind = "group"
+        raise UnknownNameError(kind, self.name, [group.name for group in groups])
+
+    def members(self) -> list[WorkerView]:
+        """Return the workers that serve the group now."""
+        return [w for w in self.mesh.workers() if w.group == self.name]
+
+    def exec(
+        self, argv: Sequence[str], env: Mapping[str, str] | None = None
+    ) -> Iterator[OutputView]:
+        """Run a command on each member; yield its output and exits as they come."""
+        return self.mesh.exec(self.name, argv, env)
+
+    def environment(self) -> dict[str, str]:
+        """Return the variables by which a script finds the engine, until `close`."""
+        state = str(self.mesh.folder.parent)
+        if not wants_tls(self._view):
+            return filled(self._view, tls=None, state=state)
+        with self._lock:
+            if self._credentials is None:
+                self._credentials = self._new_credentials()
+            return filled(self._view, tls=self._credentials.folder, state=state)
+
+    def dask_client(self, **options: Any) -> Any:  # noqa: ANN401 - distributed is untyped
+        """Return a `distributed.Client` of the group; `options` are the Client's.
+
+        Raises `EngineError` if the group runs another engine than Dask.
+        """
+        if self.engine != "dask":
+            msg = f"group {self.name} has no Dask client"
+            raise EngineError(msg, why=f"its engine is {self.engine}")
+        # Loaded here: half a second, for those alone who use it.
+        distributed: Any = import_module("distributed")
+        config: Any = import_module("dask.config")
+        ours = config.collect_env(env=self.environment())
+        # Merged, for `set` puts a nested value in place of all its neighbours.
+        with config.set(config.merge(config.config, ours)):
+            address = config.get("scheduler-address")
+            security = distributed.Security()
+            client = distributed.Client(address, security=security, **options)
+        # The credentials must live as long as the client: it holds the group.
+        client.aemesh_group = self
+        return client
+
+    def close(self) -> None:
+        """Remove the credentials; the group itself goes on."""
+        with self._lock:
+            if self._credentials is not None:
+                self._credentials.close()
+                self._credentials = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"<Group {self.name} of {self.mesh.folder}, engine {self.engine}>"
+
+    def _new_credentials(self) -> Credentials:
+        # cryptography's x509 is loaded only where a certificate is wanted.
+        from aemesh.client.credentials import Credentials  # noqa: PLC0415
+
+        run = self.mesh.folder / "run"
+        return Credentials(run, lambda csr: self.mesh.certify(self.name, csr))
+
+
+def connect(group: str | None = None, *, state: str | Path | None = None) -> Group:
+    """Return a group of the running master, once its engine is up.
+
+    Without a name it is the one that `aemesh run --group` started this script for.
+    """
+    name = group or os.environ.get(GROUP_VARIABLE)
+    if not name:
+        msg = "which group?"
+        raise UsageError(msg, why=f"no name was given and ${GROUP_VARIABLE} is not set")
+    return Mesh(state).group(name)
+
+
+def _of(group: str, part: str = "") -> str:
+    end = f"/{part}" if part else ""
+    return f"/v1/groups/{quote(group, safe='')}{end}"
+
+
+_T = TypeVar("_T")
+
+
+def _decoded(line: bytes, kind: type[_T]) -> _T:
+    """Return the value in a line of a stream, or raise the error that is in it."""
+    try:
+        return msgspec.json.decode(line, type=kind)
+    except msgspec.MsgspecError as error:
+        told = error_in(line)
+        if told is not None:
+            raise told from None
+        msg = "the master's answer cannot be read"
+        raise UnreachableError(msg, why=str(error)) from error

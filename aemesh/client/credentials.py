@@ -1,0 +1,92 @@
+"""A client's own key and certificate for one group, in a folder that ends with it.
+
+The key is made here and never leaves this machine; the master signs a request.
+The files stand beneath the state directory's ``run/``, which the next master
+empties, should this process be killed before it can.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+import weakref
+from pathlib import Path
+from typing import TYPE_CHECKING, Self
+
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+)
+from cryptography.x509.oid import NameOID
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import TracebackType
+
+    from aemesh.model.view import CertificateView
+
+_PRIVATE = 0o600
+
+
+class Credentials:
+    """A folder with ``ca.pem``, ``cert.pem`` and ``key.pem``; a context manager.
+
+    It is removed by `close`, at the end of the block, or at the latest when the
+    interpreter exits.
+    """
+
+    def __init__(self, run: Path, sign: Callable[[str], CertificateView]) -> None:
+        key = ec.generate_private_key(ec.SECP256R1())
+        signed = sign(_request(key))
+        run.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self.folder = Path(tempfile.mkdtemp(prefix="client-", dir=run))  # 0700
+        self._finalizer = weakref.finalize(
+            self, shutil.rmtree, self.folder, ignore_errors=True
+        )
+        for name, content in (
+            ("ca.pem", signed.authority.encode()),
+            ("cert.pem", signed.certificate.encode()),
+            ("key.pem", _pem(key)),
+        ):
+            _write_private(self.folder / name, content)
+
+    def close(self) -> None:
+        """Remove the folder; a second call does nothing."""
+        self._finalizer()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        state = "open" if self._finalizer.alive else "closed"
+        return f"<Credentials {self.folder} {state}>"
+
+
+def _request(key: ec.EllipticCurvePrivateKey) -> str:
+    """Return a signing request; the master alone decides what the names will be."""
+    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "client")])
+    builder = x509.CertificateSigningRequestBuilder().subject_name(subject)
+    return builder.sign(key, SHA256()).public_bytes(Encoding.PEM).decode()
+
+
+def _pem(key: ec.EllipticCurvePrivateKey) -> bytes:
+    return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+
+
+def _write_private(path: Path, content: bytes) -> None:
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, _PRIVATE)
+    with os.fdopen(fd, "wb") as file:
+        file.write(content)

@@ -1,0 +1,240 @@
+"""Laptop mode: a master and a worker inside one process, for one script.
+
+The same engine code as in an office, with keys that live as long as the run, a link
+over a socket pair, and the engine on the loopback address.  Nothing else listens, and
+when it ends nothing is left: the warden sees to it also after a kill -9.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import tempfile
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from functools import partial
+from pathlib import Path
+
+import trio
+
+from aemesh import __version__
+from aemesh.client.credentials import Credentials
+from aemesh.client.environment import filled, wants_tls
+from aemesh.errors import UsageError
+from aemesh.host.facts import find_facts
+from aemesh.host.folders import make_private
+from aemesh.host.guard import Guard, Notice, open_guard
+from aemesh.host.jobs import JobRunner, open_jobs
+from aemesh.host.keystore import Identity
+from aemesh.host.plugins import find_engine
+from aemesh.host.statedir import state_root
+from aemesh.host.store import open_store
+from aemesh.host.trustdesk import TrustDesk
+from aemesh.master.master import Master
+from aemesh.master.master import Parts as MasterParts
+from aemesh.model.address import Address
+from aemesh.model.machine import Announcement, Facts
+from aemesh.model.names import GroupName, NodeName
+from aemesh.model.trust import Mode, Role
+from aemesh.net.pair import PairNetwork
+from aemesh.net.shake import Doorman, Shaker, shakers
+from aemesh.net.wallclock import chance
+from aemesh.policy.discovery import New, News
+from aemesh.policy.trust import TrustPolicy
+from aemesh.protocol.handshake import Ourselves
+from aemesh.tasks.nursery import open_crew
+from aemesh.worker.worker import Parts as WorkerParts
+from aemesh.worker.worker import Worker
+
+_GROUP = GroupName("laptop")
+_NAME = NodeName("laptop")
+_LOOPBACK = "127.0.0.1"
+
+
+def run_laptop(
+    argv: Sequence[str], *, state: str | None = None, engine: str = "dask"
+) -> int:
+    """Run `argv` with an engine on this machine alone; return its exit code."""
+    return trio.run(_run, tuple(argv), state, engine)
+
+
+async def _run(argv: tuple[str, ...], state: str | None, engine: str) -> int:
+    with _folder(state) as folder:
+        async with open_guard() as guard, open_laptop(folder, engine=engine) as env:
+            return await _run_script(argv, {**os.environ, **env}, guard)
+    return 1
+
+
+@asynccontextmanager
+async def open_laptop(folder: Path, *, engine: str) -> AsyncIterator[dict[str, str]]:
+    """Have an engine on this machine while the block lasts; give a client's variables.
+
+    `folder` holds everything that is written meanwhile.
+    """
+    facts = find_facts()
+    worker_id, master_id = Identity.ephemeral("worker"), Identity.ephemeral("master")
+    network = PairNetwork()
+    async with open_jobs(folder) as jobs, open_crew() as crew:
+        await _start_spares(jobs, engine)
+        with open_store(None) as store:
+            store.put_group(_GROUP, engine)
+            worker = Worker(
+                WorkerParts(
+                    shaker=_shakers(Role.WORKER, worker_id),
+                    desk=_desk(Role.WORKER, master_id),
+                    network=network,
+                    announcer=_Silence(),
+                    jobs=jobs,
+                    facts=facts,
+                    chance=chance,
+                    generation=0,
+                    remember_generation=lambda _: None,
+                ),
+                key_id=worker_id.key_id,
+            )
+            master = Master(
+                MasterParts(
+                    key_id=master_id.key_id,
+                    name=_NAME,
+                    mode=Mode.LEAP.value,
+                    version=__version__,
+                    state_dir=str(folder),
+                    shaker=_shakers(Role.MASTER, master_id),
+                    desk=_desk(Role.MASTER, worker_id),
+                    network=network,
+                    finder=_Known(worker_id, facts),
+                    jobs=jobs,
+                    store=store,
+                    head_address=lambda: _LOOPBACK,
+                    wall=time.time,
+                )
+            )
+            await crew.start(worker.run)
+            await crew.start(master.run)
+            view = await master.connect(_GROUP)
+            if not wants_tls(view):
+                yield filled(view, tls=None, state=str(folder))
+            else:
+                with Credentials(folder, partial(master.certify, _GROUP)) as tls:
+                    yield filled(view, tls=tls.folder, state=str(folder))
+            crew.cancel_scope.cancel()
+
+
+@contextmanager
+def _folder(state: str | None) -> Iterator[Path]:
+    """A private folder for this run only; those of killed runs are removed."""
+    runs = state_root(state) / "laptop"
+    make_private(runs)
+    _remove_leftovers(runs)
+    folder = Path(tempfile.mkdtemp(prefix=f"{os.getpid()}-", dir=runs))
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _remove_leftovers(runs: Path) -> None:
+    """Remove the folders of runs whose process is gone."""
+    for folder in runs.iterdir():
+        pid = folder.name.partition("-")[0]
+        if pid.isdigit() and not Path("/proc", pid).exists():
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+async def _start_spares(jobs: JobRunner, engine: str) -> None:
+    plugin = find_engine(engine)
+    for spec in (plugin.spare_head(), plugin.spare_node()):
+        if spec is not None:
+            await jobs.start_spare(spec)
+
+
+def _shakers(role: Role, identity: Identity) -> Callable[[Doorman], Shaker]:
+    ours = Ourselves(role=role, name=_NAME, key_id=identity.key_id, mode=Mode.LEAP)
+    return shakers(ours, identity)
+
+
+def _desk(role: Role, peer: Identity) -> TrustDesk:
+    """Return a desk that trusts the one other, and nobody else."""
+    policy = TrustPolicy(role=role, trusted_keys=frozenset({peer.key_id}))
+    return TrustDesk(policy, folder=None, wall=time.time)
+
+
+async def _run_script(
+    argv: tuple[str, ...], env: Mapping[str, str], guard: Guard
+) -> int:
+    """Run the script in our terminal and process group; pass on what we are told."""
+    try:
+        script = await trio.lowlevel.open_process(list(argv), env=dict(env))
+    except OSError as exc:
+        raise UsageError(f"{argv[0]} cannot be started", why=exc.strerror) from exc
+    async with open_crew() as crew:
+        crew.start_soon(_pass_on, guard, script)
+        try:
+            code = await script.wait()
+        finally:
+            if script.returncode is None:
+                script.kill()
+        crew.cancel_scope.cancel()
+    return code if code >= 0 else 128 - code
+
+
+async def _pass_on(guard: Guard, script: trio.Process) -> None:
+    interrupts = 0
+    while True:
+        notice = await guard.receive()
+        interrupts += notice is Notice.INTERRUPT
+        if notice is Notice.INTERRUPT and interrupts == 1 and _typed_here():
+            continue  # the terminal told the script too
+        number = signal.SIGKILL
+        if notice is Notice.INTERRUPT and interrupts == 1:
+            number = signal.SIGINT
+        elif notice is not Notice.ORPHANED:
+            number = signal.SIGTERM
+        script.send_signal(number)
+
+
+def _typed_here() -> bool:
+    """Whether we are in the foreground of a terminal, where Ctrl-C reaches all."""
+    try:
+        return os.isatty(0) and os.tcgetpgrp(0) == os.getpgrp()
+    except OSError:
+        return False
+
+
+class _Known:
+    """Knows of the one worker in this process."""
+
+    def __init__(self, identity: Identity, facts: Facts) -> None:
+        now = int(time.time())
+        self._news = New(
+            Announcement(
+                role=Role.WORKER,
+                name=_NAME,
+                key=identity.public,
+                mode=Mode.LEAP,
+                cores=facts.cores,
+                memory=facts.memory,
+                addresses=(Address(_LOOPBACK, 1),),
+                signed_at=now,
+                expires_at=now,
+            )
+        )
+
+    async def news(self) -> AsyncGenerator[News, None]:
+        """Yield the one announcement, and then nothing for good."""
+        yield self._news
+        await trio.sleep_forever()
+
+
+class _Silence:
+    """Announces nothing: there is nobody to hear it."""
+
+    async def announce(self, facts: Facts, *, port: int) -> None:
+        """Return when cancelled."""
+        del facts, port
+        await trio.sleep_forever()
+
+    def announce_again(self) -> None:
+        """Do nothing."""

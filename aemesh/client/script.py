@@ -1,0 +1,79 @@
+"""Running a user's script: signals are passed on, and so is the exit code."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from aemesh.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+    from types import FrameType
+
+_PASSED_ON = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT, signal.SIGQUIT)
+_TYPED = (signal.SIGINT, signal.SIGQUIT)
+
+
+def run_script(argv: Sequence[str], env: Mapping[str, str]) -> int:
+    """Run `argv` to its end; return its exit code, 128 + n if signal n ended it.
+
+    It has our terminal and our process group.  So what is typed there (Ctrl-C)
+    reaches it by itself, and we wait until it has dealt with it; what is sent to
+    us alone is passed on.
+    """
+    with _passing_on() as script:
+        code = script.run(argv, env)
+    return code if code >= 0 else 128 - code
+
+
+class _Script:
+    """The child, once it runs, and the signals that came before."""
+
+    def __init__(self) -> None:
+        self._child: subprocess.Popen[bytes] | None = None
+        self._early: list[int] = []
+
+    def run(self, argv: Sequence[str], env: Mapping[str, str]) -> int:
+        try:
+            self._child = subprocess.Popen(list(argv), env=dict(env))  # noqa: S603 - it is what the user asks for
+        except OSError as error:
+            msg = f"{argv[0]} cannot be started"
+            raise UsageError(msg, why=error.strerror) from error
+        for number in self._early:
+            self._child.send_signal(number)
+        return self._child.wait()
+
+    def receive(self, number: int, _frame: FrameType | None) -> None:
+        if number in _TYPED and _in_foreground():
+            return
+        if self._child is None:
+            self._early.append(number)
+        else:
+            self._child.send_signal(number)
+
+
+def _in_foreground() -> bool:
+    """Whether what is typed at the terminal reaches our process group."""
+    try:
+        return os.tcgetpgrp(sys.stdin.fileno()) == os.getpgrp()
+    except (OSError, ValueError, AttributeError):
+        return False
+
+
+@contextmanager
+def _passing_on() -> Iterator[_Script]:
+    script = _Script()
+    before = {number: signal.getsignal(number) for number in _PASSED_ON}
+    try:
+        for number, handler in before.items():
+            if handler is not signal.SIG_IGN:  # `nohup` stays `nohup`
+                signal.signal(number, script.receive)
+        yield script
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,1 @@
+"""The engines that come with aemesh; they see what third-party plug-ins see."""

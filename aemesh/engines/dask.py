@@ -1,0 +1,314 @@
+"""The Dask engine: a scheduler beside the master, workers on the members, all TLS.
+
+What touches Dask runs in two scripts, `dask_head.py` and `dask_node.py`, in the
+group's environment; this file sends them JSON lines and never imports Dask.  A spare
+of each has imported Dask before it is needed, so that joining takes tenths of a
+second.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import logging
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import aclosing, asynccontextmanager
+from importlib.resources import files
+from importlib.util import find_spec
+from typing import TypedDict
+
+import trio
+
+from aemesh.errors import AemeshError, EngineError, quoted
+from aemesh.model.group import Receipt
+from aemesh.model.job import Channel, JobExit, JobSpec
+from aemesh.plugin import GroupContext, Job, Member, RunningEngine
+
+_log = logging.getLogger(__name__)
+
+# A line of the scripts' is an event with a few names; more is not from them.
+_LINE_BYTES = 1024 * 1024
+# The last words of a process that ended badly, for its error message.
+_LAST_WORDS = 5
+# From "close" to SIGTERM to SIGKILL; the scripts themselves take at most 1.5 s.
+_CLOSE_AFTER = 2.0
+_TLS = {"ca": "tls/ca.pem", "cert": "tls/cert.pem", "key": "tls/key.pem"}
+# Clients that fetch from workers themselves get over a lost one as fast as the
+# scheduler does; 11 s is the least that distributed takes for the second.
+_TIMEOUTS = {"CONNECT": "5s", "TCP": "11s"}
+
+
+class Said(TypedDict, total=False):
+    """One line of a script's; which fields it has depends on `event`."""
+
+    event: str
+    id: int
+    address: str
+    name: str
+    message: str
+    reason: str
+    code: int
+    moved: int
+    lost: int
+    workers: list[str]
+
+
+class DaskEngine:
+    """Dask's scheduler and workers, one worker process per core."""
+
+    name = "dask"
+
+    @asynccontextmanager
+    async def open(self, group: GroupContext) -> AsyncIterator[RunningEngine]:
+        """Start the scheduler; at the end of the block it is gone.
+
+        Raises `EngineError` when it does not come up, and out of the block when it
+        dies.
+        """
+        job = await group.start_head(_spec("dask_head.py"))
+        head = Talk("the Dask scheduler", job)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(_stay_alive, head)
+            ready = await head.open({"host": group.address, "port": 0})
+            running = RunningDask(group, head, ready["address"], nursery)
+            try:
+                yield running
+            finally:
+                head.closing = True
+                with trio.CancelScope(shield=True):
+                    await head.close()
+                nursery.cancel_scope.cancel()
+
+    def spare_node(self) -> JobSpec | None:
+        """Return a worker that has imported Dask, if Dask is installed here."""
+        return _spec("dask_node.py") if find_spec("distributed") else None
+
+    def spare_head(self) -> JobSpec | None:
+        """Return a scheduler that has imported Dask, if Dask is installed here."""
+        return _spec("dask_head.py") if find_spec("distributed") else None
+
+
+class RunningDask:
+    """A scheduler that is up, and the workers that serve it."""
+
+    def __init__(
+        self, group: GroupContext, head: Talk, address: str, nursery: trio.Nursery
+    ) -> None:
+        self._group = group
+        self._head = head
+        self._address = address
+        self._nursery = nursery
+        self._nodes: dict[str, Talk] = {}
+
+    def __repr__(self) -> str:
+        return f"<RunningDask at {self._address}, {len(self._nodes)} members>"
+
+    async def add(self, member: Member) -> None:
+        """Start Dask on a member; return when its processes are registered."""
+        node = Talk(f"Dask on {member.name}", await member.start(_spec("dask_node.py")))
+        self._nodes[member.label] = node
+        self._nursery.start_soon(self._watch, member, node)
+        await node.open(
+            {
+                "scheduler": self._address,
+                "host": member.address,
+                "name": member.label,
+                "processes": member.cores,
+                "threads": 1,
+                "memory_limit": member.memory // max(member.cores, 1) or None,
+                "local_directory": ".",
+            }
+        )
+
+    async def retire(self, member: Member, *, by_after: float) -> Receipt:
+        """Move tasks and results off a member, then end Dask there."""
+        said = await self._head.ask("retire", member=member.label, by=by_after)
+        await self._refuse(member)
+        await self._close_node(member)
+        return Receipt(
+            member.name,
+            self._group.name,
+            graceful=True,
+            moved=said.get("moved", 0),
+            lost=said.get("lost", 0),
+        )
+
+    async def lost(self, member: Member) -> None:
+        """Have the scheduler give a lost member's tasks to others, at once."""
+        node = self._nodes.pop(member.label, None)
+        if node is not None:
+            node.closing = True
+        if not self._head.ended.is_set():
+            await self._head.ask("remove", member=member.label)
+            await self._refuse(member)
+        if node is not None:
+            self._nursery.start_soon(node.end)
+
+    def connect_info(self) -> Mapping[str, str]:
+        """Return what makes `Client()` find this scheduler, with TLS."""
+        tls = "DASK_DISTRIBUTED__COMM__TLS__"
+        timeouts = "DASK_DISTRIBUTED__COMM__TIMEOUTS__"
+        return {
+            "DASK_SCHEDULER_ADDRESS": self._address,
+            "DASK_DISTRIBUTED__COMM__REQUIRE_ENCRYPTION": "true",
+            "DASK_DISTRIBUTED__COMM__DEFAULT_SCHEME": "tls",
+            f"{tls}CA_FILE": "{tls}/ca.pem",
+            f"{tls}CLIENT__CERT": "{tls}/cert.pem",
+            f"{tls}CLIENT__KEY": "{tls}/key.pem",
+            **{timeouts + name: span for name, span in _TIMEOUTS.items()},
+        }
+
+    async def _refuse(self, member: Member) -> None:
+        """No certificate of a member that is gone opens a door here any more."""
+        for talk in (self._head, *self._nodes.values()):
+            if not talk.ended.is_set():
+                await talk.tell("refuse", member=member.label)
+
+    async def _close_node(self, member: Member) -> None:
+        node = self._nodes.pop(member.label, None)
+        if node is not None:
+            node.closing = True
+            await node.close()
+
+    async def _watch(self, member: Member, node: Talk) -> None:
+        """Listen to a node until it ends; tell the group if that was not meant."""
+        await node.listen()
+        if not node.closing:
+            self._group.member_broken(member, node.last_words())
+
+
+class Talk:
+    """JSON lines with one script: what we ask, what it answers, how it ends."""
+
+    def __init__(self, name: str, job: Job) -> None:
+        self.name = name
+        self.closing = False
+        self.ended = trio.Event()
+        self._job = job
+        self._exit: JobExit | None = None
+        self._numbers = itertools.count(1)
+        self._answers: dict[int, Said] = {}
+        self._opened: Said | None = None
+        self._news = trio.Event()
+        self._words: deque[str] = deque(maxlen=_LAST_WORDS)
+
+    def __repr__(self) -> str:
+        state = "ended" if self.ended.is_set() else "running"
+        return f"<Talk with {self.name}: {state}>"
+
+    async def open(self, settings: Mapping[str, object]) -> Said:
+        """Give the script its settings; return what it says when it is up."""
+        await self._send({"op": "open", "tls": _TLS, "config": {}, **settings})
+        while self._opened is None:
+            await self._wait_news()
+        return self._opened
+
+    async def ask(self, op: str, **fields: object) -> Said:
+        """Send an order, and return the answer; raises `EngineError`."""
+        number = next(self._numbers)
+        await self._send({"op": op, "id": number, **fields})
+        while number not in self._answers:
+            await self._wait_news()
+        answer = self._answers.pop(number)
+        if answer["event"] == "error":
+            raise EngineError(f"{self.name} could not {op}", why=answer.get("message"))
+        return answer
+
+    async def tell(self, op: str, **fields: object) -> None:
+        """Send an order that has no answer."""
+        await self._send({"op": op, **fields})
+
+    async def close(self) -> None:
+        """End the script in order, or without its help."""
+        with trio.move_on_after(_CLOSE_AFTER):
+            try:
+                await self._send({"op": "close"})
+                await self._job.wait()
+            except AemeshError:
+                pass  # it has ended, or cannot be reached: what follows is for both
+        await self.end()
+
+    async def end(self) -> None:
+        """End the script and its children."""
+        await self._job.end(term_after=0.0)
+
+    async def listen(self) -> None:
+        """Take what the script says until it has ended."""
+        pieces = {Channel.STDOUT: b"", Channel.STDERR: b""}
+        take: Mapping[Channel, Callable[[bytes], None]] = {
+            Channel.STDOUT: self._take_line,
+            Channel.STDERR: self._take_words,
+        }
+        try:
+            async with aclosing(self._job.output()) as output:
+                async for chunk in output:
+                    *lines, rest = (pieces[chunk.channel] + chunk.data).split(b"\n")
+                    pieces[chunk.channel] = rest[-_LINE_BYTES:]
+                    for line in lines:
+                        take[chunk.channel](line)
+            self._exit = await self._job.wait()
+        finally:
+            self.ended.set()
+            self._tell_news()
+
+    def last_words(self) -> str:
+        """Return why the script ended, as far as it said."""
+        code = f"it ended with {self._exit.code}" if self._exit else "it ended"
+        reason = f" ({self._exit.reason})" if self._exit and self._exit.reason else ""
+        words = f": {quoted(self._words[-1])}" if self._words else ""
+        return code + reason + words
+
+    def _take_line(self, line: bytes) -> None:
+        try:
+            said: Said = json.loads(line)
+            event = said["event"]
+        except (ValueError, KeyError, TypeError):
+            _log.warning("%s said no line of ours: %s", self.name, quoted(repr(line)))
+            return
+        if event in ("ready", "up"):
+            self._opened = said
+        elif event == "error" and said.get("id") is None:
+            self._words.append(said.get("message", ""))
+            _log.warning("%s: %s", self.name, quoted(said.get("message", "")))
+        elif isinstance(said.get("id"), int):
+            self._answers[said["id"]] = said
+        else:
+            _log.debug("%s: %s", self.name, said)
+        self._tell_news()
+
+    def _take_words(self, line: bytes) -> None:
+        text = line.decode("utf-8", "replace").strip()
+        if text:
+            self._words.append(text)
+            _log.debug("%s: %s", self.name, quoted(text))
+
+    async def _wait_news(self) -> None:
+        if self.ended.is_set():
+            raise EngineError(f"{self.name} ended", why=self.last_words())
+        await self._news.wait()
+
+    def _tell_news(self) -> None:
+        self._news.set()
+        self._news = trio.Event()
+
+    async def _send(self, order: Mapping[str, object]) -> None:
+        try:
+            await self._job.send(json.dumps(order).encode() + b"\n")
+        except AemeshError as exc:
+            raise EngineError(f"{self.name} does not listen", why=str(exc)) from exc
+
+
+async def _stay_alive(head: Talk) -> None:
+    """Listen to the scheduler; when it dies, the engine has failed."""
+    await head.listen()
+    if not head.closing:
+        raise EngineError("the Dask scheduler died", why=head.last_words())
+
+
+def _spec(script: str) -> JobSpec:
+    content = files("aemesh.engines").joinpath(script).read_bytes()
+    return JobSpec(argv=("{python}", script), files={script: content}, tls=True)
+
+
+ENGINE = DaskEngine()

@@ -1,0 +1,342 @@
+"""The Dask scheduler of a group: a script beside the master that obeys JSON lines.
+
+It runs in the group's environment and imports nothing of aemesh. Started as a spare it
+has imported distributed and waits for its first line. The words it understands and says
+are in `docs/reference/protocol.md`; each line is one JSON object.
+
+Dask leaves three things to us: nothing may listen but TLS on the chosen address, a
+retirement must end at its deadline, and a machine known to be lost is dropped at once
+(a cut cable is silent, Dask alone would wait for TCP to give up).
+"""
+# distributed is asyncio's, untyped, and Python 3.10 here has neither `override` nor one
+# TimeoutError.
+# ruff: noqa: TID251, ANN401
+# mypy: disable-error-code="explicit-override, no-untyped-call"
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import ssl
+import sys
+import traceback
+from typing import TYPE_CHECKING, Any
+
+import dask
+from distributed import Scheduler, Security
+from distributed.diagnostics.plugin import SchedulerPlugin
+from distributed.metrics import time as dask_time
+from distributed.versions import get_versions
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Iterable
+
+    from distributed.scheduler import WorkerState
+
+# A peer on a local network answers in milliseconds; one that is silent for this long is
+# gone, and whoever waits for it should go on.
+CONNECT_AFTER = "5s"
+# The lowest that distributed accepts (ten probes, a second each, and one): the bound
+# for those whom no "remove" reaches.
+TCP_AFTER = "11s"
+# Lost and retired machines blame no task (`expected`); only unannounced deaths count.
+# An innocent task may meet a few of those on borrowed machines; one that kills costs
+# seven processes before it is called bad.
+ALLOWED_FAILURES = 6
+# The master's failure detector watches the machines; Dask's would kill workers
+# whose task holds the interpreter lock for minutes, as compiled analysis code does.
+WORKER_TTL = None
+# How often a retirement looks again: fine enough for a lease, light on the scheduler.
+LOOK_AGAIN_AFTER = 0.1
+# A heartbeat this much later than the order to drain was written after it was obeyed.
+OBEYED_AFTER = 0.25
+# What is said to a lost machine may still reach one that is merely slow; then hang up.
+HANG_UP_AFTER = 1.0
+# The agent kills at two seconds; end in order before that.
+CLOSE_WITHIN = 1.5
+# The configuration is the largest line; the agent is trusted, but a bound is a bound.
+LINE_BYTES = 1 << 20
+
+DEFAULTS: dict[str, Any] = {
+    "distributed.comm.timeouts.connect": CONNECT_AFTER,
+    "distributed.comm.timeouts.tcp": TCP_AFTER,
+    "distributed.scheduler.allowed-failures": ALLOWED_FAILURES,
+    "distributed.scheduler.worker-ttl": WORKER_TTL,
+}
+# Nothing from a settings file of this machine may load code, speak HTTP or weaken TLS.
+ENFORCED: dict[str, Any] = {
+    "distributed.comm.require-encryption": True,
+    "distributed.comm.tls.min-version": 1.3,
+    "distributed.scheduler.preload": [],
+    "distributed.scheduler.http.routes": [],
+}
+
+
+class Lines:
+    """The two ends of the conversation, out of reach of any `print`."""
+
+    def __init__(self) -> None:
+        self.reading = os.dup(0)  # dup'ed descriptors are not inherited on exec
+        self._writing = os.dup(1)
+        null = os.open(os.devnull, os.O_RDONLY)
+        os.dup2(null, 0)
+        os.close(null)
+        os.dup2(2, 1)
+
+    def say(self, **event: Any) -> None:
+        """Write one line; a reader who is gone is noticed at our stdin."""
+        line = json.dumps(event, separators=(",", ":"), default=str) + "\n"
+        with contextlib.suppress(BrokenPipeError):
+            data = line.encode()
+            while data:
+                data = data[os.write(self._writing, data) :]
+
+    async def open_reader(self) -> asyncio.StreamReader:
+        """Return a reader of what the agent says."""
+        reader = asyncio.StreamReader(limit=LINE_BYTES)
+        await asyncio.get_running_loop().connect_read_pipe(
+            lambda: asyncio.StreamReaderProtocol(reader), os.fdopen(self.reading, "rb")
+        )
+        return reader
+
+
+class TlsScheduler(Scheduler):
+    """A scheduler whose only listener is its TLS one."""
+
+    def start_http_server(self, *_args: Any, **_kwargs: Any) -> None:
+        """Do nothing: distributed would open plain HTTP even without a dashboard."""
+
+
+class Watch(SchedulerPlugin):
+    """Tells the engine who comes and who goes."""
+
+    name = "aemesh-watch"
+
+    def __init__(self, lines: Lines) -> None:
+        self._lines = lines
+        self._names: dict[str, str] = {}  # a removed worker's name is already forgotten
+
+    def add_worker(self, scheduler: Scheduler, worker: str) -> None:
+        """Report a worker that registered."""
+        ws = scheduler.workers[worker]
+        self._names[worker] = str(ws.name)
+        self._lines.say(
+            event="worker-added", name=str(ws.name), address=worker, host=ws.host
+        )
+
+    def remove_worker(self, scheduler: Scheduler, worker: str, **_: Any) -> None:
+        """Report a worker that left, was removed or died."""
+        del scheduler
+        name = self._names.pop(worker, "")
+        self._lines.say(event="worker-removed", name=name, address=worker)
+
+
+def security_from(tls: dict[str, str]) -> Security:
+    """Return TLS 1.3 with the group's own authority for every role."""
+    ca, cert, key = (os.path.abspath(tls[name]) for name in ("ca", "cert", "key"))
+    roles = ("scheduler", "worker", "client")
+    return Security(
+        require_encryption=True,
+        tls_min_version=ssl.TLSVersion.TLSv1_3,
+        tls_ca_file=ca,
+        **{f"tls_{role}_cert": cert for role in roles},
+        **{f"tls_{role}_key": key for role in roles},
+    )
+
+
+def configure(config: dict[str, Any]) -> None:
+    """Set Dask's configuration: our defaults, the group's wishes, what must hold."""
+    # Not /tmp, where distributed would meet (and purge) what other jobs left.
+    dask.config.set({"temporary-directory": os.getcwd()})
+    dask.config.set(DEFAULTS)
+    dask.config.set(config)
+    dask.config.set(ENFORCED)
+
+
+class Head:
+    """One scheduler and the orders about it."""
+
+    def __init__(self, scheduler: Scheduler, lines: Lines) -> None:
+        self._scheduler = scheduler
+        self._lines = lines
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._orders: dict[str, Callable[[dict[str, Any]], Awaitable[None]]] = {
+            "retire": self._retire,
+            "remove": self._remove,
+            "info": self._info,
+        }
+
+    def obey(self, order: dict[str, Any]) -> None:
+        """Start what is ordered; its reply carries the order's id."""
+        task = asyncio.create_task(self._answer(order))
+        self._tasks.add(task)  # the loop alone would hold it weakly
+        task.add_done_callback(self._tasks.discard)
+
+    async def _answer(self, order: dict[str, Any]) -> None:
+        try:
+            handler = self._orders.get(str(order.get("op")))
+            if handler is None:
+                self._error(order, f"unknown op {order.get('op')!r}")
+            else:
+                await handler(order)
+        except Exception as error:  # noqa: BLE001  # one order must not end the group
+            self._error(order, f"{type(error).__name__}: {error}")
+
+    def _error(self, order: dict[str, Any], message: str) -> None:
+        self._lines.say(event="error", id=order.get("id"), message=message)
+
+    def _meant(self, order: dict[str, Any]) -> list[WorkerState]:
+        """Return the workers an order names, by address or by their member."""
+        addresses, member = set(order.get("workers", ())), order.get("member")
+        return [
+            ws
+            for ws in self._scheduler.workers.values()
+            if ws.address in addresses or str(ws.name).rpartition("-")[0] == member
+        ]
+
+    async def _retire(self, order: dict[str, Any]) -> None:
+        asked = [ws.address for ws in self._meant(order)]
+        with contextlib.suppress(asyncio.TimeoutError):
+            await asyncio.wait_for(self._drain(order), timeout=float(order["by"]))
+        late = self._meant(order)
+        lost = sum(self._only_copies(late))
+        restarted = sum(len(ws.processing) for ws in late)
+        await self._drop(late)
+        self._lines.say(
+            event="retired",
+            id=order.get("id"),
+            workers=asked,
+            moved=not lost,
+            lost=lost,
+            restarted=restarted,
+        )
+
+    async def _drain(self, order: dict[str, Any]) -> None:
+        """Let running tasks end, move their results away, then close the workers.
+
+        `retire_workers` alone moves data but drops the tasks which still run. It also
+        gives up when there is nobody to take the data; somebody may join before the
+        deadline, and clients can fetch results until then, so it is asked again.
+        """
+        started = dask_time()
+        while meant := self._meant(order):
+            ended = not any(self._busy(ws, since=started) for ws in meant)
+            done = await self._scheduler.retire_workers(
+                workers=[ws.address for ws in meant], close_workers=ended, remove=ended
+            )
+            if not (ended and done):
+                await asyncio.sleep(LOOK_AGAIN_AFTER)
+
+    @staticmethod
+    def _busy(ws: WorkerState, *, since: float) -> bool:
+        """Whether a task runs there; those only queued will be given to others."""
+        if not ws.processing:
+            return False
+        if ws.last_seen < since + OBEYED_AFTER:
+            return True  # not told yet which of them run
+        return any(ts in ws.processing for ts in ws.executing)
+
+    @staticmethod
+    def _only_copies(leaving: Iterable[WorkerState]) -> Iterable[int]:
+        """Yield, for each, how many results nobody else holds."""
+        all_leaving = set(leaving)
+        for ws in all_leaving:
+            yield sum(set(ts.who_has or ()) <= all_leaving for ts in ws.has_what)
+
+    async def _remove(self, order: dict[str, Any]) -> None:
+        lost = self._meant(order)
+        await self._drop(lost)
+        self._lines.say(
+            event="removed", id=order.get("id"), workers=[ws.address for ws in lost]
+        )
+
+    async def _drop(self, leaving: list[WorkerState]) -> None:
+        """Forget workers now; their tasks start elsewhere and are not blamed.
+
+        distributed tells the other workers, which then hang up on the lost one, so a
+        fetch from a silent machine ends at once.
+        """
+        scheduler, loop = self._scheduler, asyncio.get_running_loop()
+        for ws in leaving:
+            comm = scheduler.stream_comms.get(ws.address)
+            await scheduler.remove_worker(
+                ws.address, stimulus_id=f"aemesh-drop-{dask_time()}", expected=True
+            )
+            if comm is not None:
+                loop.call_later(HANG_UP_AFTER, comm.abort)
+
+    async def _info(self, order: dict[str, Any]) -> None:
+        states: dict[str, int] = {}
+        for ts in self._scheduler.tasks.values():
+            states[ts.state] = states.get(ts.state, 0) + 1
+        workers = len(self._scheduler.workers)
+        self._lines.say(event="info", id=order.get("id"), workers=workers, tasks=states)
+
+
+async def converse(lines: Lines) -> int:
+    """Open a scheduler by the first line, obey the others; return the exit code."""
+    reader = await lines.open_reader()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, reader.feed_eof)
+    get_versions()  # cached: compared at each registration, 25 ms the first time
+    lines.say(event="warm")
+    order = await next_order(reader, lines)
+    if order is None:
+        return 0
+    configure(order.get("config") or {})
+    scheduler = TlsScheduler(
+        host=order["host"],
+        port=int(order.get("port", 0)),
+        protocol="tls",
+        security=security_from(order["tls"]),
+        dashboard=False,
+        plugins=[Watch(lines)],
+    )
+    await scheduler
+    lines.say(event="ready", address=scheduler.address)
+    head = Head(scheduler, lines)
+    while (order := await next_order(reader, lines)) is not None:
+        head.obey(order)
+    with contextlib.suppress(asyncio.TimeoutError):
+        await asyncio.wait_for(scheduler.close(reason="aemesh-close"), CLOSE_WITHIN)
+    return 0
+
+
+async def next_order(
+    reader: asyncio.StreamReader, lines: Lines
+) -> dict[str, Any] | None:
+    """Return the next order, or None when it is time to close."""
+    while (line := await reader.readline()).endswith(b"\n"):
+        try:
+            order: dict[str, Any] = dict(json.loads(line))
+        except (ValueError, TypeError) as error:
+            lines.say(event="error", id=None, message=f"not an order: {error}")
+        else:
+            return None if order.get("op") == "close" else order
+    return None
+
+
+def main() -> None:
+    """Run until told to close, or until the agent is gone."""
+    lines = Lines()
+
+    async def run() -> None:
+        code = 1
+        try:
+            code = await converse(lines)
+        except Exception as error:  # noqa: BLE001  # told, and the process ends
+            traceback.print_exc()
+            message = f"{type(error).__name__}: {error}"
+            lines.say(event="error", id=None, message=message)
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)  # no thread or peer may keep us from ending
+
+    asyncio.run(run())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,195 @@
+"""What can go wrong, in one tree: the class says whose fault it is.
+
+Every class has a stable ``name`` (for scripts and JSON), the process's
+``exit_code``, and builds its own sentence from values, so that all who raise it
+speak with one voice.  ``docs/reference/errors.md`` is made from this file.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+# Text from strangers is cut here before it is shown: a line on a terminal.
+QUOTED_LENGTH = 80
+
+
+def quoted(text: str) -> str:
+    """Return text from a stranger, cut and with control characters as escapes."""
+    shown = text[:QUOTED_LENGTH].encode("unicode_escape").decode("ascii")
+    dots = "…" if len(text) > QUOTED_LENGTH else ""
+    return '"' + shown.replace('"', '\\"') + dots + '"'
+
+
+class AemeshError(Exception):
+    """Anything that aemesh itself says went wrong."""
+
+    name: ClassVar[str] = "aemesh/error"
+    exit_code: ClassVar[int] = 1
+
+    def __init__(
+        self, what: str, *, why: str | None = None, hint: str | None = None
+    ) -> None:
+        self.what = what
+        self.why = why
+        self.hint = hint
+        super().__init__(what if why is None else f"{what}: {why}")
+
+    def fields(self) -> dict[str, str | int | None]:
+        """Return what ``--json`` prints of this error."""
+        return {
+            "error": self.name,
+            "what": self.what,
+            "why": self.why,
+            "hint": self.hint,
+            "exit_code": self.exit_code,
+        }
+
+
+# --- ours -------------------------------------------------------------------
+
+
+class BugError(AemeshError):
+    """aemesh contradicted itself; the traceback is worth a report."""
+
+    name = "ours/bug"
+    exit_code = 1
+
+
+# --- the user's words and settings ------------------------------------------
+
+
+class UsageError(AemeshError):
+    """The command line asks for something that does not exist."""
+
+    name = "usage/words"
+    exit_code = 2
+
+
+class SettingsError(AemeshError):
+    """A setting or a file of the user's cannot be used as it is."""
+
+    name = "settings/file"
+    exit_code = 3
+
+
+class KeyFileError(SettingsError):
+    """The identity key is readable by others, damaged, or not of our kind."""
+
+    name = "settings/key"
+
+
+class TrustFileError(SettingsError):
+    """A trust file is writable by others or has a line that cannot be read."""
+
+    name = "settings/trust-file"
+
+
+class NoMasterError(SettingsError):
+    """A command needs a running master in this state directory; there is none."""
+
+    name = "settings/no-master"
+
+    def __init__(self, state: str) -> None:
+        super().__init__(
+            "no master is running",
+            why=f"nothing answers in {state}",
+            hint="start one with `aemesh master --group NAME`",
+        )
+
+
+class AlreadyRunningError(SettingsError):
+    """A second process of one role was started in one state directory."""
+
+    name = "settings/already-running"
+
+    def __init__(self, role: str, state: str, pid: int) -> None:
+        super().__init__(
+            f"a {role} is already running in {state}",
+            why=f"process {pid} holds it",
+            hint="give the second one a folder of its own: `--state DIR`",
+        )
+
+
+class UnknownNameError(SettingsError):
+    """A worker, group, request or engine of this name is not there."""
+
+    name = "settings/unknown-name"
+
+    def __init__(self, kind: str, name: str, known: list[str]) -> None:
+        names = ", ".join(known) if known else "none"
+        super().__init__(f"unknown {kind} {quoted(name)}", why=f"known: {names}")
+
+
+# --- trust ------------------------------------------------------------------
+
+
+class RefusedError(AemeshError):
+    """A peer does not let our key do this, or we do not let it."""
+
+    name = "trust/refused"
+    exit_code = 4
+
+
+class KeyChangedError(RefusedError):
+    """A known name came with another key than the one that was accepted."""
+
+    name = "trust/key-changed"
+
+
+class PeerError(AemeshError):
+    """A peer broke the protocol; the connection to it is closed."""
+
+    name = "peer/protocol"
+    exit_code = 6
+
+
+class BadMessage(PeerError):  # noqa: N818 - STYLE.md section 2.11 gives this name
+    """Bytes from a peer that are not what the protocol allows there."""
+
+    name = "peer/bad-message"
+
+    def __init__(self, what: str) -> None:
+        super().__init__(what)
+
+
+class RequestFailedError(PeerError):
+    """A peer understood a request and answered that it could not be done."""
+
+    name = "peer/request-failed"
+
+
+# --- the world --------------------------------------------------------------
+
+
+class NobodyFoundError(AemeshError):
+    """No peer was found in the time that was given."""
+
+    name = "world/nobody-found"
+    exit_code = 5
+
+
+class UnreachableError(AemeshError):
+    """A peer did not answer, or its connection broke."""
+
+    name = "world/unreachable"
+    exit_code = 6
+
+
+class GroupIncompleteError(AemeshError):
+    """A group did not get the workers that it needs in time."""
+
+    name = "group/incomplete"
+    exit_code = 7
+
+
+class EngineError(AemeshError):
+    """An engine, or a job that belongs to it, did not do what was asked."""
+
+    name = "engine/failed"
+    exit_code = 8
+
+
+class JobRefusedError(EngineError):
+    """A job cannot be started as its description asks."""
+
+    name = "engine/job-refused"

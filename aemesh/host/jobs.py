@@ -1,0 +1,221 @@
+"""Runs jobs: each in a session and a folder of its own, all ended with the block.
+
+A *spare* is a job that was started before anybody asked for it, so that what is
+slow about it (importing an engine) is done when somebody does.  It becomes the
+first job that asks for exactly the same; its certificates are put into its folder
+then, so its program must not look for them before it is told to on its input.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import logging
+import secrets
+from collections.abc import AsyncIterator, Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import trio
+
+from aemesh import limits
+from aemesh.errors import EngineError, JobRefusedError
+from aemesh.host.folders import make_private, remove_tree
+from aemesh.host.jobroom import add_tls, check_spec
+from aemesh.host.jobstart import Start, launch
+from aemesh.host.leftovers import note_jobs
+from aemesh.host.localjob import LocalJob
+from aemesh.host.orphans import tend_orphans
+from aemesh.model.job import JobSpec
+from aemesh.model.names import JobId, job_id_untrusted
+from aemesh.tasks.nursery import open_crew
+
+logger = logging.getLogger(__name__)
+
+# Dead orphans cost one entry of the process table each, until they are buried.
+_TEND_EVERY = 5.0
+
+
+class JobRunner:
+    """Starts jobs in a run folder and watches each until its whole tree is gone."""
+
+    def __init__(self, folder: Path, nursery: trio.Nursery) -> None:
+        self._folder = folder
+        self._rooms = folder / "jobs"
+        self._nursery = nursery
+        self._marker = secrets.token_hex(limits.MARKER_LENGTH // 2)
+        self._numbers = itertools.count(1)
+        self._jobs: dict[JobId, LocalJob] = {}
+        self._spares: list[tuple[JobSpec, LocalJob]] = []
+        self._starting: set[JobId] = set()
+        self._closing = False
+
+    @property
+    def jobs(self) -> tuple[LocalJob, ...]:
+        """The jobs whose tree is not gone yet; spares are none."""
+        return tuple(self._jobs.values())
+
+    @property
+    def spares(self) -> tuple[LocalJob, ...]:
+        """The spares that wait."""
+        return tuple(job for _, job in self._spares)
+
+    async def start(
+        self,
+        job_id: JobId,
+        spec: JobSpec,
+        *,
+        tls: Mapping[str, bytes] | None = None,
+        env: Mapping[str, str] | None = None,
+        replenish: bool = False,
+    ) -> LocalJob:
+        """Start a job; raises `JobRefusedError`, or `EngineError` if it cannot start.
+
+        `tls` are files for its folder ``tls/``; `env` are variables beyond those of
+        `spec`.  An equal spare that waits is taken (never with `env`, which a spare
+        cannot get), and with `replenish` the next one starts a little later.
+        """
+        job_id_untrusted(job_id)
+        tls, env = tls or {}, env or {}
+        check_spec(spec, tls=tls)
+        with self._reserved(job_id):
+            job = None if env else self._take_spare(spec)
+            if job is None:
+                job = await self._launch(job_id, spec, tls=tls, env=env)
+            elif tls:
+                await trio.to_thread.run_sync(add_tls, job.room, tls)
+            job.id = job_id
+            self._jobs[job_id] = job
+        if replenish:
+            self._nursery.start_soon(self._replenish, spec)
+        return job
+
+    async def start_spare(self, spec: JobSpec) -> None:
+        """Start a job that waits to be taken; beyond `limits.SPARES`, do nothing."""
+        spec = replace(spec, tls=False)
+        check_spec(spec, tls={})
+        spare_id = JobId(f"spare-{next(self._numbers)}")
+        if len(self._spares) >= limits.SPARES:
+            return
+        with self._reserved(spare_id):
+            job = await self._launch(spare_id, spec, tls={}, env={})
+            self._spares.append((spec, job))
+
+    def end_all(self, *, term_after: float, reason: str) -> None:
+        """Ask all jobs to end, without waiting; spares end at once."""
+        for job in self.jobs:
+            job.end_nowait(term_after=term_after, reason=reason)
+        for spare in self.spares:
+            spare.end_nowait(term_after=0, reason=reason)
+
+    @contextlib.contextmanager
+    def _reserved(self, job_id: JobId) -> Iterator[None]:
+        """Keep a place for a job that is being started, or refuse it."""
+        running = len(self._jobs) + len(self._starting)
+        if self._closing:
+            what = f"job {job_id} comes too late"
+            raise JobRefusedError(what, why="the agent is ending")
+        if job_id in self._jobs or job_id in self._starting:
+            what = f"job {job_id} cannot start"
+            raise JobRefusedError(what, why="one of this name runs already")
+        if running >= limits.JOBS_PER_WORKER:
+            what = f"job {job_id} cannot start"
+            raise JobRefusedError(what, why=f"{running} jobs run already")
+        self._starting.add(job_id)
+        try:
+            yield
+        finally:
+            self._starting.discard(job_id)
+
+    async def _launch(
+        self,
+        job_id: JobId,
+        spec: JobSpec,
+        *,
+        tls: Mapping[str, bytes],
+        env: Mapping[str, str],
+    ) -> LocalJob:
+        # A name may be used again while its last folder is still being removed.
+        number = next(self._numbers)
+        start = Start(
+            job=job_id,
+            spec=spec,
+            room=self._rooms / f"{job_id}.{number}",
+            marker=f"{self._marker}.{number}",
+            tls=tls,
+            env=env,
+        )
+        job = LocalJob(job_id, await launch(start))
+        self._nursery.start_soon(self._watch, job)
+        return job
+
+    def _take_spare(self, spec: JobSpec) -> LocalJob | None:
+        wanted = replace(spec, tls=False)
+        for entry in self._spares:
+            if entry[0] == wanted and entry[1].running:
+                self._spares.remove(entry)
+                return entry[1]
+        return None
+
+    async def _replenish(self, spec: JobSpec) -> None:
+        await trio.sleep(limits.SPARE_AGAIN_AFTER)
+        with contextlib.suppress(EngineError):
+            await self.start_spare(spec)
+
+    async def _watch(self, job: LocalJob) -> None:
+        """See a job to its end, whatever is cancelled around us."""
+        with trio.CancelScope(shield=True):
+            self._note()
+            if self._closing:
+                job.end_nowait(term_after=0, reason="the agent is ending")
+            remaining = await job.watch()
+            self._drop(job)
+            if remaining:
+                logger.warning("processes %s of %r cannot be ended", remaining, job)
+            await trio.to_thread.run_sync(remove_tree, job.room)
+
+    def _drop(self, job: LocalJob) -> None:
+        self._jobs = {name: other for name, other in self._jobs.items() if other != job}
+        self._spares = [entry for entry in self._spares if entry[1] is not job]
+        self._note()
+        self._tend()
+
+    def _note(self) -> None:
+        trees = [job.tree for job in (*self.jobs, *self.spares)]
+        try:
+            note_jobs(self._folder, self._marker, trees)
+        except OSError as error:  # a full disk: the warden still ends all
+            logger.warning("jobs are not noted in %s: %s", self._folder, error)
+
+    def _tend(self) -> None:
+        if not self._starting:  # its leader is not known yet
+            tend_orphans([job.tree for job in (*self.jobs, *self.spares)])
+
+    async def tend(self) -> None:
+        """Bury the orphans of jobs now and then, until cancelled."""
+        while True:
+            await trio.sleep(_TEND_EVERY)
+            self._tend()
+
+    def close(self) -> None:
+        """Refuse new jobs, and ask those that run to end."""
+        self._closing = True
+        self.end_all(term_after=limits.TERM_AFTER, reason="the agent is ending")
+
+    def __repr__(self) -> str:
+        return f"JobRunner({len(self._jobs)} jobs, {len(self._spares)} spares)"
+
+
+@contextlib.asynccontextmanager
+async def open_jobs(folder: Path) -> AsyncIterator[JobRunner]:
+    """Run jobs in a run folder; at the end of the block none of them is left."""
+    make_private(folder)
+    make_private(folder / "jobs")
+    async with open_crew() as nursery:
+        runner = JobRunner(folder, nursery)
+        nursery.start_soon(runner.tend)
+        try:
+            yield runner
+        finally:
+            runner.close()
+            nursery.cancel_scope.cancel()  # the watches are shielded

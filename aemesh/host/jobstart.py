@@ -1,0 +1,81 @@
+"""Starts the leader of a job: folder, files, pipes, session, process."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import trio
+
+from aemesh.errors import EngineError, quoted
+from aemesh.host.folders import remove_tree
+from aemesh.host.joboutput import JobOutput
+from aemesh.host.jobroom import job_argv, job_environment, make_room
+from aemesh.host.jobtree import JobTree
+from aemesh.host.localjob import Started
+from aemesh.host.processes import read_process
+from aemesh.model.job import Channel, JobSpec
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """A job that is to be started."""
+
+    job: str  # what the job is told that it is
+    spec: JobSpec
+    room: Path  # its folder, not there yet
+    marker: str
+    tls: Mapping[str, bytes]
+    env: Mapping[str, str]
+
+
+async def launch(start: Start) -> Started:
+    """Start a job's leader, or raise `EngineError` and leave nothing.
+
+    Shielded: a cancellation in the middle would lose a process that runs already.
+    """
+    with trio.CancelScope(shield=True):
+        try:
+            await trio.to_thread.run_sync(_make_room, start)
+            process, output = await _open(start)
+        except (OSError, subprocess.SubprocessError) as error:
+            await trio.to_thread.run_sync(remove_tree, start.room)
+            what = f"job {start.job} cannot start {quoted(start.spec.argv[0])}"
+            why = getattr(error, "strerror", None) or str(error)
+            raise EngineError(what, why=why) from error
+    # Not buried before `Process.wait`, so it is there even if it ended at once.
+    now = read_process(process.pid)
+    started = now.started if now is not None else 0
+    tree = JobTree(process.pid, started, start.marker)
+    return Started(process, tree, output, start.room)
+
+
+def _make_room(start: Start) -> None:
+    make_room(start.room, start.spec, tls=start.tls)
+
+
+async def _open(start: Start) -> tuple[trio.Process, JobOutput]:
+    output = JobOutput()
+    ends = [output.pipe(channel) for channel in (Channel.STDOUT, Channel.STDERR)]
+    try:
+        process = await trio.lowlevel.open_process(
+            job_argv(start.spec),
+            stdin=subprocess.PIPE,
+            stdout=ends[0],
+            stderr=ends[1],
+            cwd=start.room,
+            env=job_environment(
+                start.spec, job=start.job, marker=start.marker, extra=start.env
+            ),
+            start_new_session=True,
+        )
+    except BaseException:
+        output.close()
+        raise
+    finally:
+        for fd in ends:
+            os.close(fd)
+    return process, output

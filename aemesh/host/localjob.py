@@ -1,0 +1,146 @@
+"""A job on this machine: what `plugin.Job` promises, for one local process tree."""
+
+from __future__ import annotations
+
+import math
+import os
+import signal
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import trio
+
+from aemesh import limits
+from aemesh.errors import BugError, UnreachableError
+from aemesh.host.joboutput import JobOutput
+from aemesh.host.jobtree import JobTree, kill_tree
+from aemesh.model.job import Chunk, JobExit
+from aemesh.model.names import JobId
+
+# A killed process is gone after one or two milliseconds.
+_LOOK_AGAIN_AFTER = 0.002
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """What there is of a job once its leader runs."""
+
+    process: trio.Process
+    tree: JobTree
+    output: JobOutput
+    room: Path  # its folder
+
+
+class LocalJob:
+    """One running or ended job; `watch` runs beside it, in a task of its runner.
+
+    After its end `output` still gives what is in the pipes, and `wait` the exit.
+    """
+
+    def __init__(self, job_id: JobId, started: Started) -> None:
+        self.id = job_id
+        self.tree = started.tree
+        self.room = started.room
+        self._process = started.process
+        self._output = started.output
+        self._output_taken = False
+        self._exit: JobExit | None = None
+        self._reason = ""
+        # How long the leader may still run; only `end` makes it finite.
+        self._patience = trio.CancelScope()
+        self._over = trio.Event()
+
+    @property
+    def pid(self) -> int:
+        """The process id of the leader; its session has the same number."""
+        return self.tree.leader
+
+    @property
+    def running(self) -> bool:
+        """Whether the leader has not ended yet."""
+        return self._process.returncode is None
+
+    async def send(self, data: bytes) -> None:
+        """Write to the job's standard input; raises `UnreachableError` if it ended."""
+        assert self._process.stdin is not None
+        try:
+            await self._process.stdin.send_all(data)
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            what = f"job {self.id} takes no input"
+            raise UnreachableError(what, why="it ended, or closed it") from None
+
+    async def close_input(self) -> None:
+        """End the job's standard input."""
+        assert self._process.stdin is not None
+        await self._process.stdin.aclose()
+
+    def output(self) -> JobOutput:
+        """Iterate over its output as it comes, once; slow readers slow the job."""
+        if self._output_taken:
+            what = f"the output of job {self.id} was asked for twice"
+            raise BugError(what)
+        self._output_taken = True
+        return self._output
+
+    async def wait(self) -> JobExit:
+        """Wait until the job and its children are gone, however that came.
+
+        A job is over when its leader is: children that outlive it are killed.
+        """
+        await self._over.wait()
+        assert self._exit is not None
+        return self._exit
+
+    async def end(self, *, term_after: float, reason: str = "released") -> JobExit:
+        """Ask the job to end, and end its whole tree after `term_after` seconds.
+
+        Asked again, the shorter span and the first reason count.
+        """
+        self.end_nowait(term_after=term_after, reason=reason)
+        return await self.wait()
+
+    def end_nowait(self, *, term_after: float, reason: str = "released") -> None:
+        """Ask as `end` does, without waiting."""
+        if self._process.poll() is not None:
+            return
+        deadline = trio.current_time() + term_after
+        self._patience.deadline = min(self._patience.deadline, deadline)
+        if not self._reason:
+            self._reason = reason
+            os.killpg(self.pid, signal.SIGTERM)  # not reaped yet, so it is ours
+
+    async def watch(self) -> list[int]:
+        """Wait for the end, make it complete, and return the pids that remain.
+
+        None should: only what hangs in the kernel, or took another user's rights,
+        outlives `limits.GONE_AFTER`.  Run once, shielded.
+        """
+        with self._patience:
+            await self._process.wait()
+        remaining = await self._kill_until_gone()
+        with trio.move_on_after(limits.GONE_AFTER):
+            await self._process.wait()
+        await self.close_input()
+        code = self._process.returncode
+        code = -signal.SIGKILL if code is None else code
+        self._exit = JobExit(128 - code if code < 0 else code, self._reason)
+        self._output.finish()
+        self._over.set()
+        return remaining
+
+    async def _kill_until_gone(self) -> list[int]:
+        with trio.move_on_after(limits.GONE_AFTER):
+            # Nobody tells of the end of processes that are not our children.
+            while kill_tree(self.tree):  # noqa: ASYNC110
+                await trio.sleep(_LOOK_AGAIN_AFTER)
+        return [process.pid for process in kill_tree(self.tree)]
+
+    def __repr__(self) -> str:
+        if self._exit is not None:
+            state = f"ended with {self._exit.code}"
+        elif math.isfinite(self._patience.deadline):
+            state = "ending"
+        else:
+            state = "running"
+        return f"LocalJob({self.id}, pid {self.pid}, {state})"

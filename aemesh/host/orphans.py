@@ -1,0 +1,50 @@
+"""Orphans of jobs that the kernel gave to the agent, to bury and to end.
+
+As a subreaper the agent becomes the parent of whoever lost its own.  Only jobs
+have sessions other than the agent's, so a child in another session that leads no
+job is such an orphan.  Dead ones are buried, or they would fill the process table.
+Those that carry no mark of their job any more (see `jobtree`) cannot be told
+apart; they are ended when no job is left that they could belong to.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Collection
+
+from aemesh.host.jobtree import JobTree
+from aemesh.host.processes import Process, all_processes, descendants, kill_all
+from aemesh.host.warden import events_fd
+
+
+def tend_orphans(trees: Collection[JobTree]) -> None:
+    """Bury dead orphans; end the living ones if there is no tree at all.
+
+    Without a warden this process adopts nobody, and its children are not ours to
+    judge: it may be the user's own program (laptop mode).
+    """
+    if events_fd() is None:
+        return
+    table = all_processes()
+    leaders = {tree.leader for tree in trees}
+    me, mine = os.getpid(), os.getsid(0)
+    orphans = [
+        process
+        for process in table.values()
+        if process.parent == me
+        and process.session != mine
+        and process.pid not in leaders
+    ]
+    for process in orphans:
+        _bury(process)
+    if not trees:
+        alive = [process for process in orphans if process.alive]
+        below = descendants(table, [process.pid for process in alive])
+        kill_all([*alive, *(table[pid] for pid in below if table[pid].alive)])
+
+
+def _bury(process: Process) -> None:
+    if not process.alive:
+        with contextlib.suppress(ChildProcessError):
+            os.waitpid(process.pid, os.WNOHANG)

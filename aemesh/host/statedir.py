@@ -1,0 +1,98 @@
+"""The state directory: where a role keeps its key, its trust and its run-time files.
+
+::
+
+    <root>/worker/          0700, one per role; the trust files stand here
+        lock                held while the role runs; its process id is inside
+        id_ed25519 …        see `keystore`
+        known_masters …     see `trustfiles`
+        run/                lives only as long as the process
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import platformdirs
+
+from aemesh.errors import AlreadyRunningError
+from aemesh.host.folders import empty, make_private
+from aemesh.host.leftovers import end_leftovers
+from aemesh.model.trust import Role
+
+_PID_BYTES = 20
+
+
+@dataclass(frozen=True, slots=True)
+class StateDir:
+    """The folder of one role, while this process holds it."""
+
+    role: Role
+    folder: Path
+
+    @property
+    def run(self) -> Path:
+        """The folder for what lives only as long as this process."""
+        return self.folder / "run"
+
+
+def state_root(given: str | Path | None = None) -> Path:
+    """Return `given` (``--state``), else $AEMESH_STATE, else the platform's place."""
+    chosen = given or os.environ.get("AEMESH_STATE")
+    if chosen:
+        return Path(chosen).expanduser().absolute()
+    return platformdirs.user_state_path("aemesh", appauthor=False)
+
+
+def state_folder(role: Role, given: str | Path | None = None) -> Path:
+    """Return the folder of a role, made if need be, without holding it.
+
+    This is what commands use that look at or change trust beside a running agent.
+    """
+    folder = state_root(given) / role.value
+    make_private(folder)
+    return folder
+
+
+@contextlib.contextmanager
+def held_state(role: Role, given: str | Path | None = None) -> Iterator[StateDir]:
+    """Hold a role's folder alone, or raise `AlreadyRunningError`.
+
+    What a killed process left is cleared first: its jobs are ended, its run-time
+    folder, which may hold keys of groups, is emptied (threat 79).
+    """
+    state = StateDir(role, state_folder(role, given))
+    fd = os.open(state.folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        _lock(fd, state)
+        make_private(state.run)
+        end_leftovers(state.run)
+        empty(state.run)
+        try:
+            yield state
+        finally:
+            empty(state.run)
+    finally:
+        os.close(fd)  # and with it goes the lock
+
+
+def _lock(fd: int, state: StateDir) -> None:
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise AlreadyRunningError(
+            state.role.value, str(state.folder), _holder(fd)
+        ) from None
+    os.ftruncate(fd, 0)
+    os.pwrite(fd, str(os.getpid()).encode(), 0)
+
+
+def _holder(fd: int) -> int:
+    """Return the process id in the lock file; 0 if its holder has not written yet."""
+    text = os.pread(fd, _PID_BYTES, 0)
+    return int(text) if text.isdigit() else 0

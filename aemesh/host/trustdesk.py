@@ -1,0 +1,245 @@
+"""Where a running node's trust is decided: files, flags and people, for one role.
+
+`policy.trust.judge` decides; the desk gives it the book on disk as it is now, keeps
+the requests that wait for a person, asks on a terminal if there is one, and writes
+down what was accepted.  `aemesh trust accept` changes the same files from outside;
+the desk looks at their stamps, so both ways work within a fraction of a second.
+"""
+
+from __future__ import annotations
+
+import datetime
+import logging
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from pathlib import Path
+
+import trio
+
+from aemesh.errors import AemeshError, RefusedError
+from aemesh.host import pending, trustfiles
+from aemesh.host.auditlog import AuditLog
+from aemesh.model.key import KeyId, PublicKey
+from aemesh.model.names import NodeName
+from aemesh.model.trust import (
+    Decision,
+    KnownPeer,
+    Mode,
+    Peer,
+    Reason,
+    TrustBook,
+    TrustRequest,
+    Verdict,
+)
+from aemesh.policy.trust import TrustPolicy, changed_key_message, judge
+
+_log = logging.getLogger(__name__)
+
+# How old the desk's view of the files may be; four `stat` calls each time.
+WATCH_EVERY = 0.5
+
+Ask = Callable[[TrustRequest], Awaitable[bool]]
+# What is stored as `via`: how the key came to be trusted.
+_VIA = {Reason.FIRST_USE: "tofu", Reason.ACCEPTED: "flag"}
+
+
+class TrustDesk:
+    """Judges peers for one node; `folder` None keeps everything in memory."""
+
+    def __init__(
+        self,
+        policy: TrustPolicy,
+        *,
+        folder: Path | None,
+        wall: Callable[[], float],
+        audit: AuditLog | None = None,
+        alarm: Callable[[str], None] = _log.warning,
+    ) -> None:
+        self.policy = policy
+        self.waiting: dict[KeyId, TrustRequest] = {}
+        self._folder = folder
+        self._wall = wall
+        self._audit = audit
+        self._alarm = alarm
+        self._files = trustfiles.TrustFolder(folder) if folder else None
+        self._book = TrustBook()
+        self._told: set[tuple[KeyId, Reason]] = set()
+        self._asking, self._to_ask = trio.open_memory_channel[TrustRequest](32)
+        self._changed = trio.Event()
+        self._read()
+
+    def __repr__(self) -> str:
+        known = len(self._book.known)
+        return f"<TrustDesk {known} known, {len(self.waiting)} waiting>"
+
+    @property
+    def book(self) -> TrustBook:
+        """What is remembered now."""
+        self._refresh()
+        return self._book
+
+    def admits(self, key: PublicKey) -> bool:
+        """Whether an announced key is worth a TLS handshake: it is not revoked."""
+        return all(line.key != key for line in self.book.revoked)
+
+    def judge(self, peer: Peer, *, expected: KeyId | None = None) -> Verdict:
+        """Return the verdict on a peer, and see to it that a person is asked."""
+        verdict = judge(peer, self.book, self.policy, expected=expected)
+        if verdict.decision is Decision.PENDING or verdict.reason is Reason.OWNED:
+            self._queue(peer, verdict.reason)
+        if verdict.decision is not Decision.OK:
+            self._record_once(peer, verdict)
+        return verdict
+
+    def commit(self, peer: Peer, verdict: Verdict) -> None:
+        """Write down what an ok is worth keeping of, before it is acted on.
+
+        Raises `RefusedError` when somebody else was quicker with this name.
+        """
+        self._record(peer, verdict)
+        self.waiting.pop(peer.key_id, None)
+        via = _VIA.get(verdict.reason)
+        if via is not None and self.policy.mode is not Mode.OPEN:
+            if verdict.reason is Reason.FIRST_USE and self.policy.accept_first:
+                self._refresh()
+                if self._book.known:  # imprint once, also when two come at once
+                    raise RefusedError("this worker belongs to another master")
+            self._remember(peer.name, peer.key, via)
+
+    def heard(self, peer: Peer, verdict: Verdict) -> None:
+        """Take note of what a peer says of us; a changed key is told loudly."""
+        if verdict.reason is Reason.KEY_CHANGED and self._news(peer, verdict.reason):
+            self._alarm(
+                f"{peer.name} at {peer.address} refuses us: it knows our name with "
+                f"another key than ours.  If this machine was set up anew, run "
+                f"`aemesh trust forget NAME` there"
+            )
+
+    def accept(self, request: TrustRequest, *, via: str) -> None:
+        """Trust the key of a request from now on."""
+        self._remember_request(request, via)
+        self.waiting.pop(request.key.key_id, None)
+
+    def decline(self, request: TrustRequest) -> None:
+        """Refuse the key of a request until this node is started again."""
+        declined = self.policy.declined | {request.key.key_id}
+        self.policy = replace(self.policy, declined=declined)
+        self._forget_request(request)
+
+    async def run(self, ask: Ask | None) -> None:
+        """Watch the files, and ask a person about each request in turn."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._watch)
+            if ask is not None:
+                nursery.start_soon(self._ask_all, ask)
+
+    async def wait_change(self) -> None:
+        """Wait until trust may have changed: judge again whom you are linked to."""
+        await self._changed.wait()
+
+    async def _watch(self) -> None:
+        while True:
+            self._refresh()
+            await trio.sleep(WATCH_EVERY)
+
+    async def _ask_all(self, ask: Ask) -> None:
+        async for request in self._to_ask:
+            if request.key.key_id not in self.waiting:
+                continue  # settled meanwhile, on another terminal
+            try:
+                if await ask(request):
+                    self.accept(request, via="prompt")
+                else:
+                    self.decline(request)
+            except AemeshError as exc:
+                self._alarm(str(exc))
+
+    def _refresh(self) -> None:
+        if self._files is not None and self._files.changed():
+            self._read()
+
+    def _read(self) -> None:
+        if self._folder is None:
+            return
+        try:
+            self._book = trustfiles.read_book(self._folder, self.policy.role.other)
+        except AemeshError as exc:
+            # Fail closed: nobody is known until the file is mended.
+            self._book = TrustBook()
+            self._alarm(f"{exc}; nobody is trusted until it is mended")
+        for key_id in [k for k in self.waiting if self._book.by_key(k)]:
+            self._forget_request(self.waiting[key_id])
+        self._tell_changed()
+
+    def _tell_changed(self) -> None:
+        self._changed.set()
+        self._changed = trio.Event()
+
+    def _queue(self, peer: Peer, reason: Reason) -> None:
+        if peer.key_id in self.waiting:
+            return
+        request = TrustRequest(
+            role=peer.role,
+            name=peer.name,
+            key=peer.key,
+            address=peer.address,
+            reason=reason,
+            asked_at=self._wall(),
+        )
+        if self._folder is not None:
+            pending.write_request(self._folder, request)
+        if reason is Reason.OWNED:
+            return  # it is refused now; its owner finds the request in the list
+        self.waiting[peer.key_id] = request
+        try:
+            self._asking.send_nowait(request)
+        except trio.WouldBlock:
+            pass  # it waits in pending/ all the same
+
+    def _remember(self, name: NodeName, key: PublicKey, via: str) -> None:
+        line = KnownPeer(
+            name=name,
+            key=key,
+            via=via,
+            added=_day(self._wall()),
+            mode=self.policy.mode,
+        )
+        if self._folder is None:
+            self._book = replace(self._book, known=(*self._book.known, line))
+        else:
+            trustfiles.add(self._folder, self.policy.role.other, line)
+            self._refresh()
+
+    def _remember_request(self, request: TrustRequest, via: str) -> None:
+        self._remember(request.name, request.key, via)
+        self._forget_request(request)
+
+    def _forget_request(self, request: TrustRequest) -> None:
+        self.waiting.pop(request.key.key_id, None)
+        if self._folder is not None:
+            pending.remove_request(self._folder, request.id)
+
+    def _record_once(self, peer: Peer, verdict: Verdict) -> None:
+        if not self._news(peer, verdict.reason):
+            return
+        self._record(peer, verdict)
+        if verdict.reason is Reason.KEY_CHANGED and self._folder is not None:
+            file = trustfiles.FILES[self.policy.role.other]
+            path = str(self._folder / file)
+            self._alarm(changed_key_message(peer, self._book, file=path))
+
+    def _news(self, peer: Peer, reason: Reason) -> bool:
+        """Whether this was not told yet; a full set forgets, and tells again."""
+        if len(self._told) > 1024:
+            self._told.clear()
+        news = (peer.key_id, reason) not in self._told
+        self._told.add((peer.key_id, reason))
+        return news
+
+    def _record(self, peer: Peer, verdict: Verdict) -> None:
+        if self._audit is not None:
+            self._audit.write(peer, verdict, now=self._wall())
+
+
+def _day(now: float) -> str:
+    return datetime.datetime.fromtimestamp(now, datetime.UTC).strftime("%Y%m%d")

@@ -1,0 +1,169 @@
+"""Every bound on what a stranger or a peer can make us hold, send or wait.
+
+Each constant says why this number, and what happens when it is reached.  Sizes
+are bytes, spans are seconds on trio's clock.
+"""
+
+from __future__ import annotations
+
+# --- preamble (before TLS) --------------------------------------------------
+
+# One identity certificate is ~400 bytes, a P-256 chain of four below 4 kB each;
+# above: refused before anything further is read.
+PREAMBLE_CERTS = 4
+PREAMBLE_CERT_BYTES = 4096
+PREAMBLE_BYTES = 16384
+
+# A laptop on bad Wi-Fi sends its preamble in one flight: seconds are plenty, and
+# a silent stranger holds its slot no longer.
+PREAMBLE_AFTER = 3.0
+TLS_AFTER = 5.0
+HELLO_AFTER = 5.0
+
+# A verdict of a program comes at once; one of a person takes minutes.  While it is
+# pending the side that waits says so every PENDING_EVERY; silence is a lost peer.
+VERDICT_AFTER = 5.0
+PENDING_EVERY = 2.0
+PENDING_SILENCE_AFTER = 8.0
+PENDING_AFTER = 600.0
+
+# --- messages ---------------------------------------------------------------
+
+# HELLO and VERDICT come from strangers: one page of JSON.
+HELLO_BYTES = 64 * 1024
+# A session frame carries at most one engine script and certificates, or one
+# chunk of output; larger things go by streams of their own.
+FRAME_BYTES = 1024 * 1024
+# The deepest message of ours nests five levels; 32 leaves room, and refuses the
+# 30 kB of "[" that overflow a recursive parser's stack.
+JSON_DEPTH = 32
+# Integers beyond 64 bits are no number of ours.
+JSON_INT_DIGITS = 20
+# One read from a stream.
+CHUNK_BYTES = 64 * 1024
+# Requests of one peer that wait for an answer of ours; more: answered "busy".
+REQUESTS_IN_FLIGHT = 64
+# Events waiting for one slow reader (a client of the control API); more: the
+# oldest are dropped and the reader is told how many.
+EVENTS_WAITING = 1024
+
+# --- heartbeats -------------------------------------------------------------
+
+# One small frame a second either way: a cut is told in under five seconds, and
+# the load is that of an idle ssh connection.
+PING_EVERY = 1.0
+SUSPECT_AFTER = 2.5
+LOST_AFTER = 4.0
+
+# --- strangers at the listener ----------------------------------------------
+
+# sshd's MaxStartups 10:30:100: from 10 unauthenticated connections on, 30 % of
+# the new ones are dropped, rising to all of them at 100.
+STRANGERS_START = 10
+STRANGERS_RATE = 0.30
+STRANGERS_FULL = 100
+# One source (IPv4 address or IPv6 /64) cannot fill the room alone.
+STRANGERS_PER_SOURCE = 4
+# Each refusal or broken handshake costs a source this long; the sum is capped,
+# and a source that holds a trusted link is never shut out (threat 88).
+PENALTY_AFTER = 1.0
+PENALTY_CAP_AFTER = 30.0
+PENALTY_SOURCES = 1024
+# Log lines about strangers: so many a minute, the rest is counted (threat 89).
+STRANGER_LOGS_PER_MINUTE = 30
+# A request that waits for a person holds no more than this many connections.
+PENDING_LINKS = 32
+# Requests kept in pending/: the oldest go first.
+PENDING_REQUESTS = 128
+PENDING_REQUEST_BYTES = 4096
+# A trust file of 10 000 peers has 2 MB; what is larger is refused, unread.
+TRUST_FILE_BYTES = 8 * 1024 * 1024
+# audit.log and its one predecessor.
+AUDIT_LOG_BYTES = 4 * 1024 * 1024
+
+# --- discovery --------------------------------------------------------------
+
+# Names seen on the network: an office has tens, a floor hundreds.  Beyond: the
+# unknown one that was heard longest ago goes; known ones never.
+NAMES_SEEN = 1024
+# Announced TXT data; DESIGN.md section 5 asks for less than 400, others' are
+# refused at three times that.
+TXT_BYTES = 400
+TXT_BYTES_UNTRUSTED = 1300
+ANNOUNCED_ADDRESSES = 8
+# What is left of TXT_BYTES for addresses when every other field has its longest
+# value: eight of IPv4, or three of IPv6; the ones that fit least are left out.
+ANNOUNCED_ADDRESSES_BYTES = 128
+# Signed announcements say until when they hold; renewed at half of it.
+ANNOUNCEMENT_AFTER = 24 * 3600.0
+# An announcement that claims to hold for longer is refused: one could be replayed
+# for ever.  Longer than our own, so that a later aemesh may announce for a week.
+ANNOUNCEMENT_CAP_AFTER = 7 * 24 * 3600.0
+# Clocks of office machines differ; more than this is told (leap) or refused (X.509).
+CLOCK_SKEW_AFTER = 300.0
+# Ports below are not ours to dial: an announcement must not make us knock at a
+# printer's or a mail server's door (threat 62).
+LOWEST_PORT = 1024
+# mDNS events waiting for trio; more: dropped, the next query brings them again.
+MDNS_EVENTS_WAITING = 256
+# Names heard of without their TXT that are asked for at one time, and how long;
+# more: dropped.  Honest responders send all in one packet.
+MDNS_ASKS_AT_ONCE = 16
+MDNS_ASK_AFTER = 3.0
+# Announcements of strangers that are looked at in a second: each costs 0.1 ms for
+# its signature.  An office that starts at once has hundreds; beyond: they wait, and
+# then are dropped.
+SIGHTINGS_PER_SECOND = 1000
+# Names whose announcements were wrong, kept to tell each once; the oldest go first.
+IMPOSTERS_SEEN = 128
+# Addresses remembered of one known key: an office machine has had one or two.
+ADDRESSES_REMEMBERED = 8
+# Scopes that one link-local address is tried on when mDNS did not tell which: a
+# laptop has a cable, a radio and perhaps a dock.
+LINK_LOCAL_SCOPES = 4
+# Network interfaces are looked at this often (0.3 ms a time): a laptop that comes
+# back to its network is found again before its user wonders.
+INTERFACES_EVERY = 2.0
+# The goodbye at the end is sent three times in 0.25 s; no exit waits longer.
+GOODBYE_AFTER = 1.0
+
+# --- dialling ---------------------------------------------------------------
+
+DIAL_AFTER = 3.0
+REDIAL_AFTER = 0.25
+REDIAL_CAP_AFTER = 5.0
+# Peers dialled at one time.
+DIALS_AT_ONCE = 16
+
+# --- jobs -------------------------------------------------------------------
+
+# From the polite signal to the certain one, when a job is released.
+TERM_AFTER = 2.0
+# A worker whose master is lost keeps its jobs so long, in case only the line is.
+ORPHANED_JOB_AFTER = 3.0
+JOBS_PER_WORKER = 256
+# A job whose stream does not come is nobody's.
+ATTACH_AFTER = 10.0
+JOB_FILES = 32
+JOB_FILE_BYTES = 512 * 1024
+JOB_ARGS = 1024
+JOB_ARG_BYTES = 128 * 1024
+JOB_ENV = 256
+# A killed process is gone in milliseconds, unless it hangs in the kernel on a file
+# server that is away: then it is told, and left.
+GONE_AFTER = 5.0
+# The random marker of an agent's jobs, in hex digits: none is met by chance.
+MARKER_LENGTH = 32
+# Jobs started before they are asked for; each costs an interpreter's memory.
+SPARES = 4
+# After a spare was taken, the next waits until the join that took it has passed.
+SPARE_AGAIN_AFTER = 1.0
+ENGINE_OPEN_AFTER = 60.0
+MEMBER_ADD_AFTER = 60.0
+# Retiring moves data; a graceful leave waits no longer than this unless told.
+RETIRE_AFTER = 30.0
+
+# --- the control API --------------------------------------------------------
+
+CONTROL_BODY_BYTES = 1024 * 1024
+EVENTS_KEPT = 10_000

@@ -1,0 +1,1 @@
+"""The role of a master: it finds workers, groups them, and brings engines up."""

@@ -1,0 +1,229 @@
+"""A linked worker's life in the master: placed, serving, moved, let go, lost.
+
+One task serves one link from the verdicts to the good-bye, so whatever concerns this
+worker happens in one order.  Each round looks where the worker should be, brings it
+there, and waits until something changes: an order, the engine, the groups.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+
+import trio
+
+from aemesh import limits
+from aemesh.errors import AemeshError, UnreachableError
+from aemesh.host.store import Store
+from aemesh.master.group import Group
+from aemesh.master.history import History
+from aemesh.master.record import Order, WorkerRecord
+from aemesh.master.remote import DialStream, RemoteMember
+from aemesh.model.group import MemberState, Receipt
+from aemesh.model.names import GroupName
+from aemesh.net.link import Closed, Ending, Link
+from aemesh.policy.grouping import place
+from aemesh.policy.membership import Happening
+from aemesh.protocol import wire
+from aemesh.protocol.session import Pulse
+
+# An engine that did not come up on a worker is tried again, ever more slowly.
+_AGAIN_AFTER = 0.5
+_AGAIN_CAP_AFTER = 30.0
+
+
+@dataclass(slots=True)
+class Attendant:
+    """Serves one worker over one link."""
+
+    record: WorkerRecord
+    link: Link
+    dial_stream: DialStream
+    groups: Mapping[GroupName, Group]
+    store: Store
+    history: History
+    wall: Callable[[], float]
+    member: RemoteMember | None = None
+    failures: int = 0
+
+    async def run(self) -> Closed:
+        """Serve until the link ends; return how it did."""
+        record = self.record
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._watch_pulse)
+            nursery.start_soon(self._end_with_link, nursery.cancel_scope)
+            while True:
+                await self._round_or_part()
+        closed = self.link.closed or Closed(Ending.CLOSED)
+        # The owner is told first: an engine may take its time over a loss.
+        self._tell_end(closed)
+        group = self.groups.get(record.home) if record.home else None
+        if group is not None:
+            with trio.CancelScope(shield=True):
+                with trio.move_on_after(limits.TERM_AFTER):
+                    await group.lose(record, self.member)
+        if record.order is not None:
+            self._finish(record.order, UnreachableError(f"{record.name} is gone"))
+        return closed
+
+    async def _round_or_part(self) -> None:
+        """Do a round; when the worker does not do its part, part with it."""
+        try:
+            await self._round()
+        except AemeshError as exc:
+            self.link.close(str(exc))
+            await trio.sleep_forever()  # until `_end_with_link` ends us
+
+    async def _round(self) -> None:
+        """Do the one thing that is due, or wait until there may be one."""
+        record = self.record
+        woken = record.ordered
+        if record.order is not None:
+            await self._obey(record.order)
+        elif self.member is None:
+            group = self._place()
+            if group is None:
+                await self._wait(woken.wait, self._groups_change)
+            else:
+                await self._join(group)
+        else:
+            await self._serve(woken)
+
+    async def _serve(self, woken: trio.Event) -> None:
+        """Stay in the group until something changes there."""
+        record = self.record
+        group = self.groups.get(GroupName(record.membership.group or ""))
+        if group is None or group.state != "ready":
+            await self._let_go(f"group {record.membership.group} ends")
+        elif group.is_broken(record):
+            member, self.member = self.member, None
+            await group.lose(record, member)
+            await self._let_go("its engine broke")
+        else:
+            await self._wait(woken.wait, group.changed.wait)
+
+    def _place(self) -> Group | None:
+        if self.record.membership.state is not MemberState.TRUSTED:
+            return None
+        accepts = {n for n, g in self.groups.items() if g.state == "ready"}
+        counts = {name: len(g.members) for name, g in self.groups.items()}
+        name = place(last=self.record.home, members=counts, accepts=accepts)
+        return None if name is None else self.groups[name]
+
+    async def _join(self, group: Group) -> None:
+        """Bring the worker into a group; what fails is told and tried again."""
+        record = self.record
+        generation = record.membership.assign(group.name, now=self.wall())
+        record.home = group.name
+        self.store.put_worker(record.key_id, generation, group.name)
+        try:
+            self.member = await group.admit(record, self.link, self.dial_stream)
+        except AemeshError as exc:
+            record.note = str(exc)
+            self.failures += 1
+            self._say("worker.failed", f"{record.name} is not in {group.name}: {exc}")
+            await self._let_go("it did not come up")
+            again = min(_AGAIN_AFTER * 2**self.failures, _AGAIN_CAP_AFTER)
+            with trio.move_on_after(again):
+                await record.ordered.wait()
+            return
+        self.failures = 0
+        record.note = ""
+        text = f"{record.name} serves {group.name}: {self.member.cores} cores"
+        self._say("worker.joined", text)
+
+    async def _obey(self, order: Order) -> None:
+        """Carry out a move or a leave; the worker's answer to it is the receipt."""
+        record = self.record
+        try:
+            if order.move_to is not None:
+                record.home = order.move_to
+                generation = record.membership.generation
+                self.store.put_worker(record.key_id, generation, order.move_to)
+            receipt = await self._let_go(order.why, by_after=order.by_after)
+            order.receipt = receipt
+        except AemeshError as exc:
+            self._finish(order, exc)
+            return
+        self._finish(order, None)
+        if order.leave:
+            record.membership.step(Happening.LEAVING, now=self.wall())
+            await trio.sleep_forever()  # until it says good-bye
+
+    async def _let_go(self, why: str, *, by_after: float = limits.RETIRE_AFTER) -> Receipt:
+        """Retire the worker from its group and release it."""
+        record = self.record
+        name = record.membership.group
+        group = self.groups.get(name) if name else None
+        receipt = Receipt(record.name, name or GroupName("none"), graceful=True)
+        if name is None:
+            return receipt
+        record.membership.step(Happening.LEAVING, now=self.wall())
+        self._say("worker.draining", f"{record.name} leaves {name}: {why}")
+        if group is not None and self.member is not None:
+            receipt = await group.retire(record, by_after=by_after)
+        self.member = None
+        body = wire.Release(
+            generation=record.membership.generation, term_after=limits.TERM_AFTER
+        )
+        await self.link.request(body, wire.Done)
+        record.membership.step(Happening.RETIRED, now=self.wall())
+        text = f"{record.name} left {name}: {receipt.moved} pieces moved,"
+        self._say("worker.retired", f"{text} {receipt.lost} lost")
+        return receipt
+
+    async def _groups_change(self) -> None:
+        await self._wait(*(group.changed.wait for group in self.groups.values()))
+
+    async def _wait(self, *waits: Callable[[], Awaitable[object]]) -> None:
+        """Wait for the first of several things."""
+        async with trio.open_nursery() as nursery:
+
+            async def one(wait: Callable[[], Awaitable[object]]) -> None:
+                await wait()
+                nursery.cancel_scope.cancel()
+
+            for wait in waits:
+                nursery.start_soon(one, wait)
+            if not waits:
+                await trio.sleep_forever()
+
+    async def _watch_pulse(self) -> None:
+        """Keep the membership's view of the heartbeat; tell when it changes."""
+        while True:
+            pulse = await self.link.wait_pulse_change()
+            if pulse is Pulse.SUSPECT:
+                self.record.membership.step(Happening.SILENT, now=self.wall())
+                after = limits.SUSPECT_AFTER
+                text = f"{self.record.name} is silent for {after:g} s"
+                self._say("worker.suspect", text)
+            elif pulse is Pulse.ALIVE:
+                self.record.membership.step(Happening.HEARD, now=self.wall())
+                self._say("worker.heard", f"{self.record.name} is heard again")
+
+    async def _end_with_link(self, scope: trio.CancelScope) -> None:
+        await self.link.wait_closed()
+        scope.cancel()
+
+    def _tell_end(self, closed: Closed) -> None:
+        record = self.record
+        serving = record.membership.group
+        at_ease = closed.ending is Ending.BYE and serving is None
+        happening = Happening.PARTED if at_ease else Happening.BROKEN
+        record.membership.step(happening, now=self.wall())
+        why = closed.ending.value + (f", {closed.detail}" if closed.detail else "")
+        if at_ease:
+            self._say("worker.left", f"{record.name} left: {why}")
+        else:
+            where = f" while it served {serving}" if serving else ""
+            self._say("worker.lost", f"{record.name} is lost{where}: {why}")
+
+    def _finish(self, order: Order, error: Exception | None) -> None:
+        order.error = error
+        if self.record.order is order:
+            self.record.order = None
+        order.done.set()
+
+    def _say(self, kind: str, text: str) -> None:
+        group = self.record.membership.group
+        self.history.add(kind, text, worker=self.record.name, group=group)

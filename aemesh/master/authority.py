@@ -1,0 +1,123 @@
+"""The certificate authority of one group: in memory, for one life of its engine.
+
+A new engine gets a new authority, so no certificate outlives the group that it was
+made for (threats 77 and 79).  Members and clients make their keys themselves and send
+a request (RFC 2986), of which nothing is taken but the key (threat 78).
+"""
+
+from __future__ import annotations
+
+import datetime
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+)
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+from aemesh.errors import BadMessage
+from aemesh.model.names import GroupName
+
+# Clocks of office machines are off by minutes; Dask does not check names or reload
+# certificates, and hangs when one expires: the leaf outlives any group.
+_BEFORE = datetime.timedelta(days=1)
+_LIFE = datetime.timedelta(days=366)
+
+
+class GroupAuthority:
+    """Signs the certificates of one group; the private key is nowhere else."""
+
+    def __init__(self, group: GroupName, *, now: float) -> None:
+        self._key = ec.generate_private_key(ec.SECP256R1())
+        self._start = datetime.datetime.fromtimestamp(now, datetime.UTC) - _BEFORE
+        self._name = _name(f"aemesh group {group}")
+        certificate = (
+            self._builder(self._name, self._key.public_key())
+            .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+            .add_extension(_usage(signs=True), critical=True)
+            .sign(self._key, hashes.SHA256())
+        )
+        self.certificate_pem = certificate.public_bytes(Encoding.PEM).decode()
+
+    def __repr__(self) -> str:
+        return f"<GroupAuthority {self._name.rfc4514_string()}>"
+
+    def sign_untrusted(self, csr_pem: str, *, name: str) -> str:
+        """Return the PEM certificate for the key of a request; raises `BadMessage`.
+
+        `name` becomes the common name: the label of a member, or of a client.
+        """
+        try:
+            csr = x509.load_pem_x509_csr(csr_pem.encode())
+            key = csr.public_key()
+            valid = csr.is_signature_valid
+        except (ValueError, TypeError):
+            raise BadMessage("not a certificate request in PEM") from None
+        if not valid:
+            raise BadMessage("the certificate request is not signed by its own key")
+        if not isinstance(key, EllipticCurvePublicKey) or key.curve.name != "secp256r1":
+            raise BadMessage("expected a certificate request for a P-256 key")
+        return self._leaf(key, name)
+
+    def issue(self, *, name: str) -> tuple[bytes, str]:
+        """Return a fresh private key and its certificate, PEM, for use right here."""
+        key = ec.generate_private_key(ec.SECP256R1())
+        private = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+        return private, self._leaf(key.public_key(), name)
+
+    def _leaf(self, key: EllipticCurvePublicKey, name: str) -> str:
+        issuer = self._key.public_key()
+        certificate = (
+            self._builder(_name(name), key)
+            .add_extension(x509.BasicConstraints(ca=False, path_length=None), True)
+            .add_extension(_usage(signs=False), critical=True)
+            .add_extension(
+                x509.ExtendedKeyUsage(
+                    [ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH]
+                ),
+                critical=False,
+            )
+            .add_extension(
+                x509.AuthorityKeyIdentifier.from_issuer_public_key(issuer),
+                critical=False,
+            )
+            .sign(self._key, hashes.SHA256())
+        )
+        return certificate.public_bytes(Encoding.PEM).decode()
+
+    def _builder(
+        self, subject: x509.Name, key: EllipticCurvePublicKey
+    ) -> x509.CertificateBuilder:
+        return (
+            x509.CertificateBuilder()
+            .subject_name(subject)
+            .issuer_name(self._name)
+            .public_key(key)
+            .serial_number(x509.random_serial_number())
+            .not_valid_before(self._start)
+            .not_valid_after(self._start + _LIFE)
+            .add_extension(x509.SubjectKeyIdentifier.from_public_key(key), False)
+        )
+
+
+def _name(text: str) -> x509.Name:
+    return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, text[:64])])
+
+
+def _usage(*, signs: bool) -> x509.KeyUsage:
+    return x509.KeyUsage(
+        digital_signature=True,
+        key_cert_sign=signs,
+        crl_sign=signs,
+        content_commitment=False,
+        key_encipherment=False,
+        data_encipherment=False,
+        key_agreement=False,
+        encipher_only=False,
+        decipher_only=False,
+    )

@@ -1,0 +1,249 @@
+"""The courier keeps a link to one worker: dials, shakes hands, has it attended.
+
+A worker that is out of reach is tried again, ever more slowly up to
+`REDIAL_CAP_AFTER`; one that said good-bye, or refused us, when it is heard of again
+or trust changed here.  Nothing that mDNS says touches a link that is up.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+
+import trio
+
+from aemesh import limits
+from aemesh.errors import AemeshError, RefusedError, UnreachableError
+from aemesh.master.history import History
+from aemesh.master.record import Order, WorkerRecord
+from aemesh.master.remote import DialStream
+from aemesh.model.address import Address
+from aemesh.model.group import MemberState
+from aemesh.model.key import KeyId, PublicKey
+from aemesh.model.machine import Facts
+from aemesh.model.trust import Decision, Peer, Reason, Verdict
+from aemesh.net.link import Closed, Ending, Link, open_link
+from aemesh.net.shake import Channel, Desk, Doorman, Shaker
+from aemesh.net.transport import Network
+from aemesh.policy.membership import Happening
+from aemesh.protocol import wire
+from aemesh.protocol.handshake import Purpose
+
+_log = logging.getLogger(__name__)
+
+# Serves a link until it ends; `aemesh.master.attend.Attendant.run`.
+Attend = Callable[[WorkerRecord, Link, DialStream], Awaitable[Closed]]
+
+
+@dataclass(slots=True, kw_only=True)
+class Courier:
+    """Keeps a link to the worker of one record."""
+
+    record: WorkerRecord
+    network: Network
+    shaker: Callable[[Doorman], Shaker]
+    desk: Desk
+    attend: Attend
+    history: History
+    wall: Callable[[], float]
+    addresses: tuple[Address, ...] = ()
+    heard_of: trio.Event = field(default_factory=trio.Event)
+    _facts_came: trio.Event = field(default_factory=trio.Event)
+
+    def hear(self, addresses: tuple[Address, ...]) -> None:
+        """The worker was announced at these addresses; old ones are tried after them.
+
+        Addresses that no announcement names any more are kept for one more change,
+        because the newest may be the forged ones (threat 59).
+        """
+        older = tuple(a for a in self.addresses if a not in addresses)
+        self.addresses = (addresses + older)[: 2 * limits.ANNOUNCED_ADDRESSES]
+        self.try_now()
+
+    def try_now(self) -> None:
+        """Do not wait any longer for the next try."""
+        self.heard_of.set()
+        self.heard_of = trio.Event()
+
+    async def run(self) -> None:
+        """Keep the link until cancelled."""
+        failures = 0
+        while True:
+            news = self.heard_of
+            try:
+                closed = await self._once()
+            except RefusedError as exc:
+                self._failed(exc)
+                await news.wait()
+            except AemeshError as exc:
+                self._failed(exc)
+                failures += 1
+                await _wait_for(news, _pause(failures))
+            else:
+                failures = 0
+                if closed.ending is Ending.BYE:
+                    await news.wait()
+                else:
+                    await _wait_for(news, limits.REDIAL_AFTER)
+
+    async def _once(self) -> Closed:
+        """Dial, shake hands, and have the link attended until it ends."""
+        record = self.record
+        caller = _Caller(self)
+        channel = await self._dial(caller, Purpose.CONTROL)
+        record.waiting = None
+        record.note = ""
+        record.membership.step(Happening.ACCEPTED, now=self.wall())
+        self._facts_came = trio.Event()
+        async with open_link(channel, self._handle) as link:
+            record.link = link
+            record.address = str(channel.connection.remote)
+            try:
+                with trio.move_on_after(limits.HELLO_AFTER):
+                    await self._facts_came.wait()
+                return await self.attend(record, link, self._dial_stream)
+            finally:
+                record.link = None
+
+    async def _dial(self, caller: Doorman, purpose: Purpose) -> Channel:
+        """Return a channel to the worker; tries each address, keeps every reason."""
+        reasons: list[str] = []
+        for address in self.addresses:
+            try:
+                connection = await self.network.dial(address)
+                return await self.shaker(caller).connect(
+                    connection, expected=self.record.key_id, purpose=purpose
+                )
+            except RefusedError as exc:
+                if isinstance(caller, _Caller) and caller.judged:
+                    raise  # the worker itself, or we, said no
+                reasons.append(str(exc))  # somebody else answered at this address
+            except AemeshError as exc:
+                if isinstance(caller, _Caller) and caller.judged:
+                    raise
+                reasons.append(str(exc))
+        why = "; ".join(reasons) or "it announced no address"
+        raise UnreachableError(f"cannot reach {self.record.name}", why=why)
+
+    async def _dial_stream(self) -> Channel:
+        return await self._dial(_StreamCaller(self.desk), Purpose.STREAM)
+
+    async def _leave(self, body: wire.Leave) -> wire.Body:
+        """The worker asks to go: let its work and data move first."""
+        order = Order(why=body.reason[:200], leave=True, by_after=body.by_after)
+        self.record.give(order)
+        await order.done.wait()
+        if order.receipt is None:
+            return wire.Left(moved=0, lost=0)
+        return wire.Left(moved=order.receipt.moved, lost=order.receipt.lost)
+
+    def _failed(self, error: AemeshError) -> None:
+        """Note why there is no link; each reason is told once."""
+        record = self.record
+        if record.membership.state is MemberState.LINKED:
+            record.membership.step(Happening.BROKEN, now=self.wall())
+        if record.note != str(error):
+            record.note = str(error)
+            self.history.add("worker.unlinked", str(error), worker=record.name)
+
+    async def _handle(self, link: Link, body: wire.Body) -> wire.Body | None:
+        match body:
+            case wire.WorkerFacts():
+                self.record.facts = Facts(
+                    body.cores, body.memory, body.python, body.system
+                )
+                self.record.membership.know_generation(body.generation)
+                self._facts_came.set()
+                return None
+            case wire.Leave():
+                return await self._leave(body)
+        return wire.Unsupported(what=wire.NAMES[type(body)])
+
+
+class _Caller:
+    """The doorman of a link's handshake: tells the record how far it came."""
+
+    def __init__(self, courier: Courier) -> None:
+        self._courier = courier
+        self.judged = False
+
+    def admits(self, key: PublicKey) -> bool:
+        """Whether an announced key is worth a handshake."""
+        return self._courier.desk.admits(key)
+
+    def judge(
+        self, peer: Peer, *, purpose: Purpose, skew: float, expected: KeyId | None
+    ) -> Verdict:
+        """Return the desk's verdict, and show what it waits for."""
+        courier = self._courier
+        record = courier.record
+        if not self.judged:
+            self.judged = True
+            record.name = peer.name
+            record.membership.step(Happening.LINKED, now=courier.wall())
+        verdict = courier.desk.judge(peer, expected=expected)
+        if verdict.decision is not Decision.OK and record.waiting is not verdict.reason:
+            record.waiting = verdict.reason
+            self._tell(peer, verdict)
+        elif verdict.decision is Decision.OK:
+            record.waiting = None
+        if abs(skew) > limits.CLOCK_SKEW_AFTER:
+            record.note = f"its clock is off by {skew:.0f} s"
+        return verdict
+
+    def commit(self, peer: Peer, verdict: Verdict) -> None:
+        """Keep what an ok is worth keeping of."""
+        self._courier.desk.commit(peer, verdict)
+
+    def heard(self, peer: Peer, verdict: Verdict) -> None:
+        """The worker's own verdict."""
+        self._courier.desk.heard(peer, verdict)
+        if verdict.decision is Decision.PENDING and verdict.reason is Reason.UNKNOWN:
+            record = self._courier.record
+            note = f"waits for `aemesh trust accept` on {peer.name}"
+            if record.note != note:
+                record.note = note
+                self._courier.history.add("trust.waits", note, worker=record.name)
+
+    def _tell(self, peer: Peer, verdict: Verdict) -> None:
+        text = f"{peer.name} wants to join: {peer.key_id} {peer.key_id.words}"
+        if verdict.decision is Decision.NO:
+            text = f"{peer.name} is refused: {verdict.detail}"
+        self._courier.history.add("trust.request", text, worker=peer.name)
+
+
+class _StreamCaller:
+    """The doorman of a job's stream: only a worker that is trusted already."""
+
+    def __init__(self, desk: Desk) -> None:
+        self._desk = desk
+
+    def admits(self, key: PublicKey) -> bool:
+        """Whether an announced key is worth a handshake."""
+        return self._desk.admits(key)
+
+    def judge(
+        self, peer: Peer, *, purpose: Purpose, skew: float, expected: KeyId | None
+    ) -> Verdict:
+        """Return the desk's verdict; a person is not asked for a stream."""
+        verdict = self._desk.judge(peer, expected=expected)
+        if verdict.decision is Decision.PENDING:
+            return Verdict(Decision.NO, Reason.UNKNOWN, "a stream needs trust first")
+        return verdict
+
+    def commit(self, peer: Peer, verdict: Verdict) -> None:
+        """A stream changes nothing."""
+
+    def heard(self, peer: Peer, verdict: Verdict) -> None:
+        """The refusal itself is raised."""
+
+
+def _pause(failures: int) -> float:
+    pause: float = limits.REDIAL_AFTER * 2 ** min(failures - 1, 10)
+    return min(pause, limits.REDIAL_CAP_AFTER)
+
+
+async def _wait_for(event: trio.Event, seconds: float) -> None:
+    with trio.move_on_after(seconds):
+        await event.wait()

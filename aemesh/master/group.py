@@ -1,0 +1,264 @@
+"""A group: one engine, the workers that serve it, and their certificates.
+
+The engine lives in `run`.  Workers come and go through `member`, a block that each
+worker's own task enters; so what concerns one worker happens in one order, and the
+group has no queue of its own.
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+import trio
+
+from aemesh import limits
+from aemesh.errors import AemeshError, EngineError
+from aemesh.master.authority import GroupAuthority
+from aemesh.master.history import History
+from aemesh.master.record import WorkerRecord
+from aemesh.master.remote import DialStream, RemoteMember
+from aemesh.model.group import Receipt
+from aemesh.model.job import JobSpec
+from aemesh.model.key import KeyId
+from aemesh.model.names import GroupName, JobId
+from aemesh.model.view import GroupView
+from aemesh.net.link import Link
+from aemesh.plugin import Engine, Job, Member, RunningEngine
+from aemesh.protocol import wire
+
+_log = logging.getLogger(__name__)
+
+
+class LocalJobs(Protocol):
+    """Runs jobs beside the master; `aemesh.host.jobs` or a fake."""
+
+    async def start(
+        self, job_id: JobId, spec: JobSpec, *, tls: Mapping[str, bytes] = ...
+    ) -> Job:
+        """Start a job, or hand out a spare that waits for just this."""
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """What an engine may ask; implements `aemesh.plugin.GroupContext`."""
+
+    group: Group
+
+    @property
+    def name(self) -> GroupName:
+        """The group's name."""
+        return self.group.name
+
+    @property
+    def address(self) -> str:
+        """The address on which the head listens."""
+        return self.group.address
+
+    async def start_head(self, spec: JobSpec) -> Job:
+        """Start a job beside the master."""
+        return await self.group.start_head(spec)
+
+    def report(self, text: str) -> None:
+        """Add one line to the group's history."""
+        self.group.history.add("engine.report", text, group=self.group.name)
+
+    def member_broken(self, member: Member, why: str) -> None:
+        """The engine lost its node on a member: it is brought up anew."""
+        self.group.member_broken(member, why)
+
+
+class Group:
+    """One group of a master."""
+
+    def __init__(
+        self,
+        name: GroupName,
+        engine: Engine,
+        *,
+        address: str,
+        jobs: LocalJobs,
+        history: History,
+        now: float,
+    ) -> None:
+        self.name = name
+        self.engine = engine
+        self.address = address
+        self.history = history
+        self.state = "opening"
+        self.note = ""
+        self.members: dict[KeyId, RemoteMember] = {}
+        self.running: RunningEngine | None = None
+        self.authority = GroupAuthority(name, now=now)
+        self.changed = trio.Event()
+        self._jobs = jobs
+        self._closing = trio.Event()
+        self._broken: set[KeyId] = set()
+        self._numbers = itertools.count(1)
+        self._id = secrets.token_hex(3)
+
+    def __repr__(self) -> str:
+        return f"<Group {self.name}: {self.state}, {len(self.members)} members>"
+
+    async def run(self) -> None:
+        """Bring the engine up and keep it until `close`; tells how it goes."""
+        try:
+            async with self.engine.open(Context(self)) as running:
+                self.running = running
+                self._become("ready")
+                text = f"group {self.name} is ready: {self.engine.name} is up"
+                self.history.add("group.ready", text, group=self.name)
+                await self._closing.wait()
+                self._become("closing")
+                # Workers are released first: nobody misses a head that still is.
+                with trio.move_on_after(limits.RETIRE_AFTER):
+                    while self.members:
+                        await self.changed.wait()
+        except AemeshError as exc:
+            self.note = str(exc)
+            text = f"group {self.name} has no engine: {exc}"
+            self.history.add("group.failed", text, group=self.name)
+        finally:
+            self.running = None
+            self._become("closed" if self._closing.is_set() else "failed")
+
+    def close(self) -> None:
+        """Let the members go and end the engine."""
+        self._closing.set()
+        if self.state == "ready":
+            self._become("closing")
+
+    async def start_head(self, spec: JobSpec) -> Job:
+        """Start a job beside the master, with the group's certificate if it asks."""
+        tls: dict[str, bytes] = {}
+        if spec.tls:
+            key, certificate = self.authority.issue(name=f"head of {self.name}")
+            tls = {
+                "ca.pem": self.authority.certificate_pem.encode(),
+                "cert.pem": certificate.encode(),
+                "key.pem": key,
+            }
+        return await self._jobs.start(self._next_job(), spec, tls=tls)
+
+    async def admit(
+        self, record: WorkerRecord, link: Link, dial_stream: DialStream
+    ) -> RemoteMember:
+        """Take an assigned worker in; returns when it can take work.
+
+        Raises `EngineError`, `UnreachableError` or `RequestFailedError`.
+        """
+        running = self._engine()
+        generation = record.membership.generation
+        ask = wire.Assign(group=self.name, generation=generation)
+        assigned = await link.request(ask, wire.Assigned)
+        label = f"{record.name}.{generation}"
+        facts = record.facts
+        member = RemoteMember(
+            name=record.name,
+            label=label,
+            address=link.connection.remote.host,
+            cores=facts.cores if facts else 1,
+            memory=facts.memory if facts else 0,
+            generation=generation,
+            link=link,
+            dial_stream=dial_stream,
+            certificate=self.authority.sign_untrusted(assigned.csr, name=label),
+            authority=self.authority.certificate_pem,
+            next_job=self._next_job,
+        )
+        await self._bring_up(running, member)
+        self._broken.discard(record.key_id)
+        self.members[record.key_id] = member
+        self._tell_changed()
+        return member
+
+    async def _bring_up(self, running: RunningEngine, member: RemoteMember) -> None:
+        """Add a member to the engine; leave nothing of it there if that fails."""
+        try:
+            with trio.fail_after(limits.MEMBER_ADD_AFTER):
+                await running.add(member)
+        except BaseException as exc:
+            with trio.move_on_after(limits.TERM_AFTER, shield=True):
+                await running.lost(member)
+            if isinstance(exc, trio.TooSlowError):
+                why = f"not up within {limits.MEMBER_ADD_AFTER:g} s"
+                what = f"{self.engine.name} on {member.name}"
+                raise EngineError(what, why=why) from None
+            raise
+
+    async def retire(self, record: WorkerRecord, *, by_after: float) -> Receipt:
+        """Let a member go gracefully: its work and data move first."""
+        member = self.members.get(record.key_id)
+        started = trio.current_time()
+        receipt = Receipt(record.name, self.name, graceful=True)
+        try:
+            if member is not None and self.running is not None:
+                receipt = await self.running.retire(member, by_after=by_after)
+            took = trio.current_time() - started
+            return replace(receipt, took_after=took)
+        finally:
+            self._remove(record)
+
+    async def lose(self, record: WorkerRecord, member: RemoteMember | None) -> None:
+        """Go on without a worker that is gone."""
+        self._remove(record)
+        if member is not None and self.running is not None:
+            await self.running.lost(member)
+
+    def is_broken(self, record: WorkerRecord) -> bool:
+        """Whether the engine said that its node on this member is lost."""
+        return record.key_id in self._broken
+
+    def member_broken(self, member: Member, why: str) -> None:
+        """Note that the engine lost its node on a member."""
+        for key_id, known in self.members.items():
+            if known.label == member.label:
+                text = f"{self.engine.name} on {member.name} broke: {why}"
+                self.history.add(
+                    "engine.broken", text, worker=member.name, group=self.name
+                )
+                self._broken.add(key_id)
+                self._tell_changed()
+                return
+
+    def connect_info(self) -> Mapping[str, str]:
+        """Return what a client's environment needs; raises `EngineError`."""
+        return self._engine().connect_info()
+
+    def view(self) -> GroupView:
+        """Return what is shown of the group."""
+        return GroupView(
+            name=self.name,
+            engine=self.engine.name,
+            state=self.state,
+            members=tuple(sorted(m.name for m in self.members.values())),
+            cores=sum(m.cores for m in self.members.values()),
+            address=self.address,
+            note=self.note,
+        )
+
+    def _engine(self) -> RunningEngine:
+        if self.running is None:
+            why = self.note or f"the group is {self.state}"
+            raise EngineError(f"group {self.name} has no engine", why=why)
+        return self.running
+
+    def _remove(self, record: WorkerRecord) -> None:
+        self._broken.discard(record.key_id)
+        if self.members.pop(record.key_id, None) is not None:
+            self._tell_changed()
+
+    def _become(self, state: str) -> None:
+        self.state = state
+        self._tell_changed()
+
+    def _tell_changed(self) -> None:
+        self.changed.set()
+        self.changed = trio.Event()
+
+    def _next_job(self) -> JobId:
+        return JobId(f"{self.name[:32]}-{self._id}-{next(self._numbers)}")

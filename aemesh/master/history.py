@@ -1,0 +1,57 @@
+"""What happened, kept and told: to the state file, the log, and whoever listens."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncGenerator, Callable
+
+import trio
+
+from aemesh.host.store import Store
+from aemesh.model.names import GroupName, NodeName
+from aemesh.model.view import EventView
+
+_log = logging.getLogger(__name__)
+_PAGE = 500
+
+
+class History:
+    """The master's history; readers wait for its news."""
+
+    def __init__(self, store: Store, *, wall: Callable[[], float]) -> None:
+        self._store = store
+        self._wall = wall
+        self._news = trio.Event()
+
+    def add(
+        self,
+        kind: str,
+        text: str,
+        *,
+        worker: NodeName | None = None,
+        group: GroupName | None = None,
+    ) -> EventView:
+        """Write one line, log it, and wake the readers."""
+        event = self._store.add_event(
+            at=self._wall(), kind=kind, text=text[:1000], worker=worker, group=group
+        )
+        _log.info("%s", text)
+        self._news.set()
+        self._news = trio.Event()
+        return event
+
+    async def read(self, after: int, *, follow: bool) -> AsyncGenerator[EventView]:
+        """Yield the history behind number `after`; with `follow`, then what comes.
+
+        A slow reader is no burden: it reads on from the state file where it was.
+        """
+        while True:
+            news = self._news
+            events = self._store.events(after, most=_PAGE)
+            for event in events:
+                after = event.number
+                yield event
+            if not events:
+                if not follow:
+                    return
+                await news.wait()

@@ -1,0 +1,405 @@
+"""The master: it finds workers, keeps a link to each, and shares them among groups.
+
+It implements `aemesh.master.control.ControlApi`; what it needs of the world comes in
+as `Parts`.  It listens nowhere but on its control socket.
+"""
+
+from __future__ import annotations
+
+import base64
+import itertools
+import logging
+import os
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import aclosing
+from dataclasses import dataclass
+from typing import Protocol
+
+import trio
+
+from aemesh import limits
+from aemesh.errors import (
+    GroupIncompleteError,
+    SettingsError,
+    UnknownNameError,
+    UnreachableError,
+    quoted,
+)
+from aemesh.host.store import Store
+from aemesh.master.attend import Attendant
+from aemesh.master.courier import Courier
+from aemesh.host.plugins import find_engine
+from aemesh.master.group import Context, Group, LocalJobs
+from aemesh.master.history import History
+from aemesh.master.record import Order, WorkerRecord
+from aemesh.master.remote import DialStream
+from aemesh.model.group import Receipt
+from aemesh.model.job import Chunk, JobExit, JobSpec
+from aemesh.model.key import KeyId
+from aemesh.model.machine import Announcement
+from aemesh.model.names import GroupName
+from aemesh.model.trust import Decision
+from aemesh.model.view import (
+    CertificateView,
+    ConnectView,
+    EventView,
+    GroupView,
+    OutputView,
+    StatusView,
+    WorkerView,
+)
+from aemesh.net.link import Closed, Link
+from aemesh.net.shake import Desk, Doorman, Shaker
+from aemesh.net.transport import Network
+from aemesh.plugin import Exec
+from aemesh.policy.discovery import (
+    Expired,
+    Imposter,
+    New,
+    News,
+    Replayed,
+    Same,
+    Updated,
+)
+from aemesh.policy.membership import LINKED_STATES, Happening
+from aemesh.tasks.nursery import open_crew
+
+_log = logging.getLogger(__name__)
+
+# How long `connect` waits for a first member before it says why there is none.
+_FIRST_MEMBER_AFTER = 30.0
+_MOVE_AFTER = 60.0
+
+
+class Finder(Protocol):
+    """Where news of workers come from; `aemesh.net.discovery` or a list."""
+
+    def news(self) -> AsyncIterator[News]:
+        """Yield what is heard of workers, until cancelled."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parts:
+    """What a master is made of."""
+
+    key_id: KeyId
+    name: str
+    mode: str
+    version: str
+    state_dir: str
+    shaker: Callable[[Doorman], Shaker]
+    desk: Desk
+    network: Network
+    finder: Finder
+    jobs: LocalJobs
+    store: Store
+    head_address: Callable[[], str]
+    wall: Callable[[], float]
+
+
+class Master:
+    """One master; `run` it once."""
+
+    def __init__(self, parts: Parts) -> None:
+        self._parts = parts
+        self.history = History(parts.store, wall=parts.wall)
+        self.records: dict[KeyId, WorkerRecord] = {}
+        self._groups: dict[GroupName, Group] = {}
+        self._couriers: dict[KeyId, Courier] = {}
+        self._started_at = parts.wall()
+        self._stopping = trio.Event()
+        self._crew: trio.Nursery | None = None
+        self._clients = itertools.count(1)
+        self._replays: dict[KeyId, int] = {}
+
+    def __repr__(self) -> str:
+        return f"<Master {self._parts.name}: {len(self._groups)} groups>"
+
+    async def run(
+        self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+    ) -> None:
+        """Find workers and serve groups until `stop`; then let all go, gracefully."""
+        async with open_crew() as crew:
+            self._crew = crew
+            crew.start_soon(self._find)
+            crew.start_soon(self._watch_trust)
+            for name, engine in self._parts.store.groups().items():
+                self._start_group(name, engine)
+            task_status.started()
+            await self._stopping.wait()
+            await self._close_all()
+            crew.cancel_scope.cancel()
+
+    # --- what ControlApi asks for ---
+
+    def status(self) -> StatusView:
+        """Return the master with its workers and groups."""
+        parts = self._parts
+        return StatusView(
+            name=parts.name,
+            key=str(parts.key_id),
+            words=parts.key_id.words,
+            mode=parts.mode,
+            version=parts.version,
+            pid=os.getpid(),
+            state_dir=parts.state_dir,
+            listening=(),
+            started_at=self._started_at,
+            workers=tuple(self.workers()),
+            groups=tuple(self.groups()),
+        )
+
+    def workers(self) -> list[WorkerView]:
+        """Return every worker that was heard of, by name."""
+        views = [record.view() for record in self.records.values()]
+        return sorted(views, key=lambda view: (view.name, view.key))
+
+    def groups(self) -> list[GroupView]:
+        """Return every group, by name."""
+        return [self._groups[name].view() for name in sorted(self._groups)]
+
+    async def open_group(self, name: GroupName, engine: str) -> None:
+        """Make a group, or raise `UnknownNameError` for an unknown engine."""
+        present = self._groups.get(name)
+        if present is not None and present.engine.name != engine:
+            why = f"its engine is {present.engine.name}"
+            raise SettingsError(f"group {name} is there already", why=why)
+        if present is None or present.state == "failed":
+            find_engine(engine)
+            self._parts.store.put_group(name, engine)
+            self._start_group(name, engine)
+
+    async def close_group(self, name: GroupName) -> None:
+        """End a group; its workers are free for others."""
+        group = self._group(name)
+        self._parts.store.drop_group(name)
+        await self._close(group)
+        self.history.add("group.closed", f"group {name} is closed", group=name)
+
+    async def move(self, worker: str, group: GroupName) -> Receipt:
+        """Take a worker out of its group and to another; return how it left."""
+        self._group(group)
+        record = self._record(worker)
+        if record.link is None:
+            raise UnreachableError(f"{record.name} is not linked", why=record.note)
+        order = Order(
+            why=f"it moves to {group}", move_to=group, by_after=limits.RETIRE_AFTER
+        )
+        record.give(order)
+        with trio.fail_after(_MOVE_AFTER):
+            await order.done.wait()
+        if order.error is not None:
+            raise order.error
+        assert order.receipt is not None
+        return order.receipt
+
+    async def connect(self, group: GroupName) -> ConnectView:
+        """Return what a client's environment needs, once somebody can work for it."""
+        wanted = self._group(group)
+        with trio.move_on_after(_FIRST_MEMBER_AFTER):
+            while wanted.state == "opening" or (
+                wanted.state == "ready" and not wanted.members
+            ):
+                await wanted.changed.wait()
+        if wanted.state == "ready" and not wanted.members:
+            raise self._nobody(group)
+        return ConnectView(
+            group=group, engine=wanted.engine.name, env=dict(wanted.connect_info())
+        )
+
+    def certify(self, group: GroupName, csr_pem: str) -> CertificateView:
+        """Sign a client's key for this life of the group."""
+        authority = self._group(group).authority
+        name = f"client {next(self._clients)}"
+        return CertificateView(
+            certificate=authority.sign_untrusted(csr_pem, name=name),
+            authority=authority.certificate_pem,
+        )
+
+    async def exec(
+        self, group: GroupName, argv: tuple[str, ...], env: Mapping[str, str]
+    ) -> AsyncIterator[OutputView]:
+        """Run a command on each member, whatever the group's own engine is."""
+        wanted = self._group(group)
+        members = list(wanted.members.values())
+        if not members:
+            raise self._nobody(group)
+        async with find_engine("command").open(Context(wanted)) as running:
+            assert isinstance(running, Exec)
+            for member in members:
+                await running.add(member)
+            async with aclosing(running.run(JobSpec(argv=argv, env=env))) as output:
+                async for name, item in output:
+                    yield _output_view(name, item)
+
+    async def events(self, after: int, *, follow: bool) -> AsyncIterator[EventView]:
+        """Yield the history beyond number `after`; with `follow`, what comes then."""
+        async with aclosing(self.history.read(after, follow=follow)) as events:
+            async for event in events:
+                yield event
+
+    def stop(self) -> None:
+        """Begin to end: groups are closed, workers let go."""
+        self._stopping.set()
+
+    # --- inside ---
+
+    def _start_group(self, name: GroupName, engine: str) -> None:
+        assert self._crew is not None, "groups open while the master runs"
+        group = Group(
+            name,
+            find_engine(engine),
+            address=self._parts.head_address(),
+            jobs=self._parts.jobs,
+            history=self.history,
+            now=self._parts.wall(),
+        )
+        self._groups[name] = group
+        self._crew.start_soon(self._run_group, group)
+
+    async def _run_group(self, group: Group) -> None:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._wake_on_change, group)
+            await group.run()
+            nursery.cancel_scope.cancel()
+        self._wake_all()
+
+    async def _wake_on_change(self, group: Group) -> None:
+        while True:
+            await group.changed.wait()
+            self._wake_all()
+
+    def _wake_all(self) -> None:
+        for record in self.records.values():
+            record.wake()
+
+    async def _close_all(self) -> None:
+        with trio.move_on_after(limits.RETIRE_AFTER + limits.TERM_AFTER):
+            async with trio.open_nursery() as nursery:
+                for group in list(self._groups.values()):
+                    nursery.start_soon(self._close, group)
+
+    async def _close(self, group: Group) -> None:
+        group.close()
+        while group.state not in ("closed", "failed"):
+            await group.changed.wait()
+        self._groups.pop(group.name, None)
+        self._wake_all()
+
+    async def _find(self) -> None:
+        async for news in self._parts.finder.news():
+            match news:
+                case New(announcement) | Updated(announcement) | Same(announcement):
+                    self._heard_of(announcement)
+                case Imposter() | Replayed() | Expired():
+                    self._doubt(news)
+
+    def _doubt(self, news: Imposter | Replayed | Expired) -> None:
+        """Show, once, what was announced in a name that it could not prove."""
+        match news:
+            case Imposter(instance, reason, key_id, times):
+                who, why = quoted(instance), reason
+            case Replayed(announcement) | Expired(announcement):
+                who, why = announcement.name, f"it is {type(news).__name__.lower()}"
+                key_id = announcement.key.key_id
+                times = self._replays[key_id] = self._replays.get(key_id, 0) + 1
+        if times == 1:
+            text = f"an announcement of {who} is not believed: {why}"
+            self.history.add("discovery.imposter", text)
+        record = self.records.get(key_id) if key_id else None
+        if record is not None:
+            record.imposters = times
+
+    def _heard_of(self, announcement: Announcement) -> None:
+        """Make a record of a new worker, and let its courier know of any."""
+        key_id = announcement.key.key_id
+        record = self.records.get(key_id)
+        if record is None:
+            record = self._new_record(announcement)
+        if record.membership.state not in LINKED_STATES:
+            record.membership.step(Happening.ANNOUNCED, now=self._parts.wall())
+            record.address = ", ".join(str(a) for a in announcement.addresses)
+        self._couriers[key_id].hear(announcement.addresses)
+
+    def _new_record(self, announcement: Announcement) -> WorkerRecord:
+        assert self._crew is not None
+        parts = self._parts
+        key_id = announcement.key.key_id
+        generation, home = parts.store.worker(key_id)
+        record = WorkerRecord(key_id, announcement.name, home=home)
+        record.membership.know_generation(generation)
+        self.records[key_id] = record
+        courier = Courier(
+            record=record,
+            network=parts.network,
+            shaker=parts.shaker,
+            desk=parts.desk,
+            attend=self._attend,
+            history=self.history,
+            wall=parts.wall,
+        )
+        self._couriers[key_id] = courier
+        self._crew.start_soon(courier.run)
+        return record
+
+    async def _attend(
+        self, record: WorkerRecord, link: Link, dial_stream: DialStream
+    ) -> Closed:
+        attendant = Attendant(
+            record=record,
+            link=link,
+            dial_stream=dial_stream,
+            groups=self._groups,
+            store=self._parts.store,
+            history=self.history,
+            wall=self._parts.wall,
+        )
+        return await attendant.run()
+
+    async def _watch_trust(self) -> None:
+        """When trust changed: part with whom it no longer covers, try the others."""
+        while True:
+            await self._parts.desk.wait_change()
+            for key_id, record in self.records.items():
+                if record.link is None:
+                    self._couriers[key_id].try_now()
+                    continue
+                verdict = self._parts.desk.judge(record.link.peer)
+                if verdict.decision is not Decision.OK:
+                    record.link.close(f"trust was withdrawn: {verdict.reason.value}")
+
+    def _group(self, name: GroupName) -> Group:
+        group = self._groups.get(name)
+        if group is None:
+            raise UnknownNameError("group", name, sorted(self._groups))
+        return group
+
+    def _record(self, worker: str) -> WorkerRecord:
+        """Return the worker of this name or fingerprint; a name may be ambiguous."""
+        found = [r for r in self.records.values() if worker in (r.name, str(r.key_id))]
+        linked = [r for r in found if r.link is not None]
+        if len(linked or found) != 1:
+            names = sorted(r.name for r in self.records.values())
+            raise UnknownNameError("worker", worker, names)
+        return (linked or found)[0]
+
+    def _nobody(self, group: GroupName) -> GroupIncompleteError:
+        """Say which workers there are, and why none of them serves the group."""
+        reasons = [
+            f"{r.name}: {r.note or r.membership.state.value}"
+            + (f", in {r.membership.group}" if r.membership.group else "")
+            for r in self.records.values()
+        ]
+        why = "; ".join(reasons) or "no worker was found on this network"
+        return GroupIncompleteError(
+            f"group {group} has no workers",
+            why=why,
+            hint="start `aemesh worker` on a machine, and look at `aemesh workers`",
+        )
+
+
+def _output_view(name: str, item: Chunk | JobExit) -> OutputView:
+    if isinstance(item, JobExit):
+        return OutputView(worker=name, code=item.code, reason=item.reason)
+    data = base64.b64encode(item.data).decode()
+    return OutputView(worker=name, channel=item.channel.name.lower(), data=data)

@@ -1,0 +1,86 @@
+"""What a master knows of one worker, and what it wants of it next."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import trio
+
+from aemesh.model.group import Receipt
+from aemesh.model.key import KeyId
+from aemesh.model.machine import Facts
+from aemesh.model.names import GroupName, NodeName
+from aemesh.model.trust import Reason
+from aemesh.model.view import WorkerView
+from aemesh.net.link import Link
+from aemesh.policy.membership import LINKED_STATES, Membership
+
+
+@dataclass(slots=True)
+class Order:
+    """Something that is to be done with a linked worker; `result` tells how it went."""
+
+    why: str
+    move_to: GroupName | None = None
+    leave: bool = False
+    by_after: float = 0.0
+    receipt: Receipt | None = None
+    error: Exception | None = None
+    done: trio.Event = field(default_factory=trio.Event)
+
+
+@dataclass(slots=True, eq=False)
+class WorkerRecord:
+    """One worker; it lives as long as the master does."""
+
+    key_id: KeyId
+    name: NodeName
+    membership: Membership = field(default_factory=Membership)
+    facts: Facts | None = None
+    link: Link | None = None
+    address: str = ""
+    note: str = ""
+    waiting: Reason | None = None  # whose yes is missing, or why it was refused
+    imposters: int = 0  # announcements in its name that could not prove it
+    home: GroupName | None = None  # the group it comes back to
+    order: Order | None = None
+    ordered: trio.Event = field(default_factory=trio.Event)
+
+    def give(self, order: Order) -> None:
+        """Hand the worker's task its next order; it looks when it is woken."""
+        self.order = order
+        self.wake()
+
+    def wake(self) -> None:
+        """Let the worker's task look again at what is to be done."""
+        self.ordered.set()
+        self.ordered = trio.Event()
+
+    def view(self) -> WorkerView:
+        """Return what is shown of the worker."""
+        facts = self.facts
+        return WorkerView(
+            name=self.name,
+            key=str(self.key_id),
+            words=self.key_id.words,
+            state=self.membership.state.value,
+            trust=self._trust(),
+            address=self.address,
+            group=self.membership.group,
+            generation=self.membership.generation,
+            cores=facts.cores if facts else 0,
+            memory=facts.memory if facts else 0,
+            note=self._note(),
+            since=self.membership.since,
+        )
+
+    def _trust(self) -> str:
+        if self.membership.state in LINKED_STATES and self.waiting is None:
+            return "trusted"
+        return "unknown" if self.waiting is None else self.waiting.value
+
+    def _note(self) -> str:
+        if not self.imposters:
+            return self.note
+        text = f"imposter: {self.imposters} announcements in its name are forged"
+        return f"{self.note}; {text}" if self.note else text

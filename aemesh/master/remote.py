@@ -1,0 +1,187 @@
+"""A member and its jobs as an engine sees them, over the link to the worker."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from dataclasses import dataclass
+
+import trio
+
+from aemesh import limits
+from aemesh.errors import (
+    AemeshError,
+    BadMessage,
+    EngineError,
+    PeerError,
+    UnreachableError,
+    quoted,
+)
+from aemesh.model.job import Channel, Chunk, JobExit, JobSpec
+from aemesh.model.names import JobId, NodeName
+from aemesh.net.link import Link
+from aemesh.net.shake import Channel as NetChannel
+from aemesh.plugin import Job
+from aemesh.protocol import wire
+from aemesh.protocol.frames import FrameReader, encode_frame
+from aemesh.protocol.streams import StreamReader, encode_chunk
+from aemesh.protocol.strictjson import convert_untrusted, decode_untrusted
+
+# Dials a further connection to the worker of a link.
+DialStream = Callable[[], Awaitable[NetChannel]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RemoteMember:
+    """A worker in one generation of a group; implements `aemesh.plugin.Member`."""
+
+    name: NodeName
+    label: str
+    address: str
+    cores: int
+    memory: int
+    generation: int
+    link: Link
+    dial_stream: DialStream
+    certificate: str
+    authority: str
+    next_job: Callable[[], JobId]
+
+    async def start(self, spec: JobSpec) -> Job:
+        """Start a job there; raises `EngineError` or `UnreachableError`."""
+        job_id = self.next_job()
+        body = wire.Start(
+            job=job_id,
+            generation=self.generation,
+            argv=spec.argv,
+            env=dict(spec.env),
+            files=dict(spec.files),
+            tls=spec.tls,
+            certificate=self.certificate if spec.tls else "",
+            authority=self.authority if spec.tls else "",
+        )
+        try:
+            await self.link.request(body, wire.Started)
+            channel = await self.dial_stream()
+        except UnreachableError:
+            raise
+        except AemeshError as exc:
+            raise EngineError(f"{self.name} did not start a job", why=str(exc)) from exc
+        return await _attach(channel, job_id, self)
+
+
+class RemoteJob:
+    """A job on a member; implements `aemesh.plugin.Job`."""
+
+    def __init__(
+        self, channel: NetChannel, job_id: JobId, member: RemoteMember, early: bytes
+    ) -> None:
+        self._stream = channel.stream
+        self._transport = channel.connection.stream
+        self._job_id = job_id
+        self._member = member
+        self._reader = StreamReader()
+        self._early = early
+        self._exit: JobExit | None = None
+        self._over = trio.Event()
+        self._sending = trio.Lock()
+
+    def __repr__(self) -> str:
+        state = "running" if self._exit is None else f"ended with {self._exit.code}"
+        return f"<RemoteJob {self._job_id} on {self._member.name}: {state}>"
+
+    async def send(self, data: bytes) -> None:
+        """Write to the job's standard input; raises `UnreachableError`."""
+        for at in range(0, len(data), limits.CHUNK_BYTES):
+            piece = data[at : at + limits.CHUNK_BYTES]
+            await self._send(encode_chunk(Chunk(Channel.STDIN, piece)))
+
+    async def close_input(self) -> None:
+        """End the job's standard input."""
+        await self._send(encode_chunk(Chunk(Channel.STDIN, b"")))
+
+    async def output(self) -> AsyncGenerator[Chunk, None]:
+        """Iterate over the job's output as it comes, once."""
+        data = self._early
+        try:
+            while True:
+                for item in self._reader.receive_untrusted(data):
+                    if isinstance(item, JobExit):
+                        self._finish(item)
+                        return
+                    yield item
+                data = bytes(await self._stream.receive_some(limits.CHUNK_BYTES))
+                if not data:
+                    break
+        except (trio.BrokenResourceError, trio.ClosedResourceError, BadMessage):
+            pass
+        finally:
+            # Whoever stops reading, or lost the worker, has seen the end of it.
+            self._finish(JobExit(-1, "the stream to the worker ended"))
+            with trio.CancelScope(shield=True):
+                await trio.aclose_forcefully(self._transport)
+
+    async def wait(self) -> JobExit:
+        """Wait for the end of the job; somebody has to read `output` meanwhile."""
+        await self._over.wait()
+        assert self._exit is not None
+        return self._exit
+
+    async def end(self, *, term_after: float) -> JobExit:
+        """Ask the worker to end the job; one that is out of reach has no job of ours."""
+        body = wire.End(job=self._job_id, term_after=term_after)
+        with trio.move_on_after(term_after + limits.TERM_AFTER):
+            try:
+                await self._member.link.request(body, wire.Done)
+            except (UnreachableError, PeerError):
+                pass
+            with trio.move_on_after(limits.TERM_AFTER):
+                await self._over.wait()
+        await trio.aclose_forcefully(self._transport)
+        self._finish(JobExit(-1, "the stream to the worker ended"))
+        return await self.wait()
+
+    def _finish(self, exit_: JobExit) -> None:
+        if self._exit is None:
+            self._exit = exit_
+            self._over.set()
+
+    async def _send(self, data: bytes) -> None:
+        async with self._sending:
+            try:
+                await self._stream.send_all(data)
+            except (trio.BrokenResourceError, trio.ClosedResourceError) as exc:
+                raise UnreachableError(f"job {self._job_id} has ended") from exc
+
+
+async def _attach(
+    channel: NetChannel, job_id: JobId, member: RemoteMember
+) -> RemoteJob:
+    """Say on a fresh stream which job it is for."""
+    stream = channel.stream
+    try:
+        body = wire.encode(wire.Attach(job=job_id), n=1)
+        await stream.send_all(encode_frame(body, limit=limits.HELLO_BYTES))
+        frames = FrameReader(limit=limits.FRAME_BYTES)
+        frames.receive_untrusted(channel.leftover)
+        with trio.fail_after(limits.HELLO_AFTER):
+            while (frame := frames.next_untrusted()) is None:
+                data = await stream.receive_some(limits.CHUNK_BYTES)
+                if not data:
+                    raise UnreachableError(f"{member.name} closed a job's stream")
+                frames.receive_untrusted(bytes(data))
+        _check_attached(frame, member)
+    except BaseException as exc:
+        await trio.aclose_forcefully(channel.connection.stream)
+        if isinstance(exc, (trio.BrokenResourceError, trio.TooSlowError)):
+            raise UnreachableError(f"{member.name} dropped a job's stream") from exc
+        raise
+    return RemoteJob(channel, job_id, member, frames.leftover())
+
+
+def _check_attached(frame: bytes, member: RemoteMember) -> None:
+    envelope = decode_untrusted(frame, wire.Envelope)
+    if envelope.t == "failed":
+        failed = convert_untrusted(envelope.b, wire.Failed)
+        raise EngineError(f"{member.name} ended a job", why=quoted(failed.what))
+    if envelope.t != "done":
+        raise BadMessage(f"expected done on a stream, got {quoted(envelope.t)}")

@@ -1,0 +1,1 @@
+"""The nouns of aemesh: frozen values that cross every border."""

@@ -1,0 +1,57 @@
+"""Where a node listens: one IP address and one TCP port."""
+
+from __future__ import annotations
+
+import ipaddress
+from dataclasses import dataclass
+
+from aemesh.errors import BadMessage, quoted
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Address:
+    """An IP address in its canonical text (IPv6 with ``%scope`` if link-local)."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else (
+            f"{self.host}:{self.port}"
+        )
+
+    @property
+    def ip(self) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
+        """The address as `ipaddress` knows it."""
+        return ipaddress.ip_address(self.host)
+
+    @property
+    def source(self) -> str:
+        """Whom to count this address with: itself, or its IPv6 /64.
+
+        One host of an IPv6 network has 2**64 addresses at its choice.
+        """
+        ip = self.ip
+        if ip.version == 4:
+            return str(ip)
+        mapped = ip.ipv4_mapped
+        if mapped is not None:
+            return str(mapped)
+        net = ipaddress.ip_network((int(ip) >> 64 << 64, 64))
+        return str(net)
+
+    @classmethod
+    def parse_untrusted(cls, text: str) -> Address:
+        """Return the address written ``1.2.3.4:5`` or ``[::1]:5``; or `BadMessage`."""
+        host, colon, port = text.rpartition(":")
+        if host.startswith("[") and host.endswith("]"):
+            host = host[1:-1]
+        try:
+            number = int(port) if port.isascii() and port.isdigit() else -1
+            ip = ipaddress.ip_address(host)
+        except ValueError:
+            number, ip = -1, ipaddress.IPv4Address(0)
+        if not colon or not 0 < number < 65536:
+            msg = f"expected ADDRESS:PORT, got {quoted(text)}"
+            raise BadMessage(msg)
+        return cls(str(ip), number)

@@ -1,0 +1,59 @@
+"""Groups: who works for which analysis, in which generation."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+
+from aemesh.model.key import KeyId
+from aemesh.model.names import GroupName, NodeName
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """Worker `worker` serves `group` of `master` in this generation.
+
+    The worker holds it, so two masters cannot both have it.  Generations of one
+    worker only rise; a message of an older one is refused.
+    """
+
+    master: KeyId
+    worker: KeyId
+    group: GroupName
+    generation: int
+
+
+class MemberState(enum.Enum):
+    """Where a worker is on its way through a group; see `policy.membership`."""
+
+    ANNOUNCED = "announced"
+    LINKED = "linked"
+    TRUSTED = "trusted"
+    LEASED = "leased"
+    DRAINING = "draining"
+    LEFT = "left"
+    SUSPECT = "suspect"
+    LOST = "lost"
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """What a departure came to."""
+
+    member: NodeName
+    group: GroupName
+    graceful: bool
+    moved: int = 0  # pieces of data that were moved to others
+    lost: int = 0  # pieces that were not, and are computed again
+    took_after: float = 0.0  # seconds
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One thing that happened, as the history and the event stream tell it."""
+
+    at: float  # seconds since 1970
+    kind: str  # worker.joined, worker.lost, group.ready, trust.request, …
+    text: str  # one line for people
+    worker: NodeName | None = None
+    group: GroupName | None = None

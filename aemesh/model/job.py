@@ -1,0 +1,52 @@
+"""A job: one process tree that a node runs for a member of a group."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+
+class Channel(enum.Enum):
+    """Which of a job's pipes a chunk belongs to."""
+
+    STDIN = 0
+    STDOUT = 1
+    STDERR = 2
+
+
+@dataclass(frozen=True, slots=True)
+class JobSpec:
+    """What to run: an argument list, never a shell's string.
+
+    The job starts in an empty folder of its own, with `files` (name to content)
+    written there, mode 0600.  An ``argv[0]`` of ``{python}`` stands for the
+    interpreter of the environment.  With `tls`, ``tls/ca.pem``, ``tls/cert.pem``
+    and ``tls/key.pem`` of the group are put beside them; the key never travels.
+    """
+
+    argv: tuple[str, ...]
+    env: Mapping[str, str] = field(default_factory=dict)
+    files: Mapping[str, bytes] = field(default_factory=dict)
+    tls: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """A piece of a job's output, as it came."""
+
+    channel: Channel
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class JobExit:
+    """How a job ended: `code` as a shell has it, 128 + n for signal n."""
+
+    code: int
+    reason: str = ""  # "released", "link lost", … if the agent ended it
+
+    @property
+    def ok(self) -> bool:
+        """Whether the job ended by itself with 0."""
+        return self.code == 0 and not self.reason

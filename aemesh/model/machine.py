@@ -1,0 +1,39 @@
+"""What a worker found out about its machine, and what it announces."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from aemesh.model.address import Address
+from aemesh.model.key import PublicKey
+from aemesh.model.names import NodeName
+from aemesh.model.trust import Mode, Role
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """Cores, memory and software of one machine, found out by the machine itself."""
+
+    cores: int
+    memory: int  # bytes
+    python: str  # "3.11.2"
+    system: str  # "linux-x86_64"
+
+
+@dataclass(frozen=True, slots=True)
+class Announcement:
+    """The signed statement that a node of this key listens at these addresses.
+
+    It is a hint: membership is what the handshake proved (D3).  `signed_at` and
+    `expires_at` are seconds since 1970 by the announcer's clock.
+    """
+
+    role: Role
+    name: NodeName
+    key: PublicKey
+    mode: Mode
+    cores: int
+    memory: int  # bytes
+    addresses: tuple[Address, ...]
+    signed_at: int
+    expires_at: int

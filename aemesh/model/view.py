@@ -1,0 +1,93 @@
+"""What the control API shows: plain values, the same in JSON, Python and tables."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerView:
+    """One worker as its master sees it."""
+
+    name: str
+    key: str  # SHA256:…
+    words: str
+    state: str  # a `MemberState`, by value
+    trust: str  # known, pending, refused, open, imposter
+    address: str
+    group: str | None
+    generation: int
+    cores: int
+    memory: int  # bytes
+    note: str = ""  # why it is not working, if it is not
+    since: float = 0.0  # seconds since 1970 when it came into this state
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GroupView:
+    """One group: its engine and its members."""
+
+    name: str
+    engine: str
+    state: str  # opening, ready, failed, closing
+    members: tuple[str, ...]
+    cores: int
+    address: str  # where the engine's head is reached, "" if it is not up
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StatusView:
+    """The master itself."""
+
+    name: str
+    key: str
+    words: str
+    mode: str
+    version: str
+    pid: int
+    state_dir: str
+    listening: tuple[str, ...]
+    started_at: float  # seconds since 1970
+    workers: tuple[WorkerView, ...]
+    groups: tuple[GroupView, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConnectView:
+    """What a client's environment needs; ``{tls}`` is its own TLS folder."""
+
+    group: str
+    engine: str
+    env: dict[str, str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CertificateView:
+    """A client's certificate for one group, and the group's authority, as PEM."""
+
+    certificate: str
+    authority: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OutputView:
+    """A piece of one member's output (`data` is base64), or its exit."""
+
+    worker: str
+    channel: str = ""  # stdout, stderr; "" with an exit
+    data: str = ""
+    code: int | None = None
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EventView:
+    """One line of the history; `number` rises by one."""
+
+    number: int
+    at: float  # seconds since 1970
+    kind: str
+    text: str
+    worker: str | None = None
+    group: str | None = None

@@ -1,0 +1,1 @@
+"""trio and the network: streams, TLS, links, discovery."""

@@ -1,0 +1,285 @@
+"""A link: the established channel of two nodes, with requests, answers and beats.
+
+`open_link` is the one way to have one.  Inside its block a reader and a pulse run;
+when the peer says bye, falls silent or breaks the protocol, `wait_closed` returns and
+every open request raises `UnreachableError`.  The block itself goes on until its body
+ends, so that the owner can still look at the link it lost.
+"""
+
+from __future__ import annotations
+
+import enum
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import TypeVar
+
+import trio
+
+from aemesh import limits
+from aemesh.errors import (
+    AemeshError,
+    BadMessage,
+    RequestFailedError,
+    UnreachableError,
+    quoted,
+)
+from aemesh.model.trust import Peer
+from aemesh.net.shake import Channel
+from aemesh.protocol import wire
+from aemesh.protocol.session import Answer, Notice, Pulse, Request, Session
+from aemesh.tasks.nursery import open_crew
+
+_log = logging.getLogger(__name__)
+_CLOSE_AFTER = 0.5
+B = TypeVar("B", bound=wire.Body)
+
+# Answers a request; for a notice the answer is thrown away.
+Handle = Callable[["Link", wire.Body], Awaitable[wire.Body | None]]
+
+
+class Ending(enum.Enum):
+    """How a link ended."""
+
+    BYE = "said good-bye"
+    CLOSED = "closed the connection"
+    SILENT = "fell silent"
+    BROKE_PROTOCOL = "broke the protocol"
+    OURS = "was let go"
+
+
+@dataclass(frozen=True, slots=True)
+class Closed:
+    """How a link ended, with a sentence for people."""
+
+    ending: Ending
+    detail: str = ""
+
+
+class Link:
+    """One end of a link; made by `open_link`."""
+
+    def __init__(self, channel: Channel, handle: Handle) -> None:
+        self.peer: Peer = channel.peer
+        self.connection = channel.connection
+        self.pulse = Pulse.ALIVE
+        self.closed: Closed | None = None
+        self._stream = channel.stream
+        self._leftover = channel.leftover
+        self._handle = handle
+        self._session = Session(now=trio.current_time())
+        self._sending = trio.Lock()
+        self._answers: dict[int, wire.Body] = {}
+        self._waiting: dict[int, trio.Event] = {}
+        self._ended = trio.Event()
+        self._in_flight = 0
+        self._due = trio.Event()
+        self._pulse_changed = trio.Event()
+
+    def __repr__(self) -> str:
+        state = self.closed.ending.value if self.closed else self.pulse.value
+        return f"<Link to {self.peer.name} at {self.connection.remote}: {state}>"
+
+    async def request(self, body: wire.Body, kind: type[B]) -> B:
+        """Ask, and return the answer of type `kind`.
+
+        Raises `UnreachableError` when the link ends first, `RequestFailedError` when
+        the peer answers that it could not be done.  Callers own the timeout; an
+        answer that comes after it is thrown away.
+        """
+        number, data = self._session.request(body, trio.current_time())
+        self._waiting[number] = trio.Event()
+        try:
+            await self._send(data)
+            await self._waiting[number].wait()
+            return self._answer(number, kind)
+        finally:
+            self._waiting.pop(number, None)
+            self._answers.pop(number, None)
+
+    async def tell(self, body: wire.Body) -> None:
+        """Say something that needs no answer; raises `UnreachableError`."""
+        await self._send(self._session.notice(body, trio.current_time()))
+
+    async def wait_closed(self) -> Closed:
+        """Wait until the link ended, and return how."""
+        await self._ended.wait()
+        assert self.closed is not None
+        return self.closed
+
+    async def wait_pulse_change(self) -> Pulse:
+        """Wait until the peer becomes suspect, or is heard again."""
+        await self._pulse_changed.wait()
+        return self.pulse
+
+    def close(self, reason: str = "") -> None:
+        """End the link from this side, at once."""
+        self._end(Closed(Ending.OURS, reason))
+
+    def _answer(self, number: int, kind: type[B]) -> B:
+        body = self._answers.get(number)
+        match body:
+            case None:
+                raise self._gone()
+            case wire.Failed():
+                raise RequestFailedError(
+                    f"{self.peer.name} could not do it", why=quoted(body.what)
+                )
+            case wire.Unsupported():
+                raise RequestFailedError(
+                    f"{self.peer.name} does not know {quoted(body.what)}",
+                    hint=f"update aemesh on {self.peer.name}",
+                )
+            case _ if isinstance(body, kind):
+                return body
+        msg = f"{self.peer.name} answered {type(body).__name__}, not {kind.__name__}"
+        self._end(Closed(Ending.BROKE_PROTOCOL, msg))
+        raise BadMessage(msg)
+
+    def _gone(self) -> UnreachableError:
+        closed = self.closed or Closed(Ending.CLOSED)
+        why = closed.ending.value + (f" ({closed.detail})" if closed.detail else "")
+        return UnreachableError(f"the link to {self.peer.name} ended", why=why)
+
+    def _end(self, closed: Closed) -> None:
+        if self.closed is None:
+            self.closed = closed
+            self._ended.set()
+            for event in self._waiting.values():
+                event.set()
+
+    async def _send(self, data: bytes) -> None:
+        async with self._sending:
+            if self.closed is not None:
+                raise self._gone()
+            try:
+                await self._stream.send_all(data)
+            except (trio.BrokenResourceError, trio.ClosedResourceError) as exc:
+                self._end(Closed(Ending.CLOSED))
+                raise self._gone() from exc
+            except trio.Cancelled:
+                # Half a frame may be out: nobody can send on this stream any more.
+                self._end(Closed(Ending.OURS, "a message was cut off"))
+                raise
+
+    async def run(self, crew: trio.Nursery) -> None:
+        """Read until the link ends; requests of the peer run in `crew`."""
+        try:
+            await self._read(crew)
+        except BadMessage as exc:
+            self._end(Closed(Ending.BROKE_PROTOCOL, str(exc)))
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            self._end(Closed(Ending.CLOSED))
+        except UnreachableError:
+            pass  # `_send` has ended the link
+
+    async def _read(self, crew: trio.Nursery) -> None:
+        data = self._leftover
+        while self.closed is None:
+            now = trio.current_time()
+            for event in self._session.receive_untrusted(data, now):
+                self._take(event, crew)
+            self._note_pulse()
+            self._due.set()
+            data = bytes(await self._stream.receive_some(limits.CHUNK_BYTES))
+            if not data:
+                self._end(Closed(Ending.CLOSED))
+
+    def _take(self, event: Request | Notice | Answer, crew: trio.Nursery) -> None:
+        match event:
+            case Answer(number, body):
+                if number in self._waiting:
+                    self._answers[number] = body
+                    self._waiting[number].set()
+            case Notice(wire.Bye(reason=reason)):
+                self._end(Closed(Ending.BYE, reason))
+            case Request(number, body):
+                crew.start_soon(self._serve, number, body)
+            case Notice(body):
+                crew.start_soon(self._serve, 0, body)
+
+    async def _serve(self, number: int, body: wire.Body) -> None:
+        """Let the owner handle one message; its errors are answers, not our end."""
+        if self._in_flight >= limits.REQUESTS_IN_FLIGHT:
+            answer: wire.Body | None = wire.Failed(error="peer/busy", what="busy")
+        else:
+            self._in_flight += 1
+            try:
+                answer = await self._handle(self, body)
+            except AemeshError as exc:
+                answer = wire.Failed(error=exc.name, what=str(exc)[:1000])
+            except Exception:
+                _log.exception("a message %s was not handled", wire.NAMES[type(body)])
+                answer = wire.Failed(error="ours/bug", what="a bug; see the log there")
+            finally:
+                self._in_flight -= 1
+        if number and answer is not None:
+            await self._send_quietly(
+                self._session.answer(number, answer, trio.current_time())
+            )
+
+    async def watch_pulse(self) -> None:
+        """End the link when the peer falls silent; never waits for the line."""
+        while self.closed is None:
+            pulse = self._session.tick(trio.current_time())
+            self._note_pulse()
+            self._due.set()
+            if pulse is Pulse.LOST:
+                detail = f"nothing was heard for {limits.LOST_AFTER:g} s"
+                self._end(Closed(Ending.SILENT, detail))
+                return
+            await trio.sleep_until(self._session.wake_at())
+
+    async def send_due(self) -> None:
+        """Send what the session itself wants to say: beats, "unsupported"."""
+        while self.closed is None:
+            await self._due.wait()
+            self._due = trio.Event()
+            data = self._session.unsent()
+            if data:
+                await self._send_quietly(data)
+
+    async def _send_quietly(self, data: bytes) -> None:
+        try:
+            await self._send(data)
+        except UnreachableError:
+            pass
+
+    def _note_pulse(self) -> None:
+        if self._session.pulse is not self.pulse:
+            self.pulse = self._session.pulse
+            self._pulse_changed.set()
+            self._pulse_changed = trio.Event()
+
+    async def shut(self) -> None:
+        """Say good-bye if we may, and close; short and shielded."""
+        with trio.move_on_after(_CLOSE_AFTER, shield=True):
+            if self.closed is None or self.closed.ending is Ending.OURS:
+                reason = "" if self.closed is None else self.closed.detail
+                data = self._session.notice(
+                    wire.Bye(reason=reason), trio.current_time()
+                )
+                async with self._sending:
+                    try:
+                        await self._stream.send_all(data)
+                    except (trio.BrokenResourceError, trio.ClosedResourceError):
+                        pass
+            self._end(Closed(Ending.OURS))
+            await self._stream.aclose()
+        await trio.aclose_forcefully(self.connection.stream)
+
+
+@asynccontextmanager
+async def open_link(channel: Channel, handle: Handle) -> AsyncIterator[Link]:
+    """Run a link over `channel` while the block lasts; then say good-bye and close."""
+    link = Link(channel, handle)
+    async with open_crew() as crew:
+        crew.start_soon(link.run, crew)
+        crew.start_soon(link.watch_pulse)
+        crew.start_soon(link.send_due)
+        try:
+            yield link
+        finally:
+            await link.shut()
+            crew.cancel_scope.cancel()

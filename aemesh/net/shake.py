@@ -1,0 +1,385 @@
+"""A connection becomes a channel: preamble, TLS, HELLO, verdicts.
+
+`connect` and `accept` are the two ends.  They open no nursery: it would wrap a
+refusal into a group.  Every step has a deadline of `aemesh.limits`; what a person has
+to decide has a longer one, and a sign of life meanwhile.
+"""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from typing import Protocol
+
+import trio
+
+from aemesh import limits
+from aemesh.errors import (
+    AemeshError,
+    BadMessage,
+    KeyChangedError,
+    PeerError,
+    RefusedError,
+    UnreachableError,
+)
+from aemesh.model.key import KeyId, PublicKey
+from aemesh.model.trust import Decision, Peer, Reason, Verdict
+from aemesh.net.tls import ALPN, Credentials, client_context, server_context
+from aemesh.net.transport import Connection
+from aemesh.net.wallclock import WallClock
+from aemesh.protocol.certificate import identity_untrusted
+from aemesh.protocol.handshake import (
+    Established,
+    Handshake,
+    HandshakeEvent,
+    Ourselves,
+    PeerKnown,
+    Purpose,
+    Side,
+    VerdictHeard,
+)
+from aemesh.protocol.preamble import (
+    HEADER_BYTES,
+    REFUSAL_PREFIX,
+    body_length_untrusted,
+    chain_untrusted,
+    encode_preamble,
+    preamble_hash,
+)
+
+# How often a pending decision is asked for again: a person's yes on the other
+# terminal is acted upon within this.
+_ASK_AGAIN_AFTER = 0.2
+_CLOSE_AFTER = 1.0
+
+Tls = trio.SSLStream[trio.abc.Stream]
+
+
+class Doorman(Protocol):
+    """Who decides in one handshake; nothing here waits."""
+
+    def admits(self, key: PublicKey) -> bool:
+        """Whether a key that is only announced is worth a TLS handshake."""
+
+    def judge(
+        self, peer: Peer, *, purpose: Purpose, skew: float, expected: KeyId | None
+    ) -> Verdict:
+        """Return the verdict; asked again while it is pending."""
+
+    def heard(self, peer: Peer, verdict: Verdict) -> None:
+        """The peer's own verdict, for whoever shows it."""
+
+    def commit(self, peer: Peer, verdict: Verdict) -> None:
+        """Keep what an ok is worth keeping of; may raise `RefusedError`.
+
+        The server commits before it says ok, the client once it has heard that.
+        """
+
+
+@dataclass(frozen=True, slots=True)
+class Channel:
+    """An authenticated, encrypted stream; both sides said ok."""
+
+    stream: Tls
+    connection: Connection
+    peer: Peer
+    purpose: Purpose
+    leftover: bytes
+
+
+class Desk(Protocol):
+    """Who decides about peers for a whole node; `aemesh.host.trustdesk` or a fake."""
+
+    def admits(self, key: PublicKey) -> bool:
+        """Whether an announced key is worth a handshake."""
+
+    def judge(self, peer: Peer, *, expected: KeyId | None = None) -> Verdict:
+        """Return the verdict on a peer."""
+
+    def commit(self, peer: Peer, verdict: Verdict) -> None:
+        """Keep what an ok is worth keeping of."""
+
+    def heard(self, peer: Peer, verdict: Verdict) -> None:
+        """Take note of what the peer says of us."""
+
+    async def wait_change(self) -> None:
+        """Wait until trust may have changed."""
+
+
+class Clock(Protocol):
+    """The time of day and chance, so that a test can hand in its own."""
+
+    def now(self) -> float:
+        """Return seconds since 1970."""
+
+    def nonce(self) -> bytes:
+        """Return 16 random bytes."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shaker:
+    """What one node needs for any of its handshakes."""
+
+    credentials: Credentials
+    ours: Ourselves
+    doorman: Doorman
+    client: ssl.SSLContext  # made once: it is the same for every peer
+    clock: Clock
+
+    async def connect(
+        self,
+        connection: Connection,
+        *,
+        expected: KeyId | None,
+        purpose: Purpose = Purpose.CONTROL,
+    ) -> Channel:
+        """Shake hands over a connection that we dialled.
+
+        Raises `RefusedError`, `BadMessage` or `UnreachableError`; the connection is
+        then closed.
+        """
+        preamble = encode_preamble((self.credentials.certificate,))
+        stream = trio.SSLStream[trio.abc.Stream](
+            _Prefixed(connection.stream, preamble), self.client, server_side=False
+        )
+        async with _closing_on_error(stream, connection):
+            await _tls(stream, connection)
+            key = identity_untrusted(_certificate(stream))
+            if expected not in (None, key.key_id):
+                raise RefusedError(
+                    f"{connection.remote} is not who was meant",
+                    why=f"expected the key {expected}, it proved {key.key_id}",
+                )
+            machine = self._machine(Side.CLIENT, key, connection, preamble, purpose)
+            return await self._converse(machine, stream, connection, expected)
+
+    async def accept(self, connection: Connection) -> Channel:
+        """Shake hands over a connection that came in; raises as `connect`."""
+        async with _closing_on_error(connection.stream, connection):
+            preamble, chain = await _read_preamble(connection)
+            key = identity_untrusted(chain[0])
+            if not self.doorman.admits(key):
+                await connection.stream.send_all(REFUSAL_PREFIX + b"key\n")
+                raise RefusedError(f"the key {key.key_id} is not let in")
+        context = server_context(self.credentials, chain[0])
+        stream = trio.SSLStream[trio.abc.Stream](
+            connection.stream, context, server_side=True
+        )
+        async with _closing_on_error(stream, connection):
+            await _tls(stream, connection)
+            if _certificate(stream) != chain[0]:
+                raise BadMessage("the TLS certificate is not the announced one")
+            machine = self._machine(
+                Side.SERVER, key, connection, preamble, Purpose.CONTROL
+            )
+            return await self._converse(machine, stream, connection, None)
+
+    def _machine(
+        self,
+        side: Side,
+        key: PublicKey,
+        connection: Connection,
+        preamble: bytes,
+        purpose: Purpose,
+    ) -> Handshake:
+        return Handshake(
+            side=side,
+            ours=self.ours,
+            peer_key=key,
+            peer_address=str(connection.remote),
+            preamble_hash=preamble_hash(preamble),
+            nonce=self.clock.nonce(),
+            now=self.clock.now(),
+            purpose=purpose,
+        )
+
+    async def _converse(
+        self,
+        machine: Handshake,
+        stream: Tls,
+        connection: Connection,
+        expected: KeyId | None,
+    ) -> Channel:
+        with _deadline(limits.HELLO_AFTER, connection, "HELLO"):
+            await stream.send_all(machine.hello())
+            known = await _wait_hello(machine, stream)
+        with _deadline(limits.PENDING_AFTER, connection, "a decision"):
+            await self._agree(machine, stream, known, expected)
+        return Channel(
+            stream, connection, known.peer, known.purpose, machine.leftover()
+        )
+
+    async def _agree(
+        self,
+        machine: Handshake,
+        stream: Tls,
+        known: PeerKnown,
+        expected: KeyId | None,
+    ) -> None:
+        """Exchange verdicts until both are ok; a no on either side raises."""
+        purpose = known.purpose if machine.side is Side.SERVER else machine.purpose
+        heard_at = said_at = trio.current_time()
+        silence = limits.VERDICT_AFTER
+        while not machine.established:
+            verdict = self.doorman.judge(
+                known.peer, purpose=purpose, skew=known.skew, expected=expected
+            )
+            now = trio.current_time()
+            if machine.says_last_word(verdict):
+                self.doorman.commit(known.peer, verdict)
+            data = machine.decide(verdict)
+            if not data and now - said_at >= limits.PENDING_EVERY:
+                data = machine.repeat()
+            if data:
+                said_at = now
+                await stream.send_all(data)
+            if verdict.decision is Decision.NO and machine.said == verdict:
+                raise _refusal(known.peer, verdict)
+            if machine.established:
+                return
+            with trio.move_on_after(_ASK_AGAIN_AFTER):
+                events = machine.receive_untrusted(await _receive(stream))
+                heard_at = trio.current_time()
+                silence = limits.PENDING_SILENCE_AFTER
+                self._tell(known.peer, events)
+                if machine.established:
+                    self.doorman.commit(known.peer, verdict)
+            if trio.current_time() - heard_at > silence:
+                why = f"nothing was heard for {silence:g} s while a verdict was due"
+                raise UnreachableError(f"{known.peer.name} is gone", why=why)
+
+    def _tell(self, peer: Peer, events: list[HandshakeEvent]) -> None:
+        for event in events:
+            if isinstance(event, VerdictHeard):
+                self.doorman.heard(peer, event.verdict)
+
+
+def shakers(ours: Ourselves, credentials: Credentials) -> Callable[[Doorman], Shaker]:
+    """Return what makes the `Shaker` of one handshake of a node."""
+    client = client_context(credentials)
+
+    def shaker(doorman: Doorman) -> Shaker:
+        return Shaker(
+            credentials=credentials,
+            ours=ours,
+            doorman=doorman,
+            client=client,
+            clock=WallClock(),
+        )
+
+    return shaker
+
+
+class _Prefixed(trio.abc.Stream):
+    """A stream whose first bytes go out in one piece with what is sent first.
+
+    So the preamble shares the flight, and the segment, of the ClientHello.
+    """
+
+    def __init__(self, inner: trio.abc.Stream, prefix: bytes) -> None:
+        self._inner = inner
+        self._prefix = prefix
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        prefix, self._prefix = self._prefix, b""
+        await self._inner.send_all(prefix + bytes(data) if prefix else data)
+
+    async def wait_send_all_might_not_block(self) -> None:
+        await self._inner.wait_send_all_might_not_block()
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
+        return await self._inner.receive_some(max_bytes)
+
+    async def aclose(self) -> None:
+        await self._inner.aclose()
+
+
+async def _read_preamble(connection: Connection) -> tuple[bytes, tuple[bytes, ...]]:
+    with _deadline(limits.PREAMBLE_AFTER, connection, "the preamble"):
+        header = await _receive_exactly(connection.stream, HEADER_BYTES)
+        body = await _receive_exactly(
+            connection.stream, body_length_untrusted(header)
+        )
+    return header + body, chain_untrusted(header, body)
+
+
+async def _receive_exactly(stream: trio.abc.Stream, count: int) -> bytes:
+    # One byte too many would be missing from TLS.
+    data = bytearray()
+    while len(data) < count:
+        piece = await stream.receive_some(count - len(data))
+        if not piece:
+            raise BadMessage("the connection ended in the preamble")
+        data += piece
+    return bytes(data)
+
+
+async def _tls(stream: Tls, connection: Connection) -> None:
+    with _deadline(limits.TLS_AFTER, connection, "TLS"):
+        await stream.do_handshake()
+    if stream.selected_alpn_protocol() != ALPN:
+        raise BadMessage("the peer does not speak aemesh/1 (ALPN)")
+
+
+def _certificate(stream: Tls) -> bytes:
+    certificate: bytes | None = stream.getpeercert(binary_form=True)
+    if certificate is None:
+        raise BadMessage("the peer showed no certificate")
+    return certificate
+
+
+async def _wait_hello(machine: Handshake, stream: Tls) -> PeerKnown:
+    while True:
+        for event in machine.receive_untrusted(await _receive(stream)):
+            if isinstance(event, PeerKnown):
+                return event
+            assert not isinstance(event, Established)
+
+
+async def _receive(stream: Tls) -> bytes:
+    data = await stream.receive_some(limits.CHUNK_BYTES)
+    if not data:
+        raise PeerError("the peer closed the connection in the handshake")
+    return bytes(data)
+
+
+def _refusal(peer: Peer, verdict: Verdict) -> RefusedError:
+    kind = KeyChangedError if verdict.reason is Reason.KEY_CHANGED else RefusedError
+    why = f"{verdict.reason.value}, {verdict.detail}"
+    return kind(f"{peer.role.value} {peer.name} is refused", why=why)
+
+
+@contextmanager
+def _deadline(seconds: float, connection: Connection, what: str) -> Iterator[None]:
+    try:
+        with trio.fail_after(seconds):
+            yield
+    except trio.TooSlowError:
+        raise UnreachableError(
+            f"{connection.remote} was too slow",
+            why=f"{what} did not come within {seconds:g} s",
+        ) from None
+
+
+@asynccontextmanager
+async def _closing_on_error(
+    stream: trio.abc.Stream, connection: Connection
+) -> AsyncIterator[None]:
+    """Close on the way out of an error, and translate what trio and ssl raise."""
+    try:
+        yield
+    except AemeshError:
+        # What was said last (a no) shall arrive; a silent peer shall not hold us.
+        with trio.move_on_after(_CLOSE_AFTER, shield=True):
+            await stream.aclose()
+        await trio.aclose_forcefully(connection.stream)
+        raise
+    except (trio.BrokenResourceError, trio.ClosedResourceError, ssl.SSLError) as exc:
+        await trio.aclose_forcefully(connection.stream)
+        why = str(exc.__cause__ or exc) or "the connection broke"
+        raise UnreachableError(f"no channel to {connection.remote}", why=why) from exc
+    except BaseException:
+        await trio.aclose_forcefully(connection.stream)
+        raise

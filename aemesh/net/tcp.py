@@ -1,0 +1,123 @@
+"""The real network: TCP over IPv4 and IPv6."""
+
+from __future__ import annotations
+
+import errno
+import ipaddress
+import logging
+import socket
+
+import trio
+
+from aemesh import limits
+from aemesh.errors import SettingsError, UnreachableError
+from aemesh.model.address import Address
+from aemesh.net.transport import Connection, Handler
+from aemesh.tasks.nursery import open_crew
+
+_log = logging.getLogger(__name__)
+
+# One documented port, for firewalls; a second node on a machine takes any other.
+DEFAULT_PORT = 7472
+_BACKLOG = 128
+# When file descriptors run out, accepting goes on after a breath (as trio does).
+_BREATH_AFTER = 0.1
+_OUT_OF_SOMETHING = {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS}
+
+
+class TcpNetwork:
+    """Dials and accepts over the machine's own sockets."""
+
+    async def dial(self, address: Address) -> Connection:
+        """Connect to `address` within `DIAL_AFTER`; raises `UnreachableError`."""
+        try:
+            with trio.fail_after(limits.DIAL_AFTER):
+                stream = await trio.open_tcp_stream(address.host, address.port)
+        except trio.TooSlowError as exc:
+            why = f"no answer in {limits.DIAL_AFTER:g} s"
+            raise UnreachableError(f"cannot reach {address}", why=why) from exc
+        except OSError as exc:
+            why = exc.strerror or str(exc)
+            raise UnreachableError(f"cannot reach {address}", why=why) from exc
+        return _connection(stream)
+
+    async def serve(
+        self,
+        handler: Handler,
+        *,
+        port: int,
+        hosts: tuple[str, ...] = (),
+        task_status: trio.TaskStatus[int] = trio.TASK_STATUS_IGNORED,
+    ) -> None:
+        """Accept on `port` until cancelled; see `Network.serve`."""
+        sockets = await _bind(port, hosts)
+        async with open_crew() as crew:
+            for listener in sockets:
+                crew.start_soon(_accept, listener, handler)
+            task_status.started(sockets[0].getsockname()[1])
+
+
+async def _bind(port: int, hosts: tuple[str, ...]) -> list[trio.socket.SocketType]:
+    """Return listening sockets, all on one port; `port` 0 prefers the default one."""
+    last: OSError | None = None
+    for candidate in (DEFAULT_PORT, 0) if port == 0 else (port,):
+        try:
+            return await _bind_all(candidate, hosts)
+        except OSError as exc:
+            last = exc
+    raise SettingsError(
+        f"cannot listen on port {port}",
+        why=str(last),
+        hint="name a free one with `--port`",
+    ) from last
+
+
+async def _bind_all(port: int, hosts: tuple[str, ...]) -> list[trio.socket.SocketType]:
+    # One socket for IPv4 and IPv6 has one port for both; two would get two.
+    sockets: list[trio.socket.SocketType] = []
+    for host in hosts or ("::" if socket.has_dualstack_ipv6() else "0.0.0.0",):  # noqa: S104
+        v6 = ":" in host
+        sock = trio.socket.socket(socket.AF_INET6 if v6 else socket.AF_INET)
+        sockets.append(sock)
+        try:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if v6:
+                only = 0 if host == "::" else 1
+                sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, only)
+            await sock.bind((host, port))
+            sock.listen(_BACKLOG)
+        except OSError:
+            for each in sockets:
+                each.close()
+            raise
+        port = sock.getsockname()[1]
+    return sockets
+
+
+async def _accept(listener: trio.socket.SocketType, handler: Handler) -> None:
+    with listener:
+        async with open_crew() as crew:
+            while True:
+                try:
+                    sock, _ = await listener.accept()
+                    connection = _connection(trio.SocketStream(sock))
+                except OSError as exc:
+                    if exc.errno in _OUT_OF_SOMETHING:
+                        _log.warning("accepting pauses: %s", exc.strerror)
+                        await trio.sleep(_BREATH_AFTER)
+                    continue
+                crew.start_soon(handler, connection)
+
+
+def _connection(stream: trio.SocketStream) -> Connection:
+    sock = stream.socket
+    return Connection(stream, _address(sock.getsockname()), _address(sock.getpeername()))
+
+
+def _address(name: tuple[str, int] | tuple[str, int, int, int]) -> Address:
+    ip = ipaddress.ip_address(name[0].partition("%")[0])
+    if isinstance(ip, ipaddress.IPv6Address) and ip.ipv4_mapped is not None:
+        return Address(str(ip.ipv4_mapped), name[1])
+    if ip.is_link_local and len(name) == 4 and name[3]:
+        return Address(f"{ip}%{socket.if_indextoname(name[3])}", name[1])
+    return Address(str(ip), name[1])

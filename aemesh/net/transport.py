@@ -1,0 +1,47 @@
+"""What the rest of aemesh asks of a network; real TCP or one in memory.
+
+`aemesh.net.tcp` and `aemesh.testing.memory_network` are held to the same checks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+import trio
+
+from aemesh.model.address import Address
+
+
+@dataclass(frozen=True, slots=True)
+class Connection:
+    """A byte stream, and both its ends."""
+
+    stream: trio.abc.Stream
+    local: Address
+    remote: Address
+
+
+Handler = Callable[[Connection], Awaitable[None]]
+
+
+class Network(Protocol):
+    """A way to reach and to be reached."""
+
+    async def dial(self, address: Address) -> Connection:
+        """Connect; raises `UnreachableError`."""
+
+    async def serve(
+        self,
+        handler: Handler,
+        *,
+        port: int,
+        hosts: tuple[str, ...] = (),
+        task_status: trio.TaskStatus[int] = trio.TASK_STATUS_IGNORED,
+    ) -> None:
+        """Accept until cancelled, each connection in a task of its own.
+
+        Reports the port.  `hosts` are the addresses to listen on, all of them if
+        empty.  `handler` owns its connection and raises nothing.
+        """

@@ -1,0 +1,139 @@
+"""The contract that engines are written against: what they get, what they owe.
+
+An engine is a module-level object named in the entry-point group
+``aemesh.engines``.  It sees this file, `aemesh.model` and `aemesh.errors`, and
+nothing else of aemesh.  It runs inside the master; what it starts runs in
+processes of its own, in the group's environment: its *head* beside the master
+(`GroupContext.start_head`), its *nodes* on the members (`Member.start`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from contextlib import AbstractAsyncContextManager
+from typing import Protocol, runtime_checkable
+
+from aemesh.model.group import Receipt
+from aemesh.model.job import Chunk, JobExit, JobSpec
+from aemesh.model.names import GroupName, NodeName
+
+
+class Output(Protocol):
+    """A job's output, to be iterated over once; an async generator is one."""
+
+    def __aiter__(self) -> AsyncIterator[Chunk]:
+        """Return itself."""
+
+    async def __anext__(self) -> Chunk:
+        """Return the next chunk; waits for it."""
+
+    async def aclose(self) -> None:
+        """Stop reading; a job that still writes is told so by its broken pipe."""
+
+
+class Job(Protocol):
+    """A running job, here or on a member."""
+
+    async def send(self, data: bytes) -> None:
+        """Write to the job's standard input; raises `UnreachableError` if it ended."""
+
+    async def close_input(self) -> None:
+        """End the job's standard input."""
+
+    def output(self) -> Output:
+        """Iterate over its output as it comes, once; slow readers slow the job."""
+
+    async def wait(self) -> JobExit:
+        """Wait until the job and its children are gone, however that came."""
+
+    async def end(self, *, term_after: float) -> JobExit:
+        """Ask the job to end, and end its whole tree after `term_after` seconds."""
+
+
+class Member(Protocol):
+    """A worker that serves this group, in one generation."""
+
+    @property
+    def name(self) -> NodeName:
+        """The worker's name."""
+
+    @property
+    def label(self) -> str:
+        """A name that no other member of this group ever had: ``office-1.4``."""
+
+    @property
+    def address(self) -> str:
+        """The IP address under which the worker is reached, without a port."""
+
+    @property
+    def cores(self) -> int:
+        """Processors that the group may use there."""
+
+    @property
+    def memory(self) -> int:
+        """Bytes of memory that the group may use there."""
+
+    async def start(self, spec: JobSpec) -> Job:
+        """Start a job there; raises `EngineError` or `UnreachableError`."""
+
+
+class GroupContext(Protocol):
+    """What an engine may ask of the group that it runs for."""
+
+    @property
+    def name(self) -> GroupName:
+        """The group's name."""
+
+    @property
+    def address(self) -> str:
+        """The IP address on which the head listens, chosen by the master."""
+
+    async def start_head(self, spec: JobSpec) -> Job:
+        """Start a job beside the master."""
+
+    def report(self, text: str) -> None:
+        """Add one line to the group's history."""
+
+    def member_broken(self, member: Member, why: str) -> None:
+        """Say that the engine lost its node on a member that is still linked."""
+
+
+class RunningEngine(Protocol):
+    """An engine that is up on one group."""
+
+    async def add(self, member: Member) -> None:
+        """Bring the engine up on a member; return when it can take work."""
+
+    async def retire(self, member: Member, *, by_after: float) -> Receipt:
+        """Move work and data off a member; return then, or after `by_after` seconds."""
+
+    async def lost(self, member: Member) -> None:
+        """Go on without a member that is gone; nothing can be asked of it."""
+
+    def connect_info(self) -> Mapping[str, str]:
+        """Return what a client's environment needs; ``{tls}`` is its TLS folder."""
+
+
+@runtime_checkable
+class Exec(Protocol):
+    """An engine that runs one command on every member."""
+
+    def run(
+        self, spec: JobSpec
+    ) -> AsyncGenerator[tuple[NodeName, Chunk | JobExit], None]:
+        """Run `spec` on each member; yield output as it comes, and each exit."""
+
+
+class Engine(Protocol):
+    """A kind of engine."""
+
+    name: str
+
+    def open(self, group: GroupContext) -> AbstractAsyncContextManager[RunningEngine]:
+        """Bring the engine's head up; at the end of the block all of it is gone."""
+
+    def spare_node(self) -> JobSpec | None:
+        """Return what a worker may start before it is asked, to have it warm."""
+
+    def spare_head(self) -> JobSpec | None:
+        """Return what a master may start before it is asked, to have it warm."""

@@ -1,0 +1,1 @@
+"""Decisions over all peers, without I/O, clock or chance."""

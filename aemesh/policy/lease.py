@@ -1,0 +1,62 @@
+"""What a worker is held for, and by whom: the worker's own side of a lease.
+
+The worker holds the lease, so two masters cannot both have it.  Generations only
+rise: whatever comes late, from a group that it left, is refused by its number.
+"""
+
+from __future__ import annotations
+
+from aemesh.errors import RefusedError
+from aemesh.model.group import Lease
+from aemesh.model.key import KeyId
+from aemesh.model.names import GroupName
+
+
+class Tenancy:
+    """At most one lease, and the highest generation that was ever held."""
+
+    def __init__(self, worker: KeyId, *, generation: int = 0) -> None:
+        self.worker = worker
+        self.generation = generation
+        self.lease: Lease | None = None
+
+    def __repr__(self) -> str:
+        held = f"held for {self.lease.group}" if self.lease else "free"
+        return f"<Tenancy {held}, generation {self.generation}>"
+
+    def assign(self, master: KeyId, group: GroupName, generation: int) -> Lease:
+        """Take a lease; raises `RefusedError` if another one stands or it is old.
+
+        The same master may replace its own lease by a newer one: it has lost the
+        old one from sight, and its jobs are ended by the caller.
+        """
+        held = self.lease
+        if held is not None and held.master != master:
+            why = f"it serves group {held.group} of the master {held.master}"
+            raise RefusedError("the worker is held", why=why)
+        if generation <= self.generation:
+            why = f"generation {generation} is over; the last one was "
+            raise RefusedError("the assignment came late", why=f"{why}{self.generation}")
+        self.generation = generation
+        self.lease = Lease(master, self.worker, group, generation)
+        return self.lease
+
+    def holds(self, master: KeyId, generation: int) -> Lease:
+        """Return the lease that a command refers to; raises `RefusedError`."""
+        lease = self.lease
+        if lease is None or lease.master != master:
+            raise RefusedError("the worker is not held by this master")
+        if lease.generation != generation:
+            why = f"it is of generation {generation}, the worker is in "
+            raise RefusedError("the command came late", why=f"{why}{lease.generation}")
+        return lease
+
+    def release(self, master: KeyId, generation: int) -> None:
+        """Give the lease back; one that is not held any more is no error."""
+        lease = self.lease
+        if lease and lease.master == master and lease.generation == generation:
+            self.lease = None
+
+    def check(self) -> None:
+        """Assert what always holds."""
+        assert self.lease is None or self.lease.generation == self.generation

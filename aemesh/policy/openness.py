@@ -1,0 +1,36 @@
+"""Whether a node may be open: never where strangers of the whole world could come."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Iterable
+
+from aemesh.errors import SettingsError
+
+
+class OpenRefusedError(SettingsError):
+    """`--insecure-open` was asked for where anybody could connect."""
+
+    name = "settings/open-refused"
+
+
+def check_open_allowed(addresses: Iterable[str]) -> None:
+    """Raise `OpenRefusedError` if one of this machine's addresses is public.
+
+    Private, link-local and loopback addresses (RFC 1918, RFC 4193, RFC 3927) pass.
+    """
+    for text in addresses:
+        ip = ipaddress.ip_address(text.partition("%")[0])
+        if ip.is_global or not (ip.is_private or ip.is_link_local or ip.is_loopback):
+            raise OpenRefusedError(
+                "this machine cannot be open",
+                why=f"its address {ip} is public: anybody could run programs here",
+                hint="leave --insecure-open out; `aemesh trust accept` admits each key",
+            )
+
+
+OPEN_WARNING = (
+    "OPEN: nobody is authenticated.  Whoever reaches this port runs programs as you. "
+    "For a closed network only, for as long as you look at it."
+)
+OPEN_WARNING_ROOT = "OPEN AS ROOT: whoever reaches this port owns this machine."

@@ -1,0 +1,34 @@
+"""The key inside a certificate that a stranger announced."""
+
+from __future__ import annotations
+
+from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    PublicFormat,
+)
+
+from aemesh.errors import BadMessage
+from aemesh.model.key import PublicKey
+
+
+def identity_untrusted(der: bytes) -> PublicKey:
+    """Return the Ed25519 key of a DER certificate; raises `BadMessage`.
+
+    Only the key is taken.  Dates and names of a self-signed certificate are the
+    peer's own words; TLS proves the possession of the key.
+    """
+    try:
+        certificate = x509.load_der_x509_certificate(der)
+        key = certificate.public_key()
+        canonical = certificate.public_bytes(Encoding.DER)
+    except (ValueError, TypeError, UnsupportedAlgorithm):
+        raise BadMessage("not a certificate in DER") from None
+    if canonical != der:
+        raise BadMessage("a certificate that is not canonical DER")
+    if not isinstance(key, Ed25519PublicKey):
+        msg = f"expected an Ed25519 key, got {type(key).__name__}"
+        raise BadMessage(msg)
+    return PublicKey(key.public_bytes(Encoding.Raw, PublicFormat.Raw))

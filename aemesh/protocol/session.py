@@ -1,0 +1,150 @@
+"""The session on an established link: requests, answers, heartbeats.
+
+Every message of the peer shows that it lives; a `Beat` is sent when we had nothing
+else to say for `PING_EVERY`.  Silence makes the peer suspect, then lost; the times
+are in `aemesh.limits`.  Unknown types are answered, not fatal.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from aemesh import limits
+from aemesh.errors import BadMessage, quoted
+from aemesh.protocol import wire
+from aemesh.protocol.frames import FrameReader, encode_frame
+from aemesh.protocol.strictjson import convert_untrusted, decode_untrusted
+
+
+class Pulse(enum.Enum):
+    """How the peer's heartbeat looks."""
+
+    ALIVE = "alive"
+    SUSPECT = "suspect"
+    LOST = "lost"
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """The peer asks; answer with `Session.answer(number, …)`."""
+
+    number: int
+    body: wire.Body
+
+
+@dataclass(frozen=True, slots=True)
+class Notice:
+    """The peer tells something and expects no answer."""
+
+    body: wire.Body
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """The peer answers our request `number`."""
+
+    number: int
+    body: wire.Body
+
+
+SessionEvent = Request | Notice | Answer
+
+
+class Session:
+    """One side of an established link."""
+
+    def __init__(self, *, now: float) -> None:
+        self.pulse = Pulse.ALIVE
+        self._frames = FrameReader(limit=limits.FRAME_BYTES)
+        self._heard_at = now
+        self._spoke_at = now
+        self._next = 1
+        self._open: set[int] = set()
+        self._unsent = bytearray()
+
+    def __repr__(self) -> str:
+        return f"<Session {self.pulse.value}, {len(self._open)} requests open>"
+
+    def receive_untrusted(self, data: bytes, now: float) -> Iterator[SessionEvent]:
+        """Take bytes from the peer and yield what they say; raises `BadMessage`.
+
+        `unsent` may hold something afterwards.
+        """
+        self._frames.receive_untrusted(data)
+        while (frame := self._frames.next_untrusted()) is not None:
+            self._heard_at = now
+            self.pulse = Pulse.ALIVE
+            event = self._step(frame)
+            if event is not None:
+                yield event
+
+    def request(self, body: wire.Body, now: float) -> tuple[int, bytes]:
+        """Return the number under which the answer will come, and what to send."""
+        number = self._next
+        self._next += 1
+        self._open.add(number)
+        return number, self._encode(body, now, n=number)
+
+    def notice(self, body: wire.Body, now: float) -> bytes:
+        """Return what to send to tell something without an answer."""
+        return self._encode(body, now)
+
+    def answer(self, number: int, body: wire.Body, now: float) -> bytes:
+        """Return what to send to answer the peer's request."""
+        return self._encode(body, now, re=number)
+
+    def tick(self, now: float) -> Pulse:
+        """Judge the peer's silence; a beat may be in `unsent` afterwards."""
+        silence = now - self._heard_at
+        if silence >= limits.LOST_AFTER:
+            self.pulse = Pulse.LOST
+        elif silence >= limits.SUSPECT_AFTER:
+            self.pulse = Pulse.SUSPECT
+        if now - self._spoke_at >= limits.PING_EVERY:
+            self._unsent += self._encode(wire.Beat(), now)
+        return self.pulse
+
+    def wake_at(self) -> float:
+        """Return when `tick` has something to do next."""
+        silent_at = self._heard_at + (
+            limits.SUSPECT_AFTER
+            if self.pulse is Pulse.ALIVE
+            else limits.LOST_AFTER
+        )
+        return min(self._spoke_at + limits.PING_EVERY, silent_at)
+
+    def unsent(self) -> bytes:
+        """Return and forget what the machine itself wants to send."""
+        data = bytes(self._unsent)
+        self._unsent.clear()
+        return data
+
+    def check(self) -> None:
+        """Assert what always holds."""
+        assert all(0 < number < self._next for number in self._open)
+
+    def _step(self, frame: bytes) -> SessionEvent | None:
+        envelope = decode_untrusted(frame, wire.Envelope)
+        kind = wire.TYPES.get(envelope.t)
+        if kind is None:
+            self._unsent += self._encode(
+                wire.Unsupported(what=envelope.t), self._heard_at, re=envelope.n
+            )
+            return None
+        if kind in (wire.Beat, wire.VerdictBody):  # a verdict repeated once too often
+            return None
+        body = convert_untrusted(envelope.b, kind)
+        if envelope.re:
+            if envelope.re not in self._open:
+                msg = f"an answer {quoted(envelope.t)} to no question of ours"
+                raise BadMessage(msg)
+            self._open.discard(envelope.re)
+            return Answer(envelope.re, body)
+        return Request(envelope.n, body) if envelope.n else Notice(body)
+
+    def _encode(self, body: wire.Body, now: float, *, n: int = 0, re: int = 0) -> bytes:
+        self._spoke_at = now
+        data = wire.encode(body, n=n, re=re)
+        return encode_frame(data, limit=limits.FRAME_BYTES)

@@ -1,0 +1,191 @@
+"""Messages as they are on the wire; `protocol.convert` makes them our nouns.
+
+A frame holds one envelope: ``{"t": type, "n": request, "re": reply to, "b": body}``.
+`n` is there if an answer is expected; `re` repeats it in the answer.  Fields that we
+do not know are passed over, so that a newer peer can say more; types that we do not
+know are answered ``unsupported``.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import msgspec
+from msgspec import Meta
+
+from aemesh import limits
+
+Name = Annotated[str, Meta(min_length=1, max_length=64)]
+Text = Annotated[str, Meta(max_length=1000)]
+Pem = Annotated[str, Meta(max_length=16384)]
+Count = Annotated[int, Meta(ge=0, le=2**53)]
+Arg = Annotated[str, Meta(max_length=limits.JOB_ARG_BYTES)]
+Span = Annotated[float, Meta(ge=0.0, le=366 * 86400.0)]
+
+
+class Body(msgspec.Struct, frozen=True, kw_only=True):
+    """What stands in an envelope."""
+
+
+class Envelope(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """The outer form of every message."""
+
+    t: Name
+    n: Count = 0
+    re: Count = 0
+    b: dict[str, object] = {}
+
+
+class Hello(Body):
+    """Who I am, who I think you are, and what I require; the first on either side."""
+
+    v: Count
+    role: Name
+    name: Name
+    mode: Name
+    me: Name
+    you: Name
+    pre: Annotated[str, Meta(min_length=64, max_length=64)]
+    nonce: Annotated[str, Meta(min_length=32, max_length=32)]
+    now: Annotated[float, Meta(ge=0.0, le=2.0**53)]
+    purpose: Name = "control"
+    feat: Annotated[tuple[Name, ...], Meta(max_length=64)] = ()
+
+
+class VerdictBody(Body):
+    """What one side says of the other; may be said again until it is final."""
+
+    decision: Name
+    reason: Name
+    detail: Text = ""
+
+
+class Beat(Body):
+    """I am here; every message says so, this one nothing else."""
+
+
+class Unsupported(Body):
+    """I do not know this type of message."""
+
+    what: Name
+
+
+class Failed(Body):
+    """What you asked was not done; `error` is a name of `aemesh.errors`."""
+
+    error: Name
+    what: Text
+
+
+class Done(Body):
+    """What you asked was done."""
+
+
+class Bye(Body):
+    """I close this link on purpose."""
+
+    reason: Text = ""
+
+
+class WorkerFacts(Body):
+    """A worker tells its master what it is, and in which generation it is held."""
+
+    cores: Count
+    memory: Count
+    python: Name
+    system: Name
+    generation: Count
+
+
+class Assign(Body):
+    """You serve this group in this generation; answered by `Assigned`."""
+
+    group: Name
+    generation: Count
+
+
+class Assigned(Body):
+    """I do, and here is the request for my certificate in it."""
+
+    csr: Pem
+
+
+class Release(Body):
+    """The generation is over; end its jobs.  Answered when they are gone."""
+
+    generation: Count
+    term_after: Span
+
+
+class Start(Body):
+    """Run a job for the group; answered by `Started`."""
+
+    job: Name
+    generation: Count
+    argv: Annotated[tuple[Arg, ...], Meta(min_length=1, max_length=limits.JOB_ARGS)]
+    env: dict[str, Arg] = {}
+    files: dict[str, bytes] = {}
+    tls: bool = False
+    certificate: Pem = ""
+    authority: Pem = ""
+
+
+class Started(Body):
+    """The job runs; its output waits for whoever attaches."""
+
+    pid: Count
+
+
+class End(Body):
+    """End a job: ask it, and end its tree after `term_after` seconds."""
+
+    job: Name
+    term_after: Span
+
+
+class Attach(Body):
+    """On a stream of its own: this stream carries the job's input and output."""
+
+    job: Name
+
+
+class Leave(Body):
+    """A worker asks to be let go; answered by `Left` when its data has moved."""
+
+    reason: Text
+    by_after: Span
+
+
+class Left(Body):
+    """You may go; this is what became of your work."""
+
+    moved: Count
+    lost: Count
+
+
+TYPES: dict[str, type[Body]] = {
+    "hello": Hello,
+    "verdict": VerdictBody,
+    "beat": Beat,
+    "unsupported": Unsupported,
+    "failed": Failed,
+    "done": Done,
+    "bye": Bye,
+    "facts": WorkerFacts,
+    "assign": Assign,
+    "assigned": Assigned,
+    "release": Release,
+    "start": Start,
+    "started": Started,
+    "end": End,
+    "attach": Attach,
+    "leave": Leave,
+    "left": Left,
+}
+NAMES: dict[type[Body], str] = {kind: name for name, kind in TYPES.items()}
+
+
+def encode(body: Body, *, n: int = 0, re: int = 0) -> bytes:
+    """Return the JSON of an envelope around `body`."""
+    fields = msgspec.to_builtins(body)
+    return msgspec.json.encode(Envelope(t=NAMES[type(body)], n=n, re=re, b=fields))

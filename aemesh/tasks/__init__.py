@@ -1,0 +1,1 @@
+"""The few shapes of concurrent work in use, on trio."""

@@ -1,0 +1,295 @@
+"""A master's facade without a master: `ControlApi` over plain values in memory.
+
+It keeps the contract that the control API's clients see: unknown names raise
+`UnknownNameError`, history is numbered from 1, exec ends each member with a code.
+A group's authority is a real one, so that certificates can be checked.
+"""
+
+from __future__ import annotations
+
+import base64
+import datetime as dt
+import hashlib
+import os
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+
+import trio
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.x509.oid import NameOID
+
+from aemesh.errors import UnknownNameError
+from aemesh.model.group import Receipt
+from aemesh.model.key import KeyId
+from aemesh.model.names import GroupName, NodeName
+from aemesh.model.view import (
+    CertificateView,
+    ConnectView,
+    EventView,
+    GroupView,
+    OutputView,
+    StatusView,
+    WorkerView,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Mapping
+
+ENGINES = ["command", "dask"]
+_STARTED_AT = 1_800_000_000.0  # 2027-01-15, 08:00 UTC
+_DAY = dt.timedelta(days=1)
+
+
+def fake_key(name: str) -> KeyId:
+    """Return the same made-up fingerprint for the same name."""
+    return KeyId(hashlib.sha256(name.encode()).digest())
+
+
+@dataclass
+class MemoryControl:
+    """A control facade whose groups and workers are what a test puts there."""
+
+    state_dir: str = "/nowhere"
+    members: dict[str, str | None] = field(default_factory=dict)  # worker: its group
+    engines: dict[str, str] = field(default_factory=dict)  # group: its engine
+    history: list[EventView] = field(default_factory=list)
+    env: dict[str, str] = field(default_factory=lambda: {"TLS": "{tls}/ca.pem"})
+    output: list[OutputView] | None = None  # what `exec` yields; None: made up
+    pid: int = field(default_factory=os.getpid)
+    failure: Exception | None = None  # what every request meets, if set
+    stopped: trio.Event = field(default_factory=trio.Event)
+    exec_ended: trio.Event = field(default_factory=trio.Event)
+    _more: trio.Event = field(default_factory=trio.Event)
+    _authority: _Authority | None = None
+
+    def status(self) -> StatusView:
+        """Return a master named laptop."""
+        self._fail()
+        key = fake_key("laptop")
+        return StatusView(
+            name="laptop",
+            key=str(key),
+            words=key.words,
+            mode="leap",
+            version="0.1.0",
+            pid=self.pid,
+            state_dir=self.state_dir,
+            listening=("10.77.0.1:41234",),
+            started_at=_STARTED_AT,
+            workers=tuple(self.workers()),
+            groups=tuple(self.groups()),
+        )
+
+    def workers(self) -> list[WorkerView]:
+        """Return a view of each worker."""
+        self._fail()
+        return [_worker(name, group) for name, group in self.members.items()]
+
+    def groups(self) -> list[GroupView]:
+        """Return a view of each group, with the members that it has now."""
+        self._fail()
+        return [
+            GroupView(
+                name=name,
+                engine=engine,
+                state="ready",
+                members=tuple(w for w, group in self.members.items() if group == name),
+                cores=4 * sum(group == name for group in self.members.values()),
+                address="tls://10.77.0.1:8786",
+            )
+            for name, engine in self.engines.items()
+        ]
+
+    async def open_group(self, name: GroupName, engine: str) -> None:
+        """Make a group."""
+        await self._checkpoint()
+        if engine not in ENGINES:
+            kind = "engine"
+            raise UnknownNameError(kind, engine, ENGINES)
+        self.engines[name] = engine
+        self.tell("group.ready", f"group {name} is ready", group=name)
+
+    async def close_group(self, name: GroupName) -> None:
+        """End a group; its workers are in none then."""
+        await self._checkpoint()
+        self._known(name)
+        del self.engines[name]
+        for worker, group in self.members.items():
+            if group == name:
+                self.members[worker] = None
+
+    async def move(self, worker: str, group: GroupName) -> Receipt:
+        """Move a worker at once."""
+        await self._checkpoint()
+        self._known(group)
+        if worker not in self.members:
+            kind = "worker"
+            raise UnknownNameError(kind, worker, sorted(self.members))
+        old, self.members[worker] = self.members[worker], group
+        self.tell("worker.moved", f"{worker} to {group}", worker=worker, group=group)
+        return Receipt(
+            NodeName(worker),
+            GroupName(old or ""),
+            graceful=True,
+            moved=3,
+            took_after=0.2,
+        )
+
+    async def connect(self, group: GroupName) -> ConnectView:
+        """Return `env`."""
+        await self._checkpoint()
+        return ConnectView(group=group, engine=self._known(group), env=dict(self.env))
+
+    def certify(self, group: GroupName, csr_pem: str) -> CertificateView:
+        """Sign a request with the authority of this facade."""
+        self._fail()
+        self._known(group)
+        if self._authority is None:
+            self._authority = _Authority()
+        return self._authority.sign(csr_pem)
+
+    async def exec(
+        self, group: GroupName, argv: tuple[str, ...], env: Mapping[str, str]
+    ) -> AsyncIterator[OutputView]:
+        """Yield `output`; if none is set, ``argv`` from each member, and 0."""
+        try:
+            await self._checkpoint()
+            self._known(group)
+            for piece in self._made_up(group, argv, env):
+                yield piece
+                await trio.lowlevel.checkpoint()
+        finally:
+            self.exec_ended.set()
+
+    async def events(self, after: int, *, follow: bool) -> AsyncIterator[EventView]:
+        """Yield the history and what `tell` adds to it."""
+        await self._checkpoint()
+        at = after
+        while True:
+            more = self._more
+            for event in self.history[at:]:
+                yield event
+                at = event.number
+            if not follow:
+                return
+            if at >= len(self.history):
+                await more.wait()
+
+    def stop(self) -> None:
+        """Set `stopped`."""
+        self._fail()
+        self.stopped.set()
+
+    def tell(
+        self,
+        kind: str,
+        text: str,
+        *,
+        worker: str | None = None,
+        group: str | None = None,
+    ) -> None:
+        """Add one event to the history, one second after the last."""
+        number = len(self.history) + 1
+        self.history.append(
+            EventView(
+                number=number,
+                at=_STARTED_AT + number,
+                kind=kind,
+                text=text,
+                worker=worker,
+                group=group,
+            )
+        )
+        self._more.set()
+        self._more = trio.Event()
+
+    def _made_up(
+        self, group: str, argv: tuple[str, ...], env: Mapping[str, str]
+    ) -> list[OutputView]:
+        if self.output is not None:
+            return self.output
+        words = [*(f"{name}={value}" for name, value in env.items()), *argv]
+        said = OutputView(
+            worker="",
+            channel="stdout",
+            data=base64.b64encode(" ".join(words).encode() + b"\n").decode(),
+        )
+        names = [worker for worker, own in self.members.items() if own == group]
+        return [
+            piece
+            for name in names
+            for piece in (replace(said, worker=name), OutputView(worker=name, code=0))
+        ]
+
+    async def _checkpoint(self) -> None:
+        await trio.lowlevel.checkpoint()
+        self._fail()
+
+    def _fail(self) -> None:
+        if self.failure is not None:
+            raise self.failure
+
+    def _known(self, group: str) -> str:
+        """Return the engine of a group."""
+        if group not in self.engines:
+            kind = "group"
+            raise UnknownNameError(kind, group, sorted(self.engines))
+        return self.engines[group]
+
+
+def _worker(name: str, group: str | None) -> WorkerView:
+    key = fake_key(name)
+    return WorkerView(
+        name=name,
+        key=str(key),
+        words=key.words,
+        state="leased" if group else "trusted",
+        trust="known",
+        address="10.77.0.2:41001",
+        group=group,
+        generation=1 if group else 0,
+        cores=4,
+        memory=8 * 2**30,
+        since=_STARTED_AT,
+    )
+
+
+class _Authority:
+    """A P-256 authority of one day."""
+
+    def __init__(self) -> None:
+        self._key = ec.generate_private_key(ec.SECP256R1())
+        self._name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "authority")])
+        self._certificate = self._issue(self._name, self._key.public_key(), ca=True)
+
+    def sign(self, csr_pem: str) -> CertificateView:
+        request = x509.load_pem_x509_csr(csr_pem.encode())
+        assert request.is_signature_valid
+        public = request.public_key()
+        assert isinstance(public, ec.EllipticCurvePublicKey)
+        return CertificateView(
+            certificate=self._issue(request.subject, public, ca=False),
+            authority=self._certificate,
+        )
+
+    def _issue(
+        self, subject: x509.Name, public: ec.EllipticCurvePublicKey, *, ca: bool
+    ) -> str:
+        now = dt.datetime.now(dt.UTC)
+        builder = (
+            x509.CertificateBuilder()
+            .subject_name(subject)
+            .issuer_name(self._name)
+            .public_key(public)
+            .serial_number(x509.random_serial_number())
+            .not_valid_before(now - _DAY)
+            .not_valid_after(now + _DAY)
+            .add_extension(
+                x509.BasicConstraints(ca=ca, path_length=None), critical=True
+            )
+        )
+        certificate = builder.sign(self._key, SHA256())
+        return certificate.public_bytes(Encoding.PEM).decode()

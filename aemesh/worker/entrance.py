@@ -1,0 +1,131 @@
+"""The worker's door: strangers are counted, slowed and logged with care.
+
+An `Entry` is one connection on its way in.  It holds a place among the strangers
+until its HELLO has come and its key is proven; a request that waits for a person then
+holds one of the fewer pending places instead.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Callable
+
+import trio
+
+from aemesh import limits
+from aemesh.model.key import KeyId, PublicKey
+from aemesh.model.trust import Decision, Peer, Reason, Verdict
+from aemesh.net.shake import Desk
+from aemesh.net.transport import Connection
+from aemesh.policy.lograte import LogRate
+from aemesh.policy.strangers import Entrance, StrangerGate
+from aemesh.protocol.handshake import Purpose
+
+_log = logging.getLogger(__name__)
+
+
+class Door:
+    """Lets connections in; one for each listener."""
+
+    def __init__(
+        self,
+        desk: Desk,
+        *,
+        chance: Callable[[], float],
+        is_linked: Callable[[KeyId], bool],
+    ) -> None:
+        self.desk = desk
+        self.gate = StrangerGate()
+        self.pending: Counter[str] = Counter()
+        self.is_linked = is_linked
+        self._chance = chance
+        self._rate = LogRate()
+
+    def enter(self, connection: Connection) -> Entry | None:
+        """Return the entry of a new connection, or None: then just close it."""
+        source = connection.remote.source
+        now = trio.current_time()
+        entrance = self.gate.enter(source, now=now, chance=self._chance())
+        if entrance is Entrance.ADMIT:
+            return Entry(self, source)
+        self.log("%s was not let in: %s", connection.remote, entrance.value)
+        return None
+
+    def log(self, message: str, *args: object) -> None:
+        """Log a line about strangers, at a bounded rate."""
+        turn = self._rate.turn(now=trio.current_time())
+        if turn.write:
+            _log.info(message, *args)
+        if turn.left_out:
+            _log.info("%d more lines about strangers were left out", turn.left_out)
+
+
+class Entry:
+    """One connection on its way in; the doorman of its handshake."""
+
+    def __init__(self, door: Door, source: str) -> None:
+        self._door = door
+        self._source = source
+        self._stranger = True
+        self._pending = False
+
+    def admits(self, key: PublicKey) -> bool:
+        """Whether an announced key is worth a TLS handshake."""
+        return self._door.desk.admits(key)
+
+    def judge(
+        self, peer: Peer, *, purpose: Purpose, skew: float, expected: KeyId | None
+    ) -> Verdict:
+        """Return the desk's verdict; a stream is only for whom we are linked to."""
+        self._known()
+        if purpose is Purpose.STREAM and not self._door.is_linked(peer.key_id):
+            return Verdict(Decision.NO, Reason.UNKNOWN, "streams need a link first")
+        verdict = self._door.desk.judge(peer, expected=expected)
+        if verdict.decision is Decision.PENDING and not self._wait_room():
+            return Verdict(Decision.NO, Reason.FULL, "too many requests wait here")
+        self._tell_skew(peer, skew)
+        return verdict
+
+    def commit(self, peer: Peer, verdict: Verdict) -> None:
+        """Keep what an ok is worth keeping of."""
+        self._door.desk.commit(peer, verdict)
+
+    def heard(self, peer: Peer, verdict: Verdict) -> None:
+        """Take note of what the peer says of us."""
+        self._door.desk.heard(peer, verdict)
+
+    def fail(self, why: str) -> None:
+        """The connection came to nothing: its source pays."""
+        now = trio.current_time()
+        self._door.gate.blame(self._source, now=now)
+        self._door.log("%s came to nothing: %s", self._source, why)
+
+    def done(self) -> None:
+        """Give back whatever place the entry holds."""
+        self._known()
+        if self._pending:
+            self._pending = False
+            self._door.pending[self._source] -= 1
+
+    def _known(self) -> None:
+        if self._stranger:
+            self._stranger = False
+            self._door.gate.leave(self._source)
+
+    def _wait_room(self) -> bool:
+        if self._pending:
+            return True
+        pending = self._door.pending
+        if (
+            pending.total() >= limits.PENDING_LINKS
+            or pending[self._source] >= limits.STRANGERS_PER_SOURCE
+        ):
+            return False
+        self._pending = True
+        pending[self._source] += 1
+        return True
+
+    def _tell_skew(self, peer: Peer, skew: float) -> None:
+        if abs(skew) > limits.CLOCK_SKEW_AFTER:
+            self._door.log("the clock of %s is off by %.0f s", peer.name, skew)

@@ -1,0 +1,266 @@
+"""The worker: it lets masters in, obeys the one that holds it, and leaves politely.
+
+`Worker.run` does not return until the worker is told to leave or cancelled.  What it
+needs of the world comes in as `Parts`, so that a test hands in a network in memory.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+import trio
+
+from aemesh import limits
+from aemesh.errors import AemeshError, BadMessage, RefusedError, UnreachableError
+from aemesh.model.key import KeyId
+from aemesh.model.machine import Facts
+from aemesh.model.trust import Decision
+from aemesh.net.link import Closed, Ending, Link, open_link
+from aemesh.net.shake import Channel, Desk, Shaker
+from aemesh.net.transport import Connection, Network
+from aemesh.policy.lease import Tenancy
+from aemesh.protocol import wire
+from aemesh.protocol.frames import FrameReader, encode_frame
+from aemesh.protocol.handshake import Purpose
+from aemesh.protocol.strictjson import convert_untrusted, decode_untrusted
+from aemesh.tasks.nursery import open_crew
+from aemesh.worker.entrance import Door, Entry
+from aemesh.worker.held import Held, Jobs
+from aemesh.worker.jobstream import carry
+
+_log = logging.getLogger(__name__)
+
+
+class Announcer(Protocol):
+    """Makes the worker known; `aemesh.net.discovery` or nothing at all."""
+
+    async def announce(self, facts: Facts, *, port: int) -> None:
+        """Announce until cancelled."""
+
+    def announce_again(self) -> None:
+        """Announce anew now: something changed that masters should try again for."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parts:
+    """What a worker is made of."""
+
+    shaker: Callable[[Entry], Shaker]
+    desk: Desk
+    network: Network
+    announcer: Announcer
+    jobs: Jobs
+    facts: Facts
+    chance: Callable[[], float]  # uniform in [0, 1), for the early drop
+    generation: int
+    remember_generation: Callable[[int], None]
+    port: int = 0
+    hosts: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Departure:
+    """How a worker left: what became of its work."""
+
+    moved: int = 0
+    lost: int = 0
+
+
+class Worker:
+    """One worker; `run` it once."""
+
+    def __init__(self, parts: Parts, *, key_id: KeyId) -> None:
+        self._parts = parts
+        self.links: dict[KeyId, Link] = {}
+        self.port = 0
+        self.held = Held(
+            Tenancy(key_id, generation=parts.generation),
+            parts.jobs,
+            parts.remember_generation,
+        )
+        self._door = Door(
+            parts.desk, chance=parts.chance, is_linked=self.links.__contains__
+        )
+        self._leaving = trio.Event()
+        self._reason = ""
+        self.departure = Departure()
+
+    def __repr__(self) -> str:
+        return f"<Worker on port {self.port}, {len(self.links)} links, {self.held!r}>"
+
+    async def run(
+        self, *, task_status: trio.TaskStatus[int] = trio.TASK_STATUS_IGNORED
+    ) -> Departure:
+        """Work until told to leave; then leave, and return how that went.
+
+        Reports the port when masters can come in.
+        """
+        try:
+            async with open_crew() as crew:
+                self.held.crew = crew
+                self.port = await crew.start(self._serve)
+                crew.start_soon(self._announce)
+                crew.start_soon(self._watch_trust)
+                task_status.started(self.port)
+                await self._leaving.wait()
+                await self._say_leave()
+                crew.cancel_scope.cancel()
+        finally:
+            with trio.CancelScope(shield=True):  # bounded: SIGKILL follows
+                await self.held.let_go(0.0)
+        return self.departure
+
+    def leave(self, reason: str) -> None:
+        """Leave gracefully: work and data move to others first."""
+        self._reason = reason
+        self._leaving.set()
+
+    async def _serve(self, *, task_status: trio.TaskStatus[int]) -> None:
+        await self._parts.network.serve(
+            self._admit,
+            port=self._parts.port,
+            hosts=self._parts.hosts,
+            task_status=task_status,
+        )
+
+    async def _announce(self) -> None:
+        await self._parts.announcer.announce(self._parts.facts, port=self.port)
+
+    async def _watch_trust(self) -> None:
+        """When trust changed, let go whom it no longer covers, and call the others."""
+        while True:
+            await self._parts.desk.wait_change()
+            for link in list(self.links.values()):
+                verdict = self._parts.desk.judge(link.peer)
+                if verdict.decision is not Decision.OK:
+                    link.close(f"trust was withdrawn: {verdict.reason.value}")
+            self._parts.announcer.announce_again()
+
+    async def _admit(self, connection: Connection) -> None:
+        """Own one connection that came in, from its first byte to its last."""
+        entry = self._door.enter(connection)
+        if entry is None:
+            await trio.aclose_forcefully(connection.stream)
+            return
+        try:
+            channel = await self._parts.shaker(entry).accept(connection)
+        except AemeshError as exc:
+            entry.fail(f"{exc}")
+            return
+        except Exception:
+            # The one place where a stranger's bytes may not end the worker.
+            _log.exception("a handshake went wrong in a way of its own")
+            entry.fail("a bug of ours")
+            await trio.aclose_forcefully(connection.stream)
+            return
+        finally:
+            entry.done()
+        source = connection.remote.source
+        self._door.gate.trust(source)
+        try:
+            if channel.purpose is Purpose.STREAM:
+                await self._serve_stream(channel)
+            else:
+                await self._serve_link(channel)
+        finally:
+            self._door.gate.untrust(source)
+
+    async def _serve_link(self, channel: Channel) -> None:
+        master = channel.peer.key_id
+        older = self.links.get(master)
+        if older is not None:
+            older.close("a newer link took its place")
+        async with open_link(channel, self._handle) as link:
+            self.links[master] = link
+            try:
+                await link.tell(_facts_body(self._parts.facts, self.held.tenancy))
+                _log.info("linked to master %s", link.peer.name)
+                closed = await link.wait_closed()
+            except UnreachableError:
+                closed = link.closed or Closed(Ending.CLOSED)
+            finally:
+                if self.links.get(master) is link:
+                    del self.links[master]
+        _log.info("the link to master %s ended: %s", link.peer.name, closed.ending.value)
+        await self._after(master, closed)
+
+    async def _after(self, master: KeyId, closed: Closed) -> None:
+        """End what ran for a master that is gone, at once or after a grace time."""
+        lease = self.held.tenancy.lease
+        if lease is None or lease.master != master:
+            return
+        if closed.ending is not Ending.BYE:
+            await trio.sleep(limits.ORPHANED_JOB_AFTER)
+        if self.held.tenancy.lease == lease and master not in self.links:
+            await self.held.let_go(limits.TERM_AFTER)
+
+    async def _handle(self, link: Link, body: wire.Body) -> wire.Body | None:
+        return await self.held.handle(link.peer.key_id, body)
+
+    async def _serve_stream(self, channel: Channel) -> None:
+        """Find the job that a stream is for, and carry it."""
+        stream = channel.stream
+        try:
+            with trio.fail_after(limits.HELLO_AFTER):
+                number, body, early = await _first_message(channel)
+            try:
+                job = self.held.attach(channel.peer.key_id, body)
+            except RefusedError as exc:
+                failed = wire.Failed(error=exc.name, what=str(exc))
+                await stream.send_all(_framed(failed, number))
+                return
+            await stream.send_all(_framed(wire.Done(), number))
+            await carry(job, stream, early)
+        except (BadMessage, trio.TooSlowError, trio.BrokenResourceError) as exc:
+            _log.info("a stream of %s ended: %s", channel.peer.name, exc)
+        finally:
+            with trio.move_on_after(limits.TERM_AFTER):
+                await stream.aclose()
+            await trio.aclose_forcefully(channel.connection.stream)
+
+    async def _say_leave(self) -> None:
+        """Ask each master that holds us to take its work back; bounded."""
+        lease = self.held.tenancy.lease
+        link = self.links.get(lease.master) if lease else None
+        if link is None:
+            return
+        ask = wire.Leave(reason=self._reason, by_after=limits.RETIRE_AFTER)
+        try:
+            with trio.move_on_after(limits.RETIRE_AFTER + limits.TERM_AFTER):
+                left = await link.request(ask, wire.Left)
+                self.departure = Departure(moved=left.moved, lost=left.lost)
+        except AemeshError as exc:
+            _log.warning("left without a receipt: %s", exc)
+        link.close(self._reason)
+
+
+def _facts_body(facts: Facts, tenancy: Tenancy) -> wire.WorkerFacts:
+    return wire.WorkerFacts(
+        cores=facts.cores,
+        memory=facts.memory,
+        python=facts.python,
+        system=facts.system,
+        generation=tenancy.generation,
+    )
+
+
+async def _first_message(channel: Channel) -> tuple[int, wire.Attach, bytes]:
+    frames = FrameReader(limit=limits.HELLO_BYTES)
+    frames.receive_untrusted(channel.leftover)
+    while (frame := frames.next_untrusted()) is None:
+        data = await channel.stream.receive_some(limits.CHUNK_BYTES)
+        if not data:
+            raise BadMessage("the stream ended before it said for which job")
+        frames.receive_untrusted(bytes(data))
+    envelope = decode_untrusted(frame, wire.Envelope)
+    if envelope.t != "attach":
+        raise BadMessage("expected attach on a stream")
+    body = convert_untrusted(envelope.b, wire.Attach)
+    return envelope.n, body, frames.leftover()
+
+
+def _framed(body: wire.Body, re: int) -> bytes:
+    return encode_frame(wire.encode(body, re=re), limit=limits.HELLO_BYTES)

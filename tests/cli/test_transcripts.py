@@ -1,0 +1,179 @@
+"""The command line, as a person sees it: each transcript is run in real processes.
+
+A line with ``$`` is a command; what follows is all that it prints, stdout and
+stderr together, and ``[n]`` if its exit code n is not 0.  ``…`` stands for any text
+within a line.  A line with ``%`` prepares the state directory (see `PREPARE`); one
+with ``#`` is for the reader.  In a command ``STATE`` is the state directory.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import sys
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+import trio
+
+from aemesh.host.keystore import load_or_make
+from aemesh.host.pending import write_request
+from aemesh.host.statedir import state_folder
+from aemesh.host.trustfiles import add
+from aemesh.master.control import serve_control
+from aemesh.master.control_wire import SOCKET_FILE
+from aemesh.model.key import PublicKey
+from aemesh.model.names import NodeName
+from aemesh.model.trust import KnownPeer, Reason, Role, TrustRequest
+from aemesh.testing.memory_control import MemoryControl
+
+TRANSCRIPTS = sorted((Path(__file__).parent / "transcripts").glob("*.txt"))
+ANYTHING = "…"
+
+
+@dataclass
+class Stage:
+    """The state directory of one transcript, and the master that may serve it."""
+
+    state: Path
+    api: MemoryControl
+    nursery: trio.Nursery
+    environ: dict[str, str] = field(default_factory=dict)
+
+    async def master(self) -> None:
+        """``% master``: a master serves, with workers office-1 to 3 and two groups."""
+        path = self.state / "master" / SOCKET_FILE
+        await self.nursery.start(serve_control, self.api, path)
+
+    async def stoppable(self) -> None:
+        """``% stoppable``: the master's process is one that ends at `aemesh stop`."""
+        process = await trio.lowlevel.open_process(["/bin/sleep", "1000"])
+        self.api.pid = process.pid
+
+        async def end() -> None:
+            try:
+                await self.api.stopped.wait()
+            finally:
+                process.kill()
+                with trio.CancelScope(shield=True):
+                    await process.wait()
+
+        self.nursery.start_soon(end)
+
+    async def key(self, role: str) -> None:
+        """``% key ROLE``: the role has a key."""
+        load_or_make(state_folder(Role(role), self.state), "laptop")
+
+    async def pending(self, name: str, letter: str) -> None:
+        """``% pending NAME LETTER``: a worker with a key of that letter waits."""
+        request = TrustRequest(
+            role=Role.WORKER,
+            name=NodeName(name),
+            key=_key(letter),
+            address="10.77.0.2:41001",
+            reason=Reason.UNKNOWN,
+            asked_at=1_800_000_000.0,
+        )
+        write_request(state_folder(Role.MASTER, self.state), request)
+
+    async def known(self, name: str, letter: str) -> None:
+        """``% known NAME LETTER``: a worker with a key of that letter is known."""
+        peer = KnownPeer(NodeName(name), _key(letter), via="tofu", added="20270115")
+        add(state_folder(Role.MASTER, self.state), Role.WORKER, peer)
+
+    async def file(self, name: str, *words: str) -> None:
+        """``% file NAME TEXT``: a file beside the state directory."""
+        (self.state.parent / name).write_text(
+            " ".join(words).replace("\\n", "\n") + "\n"
+        )
+
+    async def run(self, command: str) -> list[str]:
+        """Run one command; return the lines that it printed, and its exit code."""
+        words = [
+            word.replace("STATE", str(self.state)) for word in shlex.split(command)
+        ]
+        assert words[0] == "aemesh"
+        with trio.fail_after(30):
+            done = await trio.run_process(
+                [sys.executable, "-m", "aemesh", *words[1:]],
+                stdin=b"",
+                capture_stdout=True,
+                stderr=-2,  # to stdout
+                check=False,
+                env={**os.environ, "AEMESH_STATE": str(self.state), "TZ": "UTC"},
+                cwd=self.state.parent,
+            )
+        lines = done.stdout.decode().replace(str(self.state), "STATE").splitlines()
+        return lines + ([f"[{done.returncode}]"] if done.returncode else [])
+
+
+PREPARE = {
+    "master": Stage.master,
+    "stoppable": Stage.stoppable,
+    "key": Stage.key,
+    "pending": Stage.pending,
+    "known": Stage.known,
+    "file": Stage.file,
+}
+
+
+def _key(letter: str) -> PublicKey:
+    return PublicKey(letter.encode() * 32)
+
+
+@asynccontextmanager
+async def stage(folder: Path):
+    state = folder / "state"
+    state.mkdir(mode=0o700)
+    api = MemoryControl(
+        state_dir=str(state),
+        members={"office-1": "A", "office-2": "A", "office-3": None},
+        engines={"A": "dask", "B": "command"},
+    )
+    api.tell("group.ready", "group A is ready", group="A")
+    api.tell("worker.joined", "office-1 joined A", worker="office-1", group="A")
+    async with trio.open_nursery() as nursery:
+        yield Stage(state, api, nursery)
+        nursery.cancel_scope.cancel()
+
+
+def _matches(expected: str, line: str) -> bool:
+    pattern = ".*".join(re.escape(part) for part in expected.split(ANYTHING))
+    return re.fullmatch(pattern, line) is not None
+
+
+@pytest.mark.parametrize("path", TRANSCRIPTS, ids=lambda path: path.stem)
+async def test_a_transcript_is_true(path: Path, tmp_path: Path):
+    wanted = path.read_text().splitlines()  # noqa: ASYNC240 - nothing else runs yet
+    came: list[str] = []
+
+    async with stage(tmp_path) as play:
+        for line in wanted:
+            if line.startswith(("#", "%", "$")):
+                came.append(line)
+            if line.startswith("% "):
+                name, *words = line[2:].split()
+                await PREPARE[name](play, *words)
+            elif line.startswith("$ "):
+                came += await play.run(line[2:])
+
+    # Lines are compared one by one, and blank ones mean nothing; on a difference
+    # pytest shows both whole transcripts.
+    told = [line for line in came if line]
+    asked = [line for line in wanted if line]
+    if len(told) == len(asked):
+        told = [
+            want if _matches(want, line) else line
+            for want, line in zip(asked, told, strict=True)
+        ]
+    assert told == asked
+
+
+def test_every_preparation_is_used():
+    text = "\n".join(path.read_text() for path in TRANSCRIPTS)
+
+    for name in PREPARE:
+        assert re.search(rf"^% {name}\b", text, re.MULTILINE), name

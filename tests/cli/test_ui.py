@@ -1,0 +1,159 @@
+"""Questions on a real terminal (a pseudo-terminal), and text that cannot steer one."""
+
+from __future__ import annotations
+
+import io
+import os
+import pty
+import subprocess
+import sys
+from typing import Self
+
+import pytest
+import trio
+
+from aemesh.cli import ui
+
+# The child makes the pseudo-terminal its own, as a shell's child has it.
+_HEAD = """
+import fcntl, sys, termios, time
+fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+import trio
+from aemesh.cli import ui
+"""
+
+
+class Terminal:
+    """A child on a pseudo-terminal, and what it has shown so far."""
+
+    def __init__(self, code: str) -> None:
+        self.fd, theirs = pty.openpty()
+        self.shown = ""
+        self.child = subprocess.Popen(
+            [sys.executable, "-c", _HEAD + code],
+            stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True,
+        )  # fmt: skip
+        os.close(theirs)
+
+    async def shows(self, text: str) -> None:
+        """Wait until `text` has been shown since the last call."""
+        with trio.fail_after(10):
+            while text not in self.shown:
+                await trio.lowlevel.wait_readable(self.fd)
+                self.shown += os.read(self.fd, 4096).decode()
+        self.shown = self.shown.split(text, 1)[1]
+
+    def type(self, text: str) -> None:
+        os.write(self.fd, text.encode())
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.child.kill()
+        self.child.wait()
+        os.close(self.fd)
+
+
+ASK = "print('answer', trio.run(ui.ask, 'trust it?'))"
+
+
+@pytest.mark.parametrize(
+    ("typed", "answer"),
+    [("y\n", True), ("YES\n", True), ("\n", False), ("n\n", False), ("yo\n", False),
+     ("\x04", False)],
+)  # fmt: skip
+async def test_only_yes_is_yes(typed: str, answer: bool):
+    with Terminal(ASK) as terminal:
+        await terminal.shows("trust it? [y/N] ")
+        terminal.type(typed)
+        await terminal.shows(f"answer {answer}")
+
+
+async def test_what_was_typed_before_the_question_is_no_answer():
+    code = "print('wait', flush=True); input(); time.sleep(0.05)\n" + ASK
+    with Terminal(code) as terminal:
+        await terminal.shows("wait")
+        terminal.type("go\ny\n")
+        await terminal.shows("trust it? [y/N] ")
+        terminal.type("n\n")
+        await terminal.shows("answer False")
+
+
+async def test_a_question_can_be_cancelled_and_the_next_one_asked():
+    code = """
+async def main():
+    with trio.move_on_after(0.05) as scope:
+        await ui.ask("first?")
+    print("cancelled", scope.cancelled_caught, flush=True)
+    print("answer", await ui.ask("second?"))
+trio.run(main)
+"""
+    with Terminal(code) as terminal:
+        await terminal.shows("first? [y/N] ")
+        await terminal.shows("cancelled True")
+        await terminal.shows("second? [y/N] ")
+        terminal.type("y\n")
+        await terminal.shows("answer True")
+
+
+async def test_two_questions_come_one_after_the_other():
+    code = """
+async def one(name: str):
+    print(name, await ui.ask(name), flush=True)
+async def main():
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(one, "alpha")
+        await trio.testing.wait_all_tasks_blocked()
+        nursery.start_soon(one, "beta")
+import trio.testing
+trio.run(main)
+"""
+    with Terminal(code) as terminal:
+        await terminal.shows("alpha [y/N] ")
+        assert "beta" not in terminal.shown
+        terminal.type("y\n")
+        await terminal.shows("alpha True")
+        await terminal.shows("beta [y/N] ")
+        terminal.type("\n")
+        await terminal.shows("beta False")
+
+
+async def test_a_line_said_meanwhile_repeats_the_question():
+    code = """
+async def main():
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(ui.ask, "trust it?")
+        await trio.sleep(0.05)
+        ui.say("office-2 is lost")
+trio.run(main)
+"""
+    with Terminal(code) as terminal:
+        await terminal.shows("trust it? [y/N] ")
+        await terminal.shows("office-2 is lost\r\ntrust it? [y/N] ")
+
+
+async def test_a_question_shows_no_control_characters():
+    with Terminal("trio.run(ui.ask, 'a\\x1b[2Jb')") as terminal:
+        await terminal.shows("a\\x1b[2Jb [y/N] ")
+
+
+async def test_without_a_terminal_the_answer_is_no(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+):
+    monkeypatch.setattr(sys, "stdin", io.StringIO("y\n"))
+
+    assert await ui.ask("trust it?") is False
+
+    assert capfd.readouterr() == ("", "")
+
+
+async def test_a_table_on_a_terminal_has_what_the_plain_one_has():
+    code = "ui.table(('NAME', 'NOTE'), [('office-1', '[bold]x\\x1b[2J')])"
+    with Terminal(code) as terminal:
+        await terminal.shows("office-1")
+        await terminal.shows("[bold]x\\x1b[2J")
+
+
+def test_control_characters_are_shown_as_escapes():
+    assert ui.plain("a\x1b[2J\n\u202eé…") == "a\\x1b[2J\\n\\u202eé…"

@@ -1,0 +1,214 @@
+"""The Python API over a real socket, with a facade in memory."""
+
+from __future__ import annotations
+
+import inspect
+import stat
+import subprocess
+import sys
+from contextlib import asynccontextmanager
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+import pytest
+import trio
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import load_pem_private_key
+
+import aemesh
+from aemesh import errors
+from aemesh.client.transport import error_in
+from aemesh.errors import (
+    AemeshError,
+    EngineError,
+    NoMasterError,
+    UnknownNameError,
+    UsageError,
+)
+from aemesh.master.control import serve_control
+from aemesh.master.control_wire import SOCKET_FILE
+from aemesh.testing.memory_control import MemoryControl
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+
+@pytest.fixture
+def api(tmp_path: Path):
+    return MemoryControl(
+        state_dir=str(tmp_path),
+        members={"office-1": "A", "office-2": None},
+        engines={"A": "dask", "B": "command"},
+        env={"PLAIN": "1", "CA": "{tls}/ca.pem", "KEY": "{tls}/key.pem"},
+    )
+
+
+@asynccontextmanager
+async def serving(api: MemoryControl, state: Path):
+    async with trio.open_nursery() as nursery:
+        await nursery.start(serve_control, api, state / "master" / SOCKET_FILE)
+        yield
+        nursery.cancel_scope.cancel()
+
+
+async def asked(function: Callable[..., Any], *args: object, **kwargs: object) -> Any:  # noqa: ANN401
+    with trio.fail_after(20):
+        return await trio.to_thread.run_sync(partial(function, *args, **kwargs))
+
+
+async def test_a_group_knows_its_members(api: MemoryControl, tmp_path: Path):
+    async with serving(api, tmp_path):
+        group = await asked(aemesh.connect, "A", state=tmp_path)
+
+        assert (await asked(group.status)).members == ("office-1",)
+        assert [w.name for w in await asked(group.members)] == ["office-1"]
+        assert (group.name, group.engine) == ("A", "dask")
+
+
+async def test_connecting_to_an_unknown_group_says_which_there_are(
+    api: MemoryControl, tmp_path: Path
+):
+    async with serving(api, tmp_path):
+        with pytest.raises(UnknownNameError, match="known: A, B"):
+            await asked(aemesh.connect, "nothing", state=tmp_path)
+
+
+async def test_a_group_that_was_closed_meanwhile_is_unknown(
+    api: MemoryControl, tmp_path: Path
+):
+    async with serving(api, tmp_path):
+        group = await asked(aemesh.connect, "A", state=tmp_path)
+        await api.close_group("A")
+
+        with pytest.raises(UnknownNameError):
+            await asked(group.status)
+
+
+async def test_a_script_finds_its_group_in_the_environment(
+    api: MemoryControl, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    async with serving(api, tmp_path):
+        with await asked(aemesh.connect, "A", state=tmp_path) as group:
+            env = await asked(group.environment)
+            monkeypatch.setenv("AEMESH_GROUP", env["AEMESH_GROUP"])
+            monkeypatch.setenv("AEMESH_STATE", env["AEMESH_STATE"])
+
+            assert (await asked(aemesh.connect)).name == "A"
+
+
+def test_without_a_name_and_without_a_variable_nothing_is_guessed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.delenv("AEMESH_GROUP", raising=False)
+
+    with pytest.raises(UsageError, match="which group"):
+        aemesh.connect(state=tmp_path)
+
+
+def test_without_a_master_the_error_says_how_to_start_one(tmp_path: Path):
+    with pytest.raises(NoMasterError) as caught:
+        aemesh.connect("A", state=tmp_path)
+
+    assert str(tmp_path) in str(caught.value)
+    assert "aemesh master" in caught.value.hint
+
+
+async def test_credentials_are_private_fit_together_and_end_with_the_group(
+    api: MemoryControl, tmp_path: Path
+):
+    async with serving(api, tmp_path):
+        with await asked(aemesh.connect, "A", state=tmp_path) as group:
+            env = await asked(group.environment)
+            again = await asked(group.environment)
+            folder = tmp_path.joinpath(env["CA"]).parent
+            modes = [
+                stat.S_IMODE(p.stat().st_mode) for p in (folder, *folder.iterdir())
+            ]
+            key = load_pem_private_key((folder / "key.pem").read_bytes(), None)
+            certificate = x509.load_pem_x509_certificate(
+                (folder / "cert.pem").read_bytes()
+            )
+            authority = x509.load_pem_x509_certificate((folder / "ca.pem").read_bytes())
+
+    assert env == again
+    assert env["PLAIN"] == "1"
+    assert folder.is_relative_to(tmp_path / "master" / "run")
+    assert modes == [0o700, 0o600, 0o600, 0o600]
+    assert certificate.public_key() == key.public_key()
+    certificate.verify_directly_issued_by(authority)
+    assert not folder.exists()
+
+
+async def test_an_engine_without_tls_needs_no_credentials(
+    api: MemoryControl, tmp_path: Path
+):
+    api.env = {"PLAIN": "1"}
+
+    async with serving(api, tmp_path):
+        group = await asked(aemesh.connect, "B", state=tmp_path)
+        env = await asked(group.environment)
+
+    assert env == {"PLAIN": "1", "AEMESH_GROUP": "B", "AEMESH_STATE": str(tmp_path)}
+    assert not list((tmp_path / "master" / "run").iterdir())
+
+
+async def test_credentials_that_nobody_closed_end_with_the_interpreter(
+    api: MemoryControl, tmp_path: Path
+):
+    code = (
+        "import aemesh, sys; g = aemesh.connect('A', state=sys.argv[1]); "
+        "print(g.environment()['CA'])"
+    )
+
+    async with serving(api, tmp_path):
+        done = await trio.run_process(
+            [sys.executable, "-c", code, str(tmp_path)], capture_stdout=True
+        )
+        folder = tmp_path.joinpath(done.stdout.decode().strip()).parent
+
+        assert folder.name.startswith("client-")
+        assert not folder.exists()
+
+
+async def test_a_group_of_another_engine_has_no_dask_client(
+    api: MemoryControl, tmp_path: Path
+):
+    async with serving(api, tmp_path):
+        group = await asked(aemesh.connect, "B", state=tmp_path)
+
+        with pytest.raises(EngineError, match="its engine is command"):
+            group.dask_client()
+
+
+CLASSES = [
+    kind
+    for _, kind in inspect.getmembers(errors, inspect.isclass)
+    if issubclass(kind, AemeshError)
+]
+
+
+@pytest.mark.parametrize("kind", CLASSES)
+def test_every_error_comes_back_as_its_own_class(kind: type[AemeshError]):
+    sent = kind.__new__(kind)
+    AemeshError.__init__(sent, "what", why="why", hint="hint")
+
+    came = error_in(msgspec.json.encode(sent.fields()))
+
+    assert type(came) is kind
+    assert came.fields() == sent.fields()
+    assert str(came) == "what: why"
+
+
+def test_importing_aemesh_imports_nothing_else():
+    code = (
+        "import sys; before = set(sys.modules); import aemesh; "
+        "print(sorted(set(sys.modules) - before - {'aemesh', '__future__', 'typing'}))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
+    loaded = done.stdout.strip()
+    assert "aemesh." not in loaded
+    assert "msgspec" not in loaded

@@ -1,0 +1,79 @@
+"""A Dask client of a group: a real scheduler, over TLS, with credentials of its own."""
+
+from __future__ import annotations
+
+import re
+import sys
+from functools import partial
+from subprocess import PIPE
+from typing import TYPE_CHECKING
+
+import pytest
+import trio
+
+import aemesh
+from aemesh.client.credentials import Credentials
+from aemesh.master.control import serve_control
+from aemesh.master.control_wire import SOCKET_FILE
+from aemesh.model.names import GroupName
+from aemesh.testing.memory_control import MemoryControl
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+pytest.importorskip("distributed")
+
+_TLS = "DASK_DISTRIBUTED__COMM__TLS"
+ENV = {
+    "DASK_DISTRIBUTED__COMM__REQUIRE_ENCRYPTION": "True",
+    f"{_TLS}__CA_FILE": "{tls}/ca.pem",
+    f"{_TLS}__CLIENT__CERT": "{tls}/cert.pem",
+    f"{_TLS}__CLIENT__KEY": "{tls}/key.pem",
+}
+
+
+def _identity(group: aemesh.Group) -> str:
+    """Return the type of what a client of the group talks to."""
+    with group.dask_client(timeout=10, set_as_default=False) as client:
+        found = client.scheduler_info()["type"]
+    group.close()
+    assert isinstance(found, str)
+    return found
+
+
+async def test_a_client_reaches_a_scheduler_that_demands_our_certificate(
+    tmp_path: Path,
+):
+    """Shows: E6."""
+    api = MemoryControl(engines={"A": "dask"}, env=dict(ENV))
+    signed = Credentials(tmp_path, partial(api.certify, GroupName("A")))
+    async with trio.open_nursery() as nursery:
+        await nursery.start(serve_control, api, tmp_path / "master" / SOCKET_FILE)
+        scheduler = await trio.lowlevel.open_process(
+            [sys.executable, "-m", "distributed.cli.dask_scheduler",
+             "--tls-ca-file", str(signed.folder / "ca.pem"),
+             "--tls-cert", str(signed.folder / "cert.pem"),
+             "--tls-key", str(signed.folder / "key.pem"),
+             "--host", "tls://127.0.0.1", "--port", "0",
+             "--no-dashboard", "--dashboard-address", "127.0.0.1:0"],
+            stderr=PIPE,
+        )  # fmt: skip
+        try:
+            with trio.fail_after(30):
+                said = b""
+                while not (found := re.search(rb"tls://[\d.]+:\d+", said)):
+                    said += await scheduler.stderr.receive_some()
+                api.env["DASK_SCHEDULER_ADDRESS"] = found[0].decode()
+                group = await trio.to_thread.run_sync(
+                    partial(aemesh.connect, "A", state=tmp_path)
+                )
+
+                assert await trio.to_thread.run_sync(_identity, group) == "Scheduler"
+        finally:
+            scheduler.kill()
+            await scheduler.stderr.aclose()
+            await scheduler.wait()
+        nursery.cancel_scope.cancel()
+    signed.close()
+
+    assert not list((tmp_path / "master" / "run").iterdir())
