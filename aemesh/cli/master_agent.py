@@ -63,6 +63,7 @@ def run_master(options: MasterOptions) -> int:
 
 
 async def _run(options: MasterOptions, state: StateDir, store: Store) -> int:
+    code = _INTERRUPTED
     async with open_guard() as guard, open_jobs(state.run) as jobs, open_crew() as crew:
         await _start_spare(jobs, options.engine)
         node = make_node(state, options, _policy(options))
@@ -102,9 +103,9 @@ async def _run(options: MasterOptions, state: StateDir, store: Store) -> int:
             _greet(node, store)
             await master.run()
             ui.say("the master has ended")
+            code = 0
             crew.cancel_scope.cancel()
-            return 0
-    return _INTERRUPTED
+    return code
 
 
 def head_address() -> str:

@@ -52,6 +52,7 @@ def run_worker(options: WorkerOptions) -> int:
 
 
 async def _run(options: WorkerOptions, state: StateDir) -> int:
+    code = _INTERRUPTED
     async with open_guard() as guard, open_jobs(state.run) as jobs, open_crew() as crew:
         # First of all: importing an engine takes longer than all that follows here.
         await _start_spares(jobs)
@@ -82,9 +83,9 @@ async def _run(options: WorkerOptions, state: StateDir) -> int:
             )
             departure = await worker.run()
             ui.say(f"left: {departure.moved} pieces moved, {departure.lost} lost")
+            code = 0
             crew.cancel_scope.cancel()
-            return 0
-    return _INTERRUPTED
+    return code
 
 
 async def _start_spares(jobs: JobRunner) -> None:

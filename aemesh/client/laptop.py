@@ -62,9 +62,10 @@ def run_laptop(
 
 async def _run(argv: tuple[str, ...], state: str | None, engine: str) -> int:
     with _folder(state) as folder:
+        code = 1
         async with open_guard() as guard, open_laptop(folder, engine=engine) as env:
-            return await _run_script(argv, {**os.environ, **env}, guard)
-    return 1
+            code = await _run_script(argv, {**os.environ, **env}, guard)
+        return code
 
 
 @asynccontextmanager

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import os
 import signal
-from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -45,6 +44,7 @@ class LocalJob:
         self._process = started.process
         self._output = started.output
         self._output_taken = False
+        self._sending = trio.Lock()
         self._exit: JobExit | None = None
         self._reason = ""
         # How long the leader may still run; only `end` makes it finite.
@@ -65,7 +65,8 @@ class LocalJob:
         """Write to the job's standard input; raises `UnreachableError` if it ended."""
         assert self._process.stdin is not None
         try:
-            await self._process.stdin.send_all(data)
+            async with self._sending:
+                await self._process.stdin.send_all(data)
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             what = f"job {self.id} takes no input"
             raise UnreachableError(what, why="it ended, or closed it") from None

@@ -11,7 +11,7 @@ import trio
 from aemesh import limits
 from aemesh.model.address import Address
 from aemesh.model.trust import Role
-from aemesh.net.interfaces import LocalAddress, local_addresses, watch
+from aemesh.net.interfaces import InterfaceWatch, LocalAddress, local_addresses
 from aemesh.net.mdns import Mdns, open_mdns
 from aemesh.net.presence import Announcer, Clock, Presence, Sign
 from aemesh.net.sighting import NewsStream, instance_names
@@ -146,7 +146,7 @@ async def open_discovery(
 async def _follow(
     discovery: LanDiscovery, interfaces: Collection[str] | None, loopback: bool
 ) -> None:
-    async for local in watch(interfaces, loopback=loopback):
+    async for local in InterfaceWatch(interfaces, loopback=loopback):
         await discovery.move(local)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import socket
-from collections.abc import AsyncIterator, Collection
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -57,18 +57,28 @@ def local_addresses(
     return tuple(sorted(set(found)))
 
 
-async def watch(
-    only: Collection[str] | None = None, *, loopback: bool = False
-) -> AsyncIterator[tuple[LocalAddress, ...]]:
-    """Yield `local_addresses` each time they are not what they were; first at once."""
-    before: tuple[LocalAddress, ...] | None = None
-    while True:
-        # Some tenths of a millisecond: not worth a thread.
-        now = local_addresses(only, loopback=loopback)
-        if now != before:
-            yield now
-        before = now
-        await trio.sleep(limits.INTERFACES_EVERY)
+class InterfaceWatch:
+    """Yields `local_addresses` each time they are not what they were; first at once."""
+
+    def __init__(
+        self, only: Collection[str] | None = None, *, loopback: bool = False
+    ) -> None:
+        self._only = only
+        self._loopback = loopback
+        self._before: tuple[LocalAddress, ...] | None = None
+
+    def __aiter__(self) -> InterfaceWatch:
+        return self
+
+    async def __anext__(self) -> tuple[LocalAddress, ...]:
+        while True:
+            if self._before is not None:
+                await trio.sleep(limits.INTERFACES_EVERY)
+            # Half a millisecond: not worth a thread.
+            now = local_addresses(self._only, loopback=self._loopback)
+            if now != self._before:
+                self._before = now
+                return now
 
 
 def scope_name(index: str) -> str | None:

@@ -24,10 +24,12 @@ def identity_untrusted(der: bytes) -> PublicKey:
         certificate = x509.load_der_x509_certificate(der)
         key = certificate.public_key()
         canonical = certificate.public_bytes(Encoding.DER)
-    except (ValueError, TypeError, UnsupportedAlgorithm):
-        raise BadMessage("not a certificate in DER") from None
+    except (ValueError, TypeError, UnsupportedAlgorithm, x509.InvalidVersion):
+        msg = "not a certificate in DER"
+        raise BadMessage(msg) from None
     if canonical != der:
-        raise BadMessage("a certificate that is not canonical DER")
+        msg = "a certificate that is not canonical DER"
+        raise BadMessage(msg)
     if not isinstance(key, Ed25519PublicKey):
         msg = f"expected an Ed25519 key, got {type(key).__name__}"
         raise BadMessage(msg)

@@ -40,8 +40,9 @@ def preamble_hash(preamble: bytes) -> str:
 
 def body_length_untrusted(header: bytes) -> int:
     """Return how many bytes follow the header; raises `BadMessage`."""
-    if not header.startswith(MAGIC):
-        raise BadMessage("no preamble of aemesh")
+    if len(header) != HEADER_BYTES or not header.startswith(MAGIC):
+        msg = "no preamble of aemesh"
+        raise BadMessage(msg)
     flags, count = header[8], header[9]
     length = int.from_bytes(header[10:12], "big")
     if flags != 0:
@@ -64,7 +65,8 @@ def chain_untrusted(header: bytes, body: bytes) -> tuple[bytes, ...]:
         length = int.from_bytes(body[at : at + 2], "big")
         der = body[at + 2 : at + 2 + length]
         if not 0 < length <= limits.PREAMBLE_CERT_BYTES or len(der) != length:
-            raise BadMessage("a certificate of the preamble is cut or too long")
+            msg = "a certificate of the preamble is cut or too long"
+            raise BadMessage(msg)
         chain.append(der)
         at += 2 + length
     if at != len(body):

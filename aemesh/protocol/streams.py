@@ -59,7 +59,8 @@ class StreamReader:
 
 def _parse(frame: bytes) -> Chunk | JobExit:
     if not frame or frame[0] > _EXIT:
-        raise BadMessage("a frame of no channel of a job")
+        msg = "a frame of no channel of a job"
+        raise BadMessage(msg)
     if frame[0] == _EXIT:
         exit_ = decode_untrusted(frame[1:], Exit)
         return JobExit(exit_.code, exit_.reason[:200])

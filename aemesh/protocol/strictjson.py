@@ -1,17 +1,19 @@
 """JSON from strangers: one value of one type, or `BadMessage`.
 
-The naive `json.loads` accepts NaN, UTF-16, lone surrogates and the last of two
-equal keys, and raises RecursionError on nested brackets; all of these are refused
+The naive `json.loads` accepts NaN, 1e999, UTF-16, lone surrogates and the last of
+two equal keys, and raises RecursionError on nested brackets; all of these are refused
 here alike.  The caller has bounded the size.
 """
 
 from __future__ import annotations
 
 import json
+import math
 from typing import TypeVar
 
 import msgspec
 
+from aemesh import limits
 from aemesh.errors import BadMessage, quoted
 
 T = TypeVar("T")
@@ -27,12 +29,18 @@ def parse_untrusted(data: bytes) -> object:
     try:
         text = data.decode("utf-8")
         value: object = json.loads(
-            text, object_pairs_hook=_without_twins, parse_constant=_no_constant
+            text,
+            object_pairs_hook=_without_twins,
+            parse_int=_bounded_int,
+            parse_float=_finite_float,
+            parse_constant=_no_constant,
         )
+        _check_depth(text, value)
         if "\\u" in text:  # only an escape can bring a lone surrogate
             json.dumps(value, ensure_ascii=False).encode("utf-8")
     except RecursionError:
-        raise BadMessage("JSON nested too deeply") from None
+        msg = "JSON nested too deeply"
+        raise BadMessage(msg) from None
     except ValueError as exc:  # UnicodeError and JSONDecodeError are ValueErrors
         msg = f"not the JSON that we speak: {quoted(str(exc))}"
         raise BadMessage(msg) from None
@@ -54,6 +62,44 @@ def _without_twins(pairs: list[tuple[str, object]]) -> dict[str, object]:
         msg = "an object names one key twice"
         raise ValueError(msg)
     return found
+
+
+def _bounded_int(digits: str) -> int:
+    if len(digits) > limits.JSON_INT_DIGITS:
+        msg = f"an integer of {len(digits)} digits"
+        raise ValueError(msg)
+    return int(digits)
+
+
+def _finite_float(digits: str) -> float:
+    number = float(digits)
+    if not math.isfinite(number):
+        msg = f"{digits} is beyond all numbers"
+        raise ValueError(msg)
+    return number
+
+
+def _check_depth(text: str, value: object) -> None:
+    # What has few brackets is not deep: nearly every message of ours ends here.
+    if text.count("[") + text.count("{") <= limits.JSON_DEPTH:
+        return
+    level: list[object] = [value]
+    for _ in range(limits.JSON_DEPTH + 1):
+        level = [inner for each in level for inner in _inside(each)]
+        if not level:
+            return
+    msg = f"nested deeper than {limits.JSON_DEPTH}"
+    raise ValueError(msg)
+
+
+def _inside(value: object) -> list[object]:
+    """Return the lists and objects directly in a value."""
+    match value:
+        case dict():
+            return [v for v in value.values() if isinstance(v, (dict, list))]
+        case list():
+            return [v for v in value if isinstance(v, (dict, list))]
+    return []
 
 
 def _no_constant(name: str) -> object:

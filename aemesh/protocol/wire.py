@@ -36,7 +36,7 @@ class Envelope(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     b: dict[str, object] = {}
 
 
-class Hello(Body):
+class Hello(Body, frozen=True, kw_only=True):
     """Who I am, who I think you are, and what I require; the first on either side."""
 
     v: Count
@@ -52,7 +52,7 @@ class Hello(Body):
     feat: Annotated[tuple[Name, ...], Meta(max_length=64)] = ()
 
 
-class VerdictBody(Body):
+class VerdictBody(Body, frozen=True, kw_only=True):
     """What one side says of the other; may be said again until it is final."""
 
     decision: Name
@@ -60,34 +60,34 @@ class VerdictBody(Body):
     detail: Text = ""
 
 
-class Beat(Body):
+class Beat(Body, frozen=True, kw_only=True):
     """I am here; every message says so, this one nothing else."""
 
 
-class Unsupported(Body):
+class Unsupported(Body, frozen=True, kw_only=True):
     """I do not know this type of message."""
 
     what: Name
 
 
-class Failed(Body):
+class Failed(Body, frozen=True, kw_only=True):
     """What you asked was not done; `error` is a name of `aemesh.errors`."""
 
     error: Name
     what: Text
 
 
-class Done(Body):
+class Done(Body, frozen=True, kw_only=True):
     """What you asked was done."""
 
 
-class Bye(Body):
+class Bye(Body, frozen=True, kw_only=True):
     """I close this link on purpose."""
 
     reason: Text = ""
 
 
-class WorkerFacts(Body):
+class WorkerFacts(Body, frozen=True, kw_only=True):
     """A worker tells its master what it is, and in which generation it is held."""
 
     cores: Count
@@ -97,27 +97,27 @@ class WorkerFacts(Body):
     generation: Count
 
 
-class Assign(Body):
+class Assign(Body, frozen=True, kw_only=True):
     """You serve this group in this generation; answered by `Assigned`."""
 
     group: Name
     generation: Count
 
 
-class Assigned(Body):
+class Assigned(Body, frozen=True, kw_only=True):
     """I do, and here is the request for my certificate in it."""
 
     csr: Pem
 
 
-class Release(Body):
+class Release(Body, frozen=True, kw_only=True):
     """The generation is over; end its jobs.  Answered when they are gone."""
 
     generation: Count
     term_after: Span
 
 
-class Start(Body):
+class Start(Body, frozen=True, kw_only=True):
     """Run a job for the group; answered by `Started`."""
 
     job: Name
@@ -130,33 +130,33 @@ class Start(Body):
     authority: Pem = ""
 
 
-class Started(Body):
+class Started(Body, frozen=True, kw_only=True):
     """The job runs; its output waits for whoever attaches."""
 
     pid: Count
 
 
-class End(Body):
+class End(Body, frozen=True, kw_only=True):
     """End a job: ask it, and end its tree after `term_after` seconds."""
 
     job: Name
     term_after: Span
 
 
-class Attach(Body):
+class Attach(Body, frozen=True, kw_only=True):
     """On a stream of its own: this stream carries the job's input and output."""
 
     job: Name
 
 
-class Leave(Body):
+class Leave(Body, frozen=True, kw_only=True):
     """A worker asks to be let go; answered by `Left` when its data has moved."""
 
     reason: Text
     by_after: Span
 
 
-class Left(Body):
+class Left(Body, frozen=True, kw_only=True):
     """You may go; this is what became of your work."""
 
     moved: Count
