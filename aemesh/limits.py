@@ -26,6 +26,9 @@ VERDICT_AFTER = 5.0
 PENDING_EVERY = 2.0
 PENDING_SILENCE_AFTER = 8.0
 PENDING_AFTER = 600.0
+# The verdicts of one peer in one handshake: one every PENDING_EVERY until
+# PENDING_AFTER is 300; who says more is refused, for each costs us a judgement.
+VERDICTS = 1000
 
 # --- messages ---------------------------------------------------------------
 
@@ -41,8 +44,11 @@ JSON_DEPTH = 32
 JSON_INT_DIGITS = 20
 # One read from a stream.
 CHUNK_BYTES = 64 * 1024
-# Requests of one peer that wait for an answer of ours; more: answered "busy".
+# Requests of one peer that wait for an answer of ours; more: answered "busy", and
+# nothing further is read until that answer is out.
 REQUESTS_IN_FLIGHT = 64
+# Beats and "unsupported" that wait for a peer that does not read; more: not said.
+UNSENT_BYTES = 64 * 1024
 # Events waiting for one slow reader (a client of the control API); more: the
 # oldest are dropped and the reader is told how many.
 EVENTS_WAITING = 1024

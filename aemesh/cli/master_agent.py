@@ -83,6 +83,7 @@ async def _run(options: MasterOptions, state: StateDir, store: Store) -> int:
                     finder=finder,
                     jobs=jobs,
                     store=store,
+                    engines=find_engine,
                     head_address=lambda: options.host or head_address(),
                     wall=time.time,
                 )

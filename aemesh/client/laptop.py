@@ -108,6 +108,7 @@ async def open_laptop(folder: Path, *, engine: str) -> AsyncIterator[dict[str, s
                     finder=_Known(worker_id, facts),
                     jobs=jobs,
                     store=store,
+                    engines=find_engine,
                     head_address=lambda: _LOOPBACK,
                     wall=time.time,
                 )

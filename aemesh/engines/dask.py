@@ -12,8 +12,8 @@ import itertools
 import json
 import logging
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import aclosing, asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from contextlib import aclosing, asynccontextmanager, suppress
 from importlib.resources import files
 from importlib.util import find_spec
 from typing import TypedDict
@@ -24,6 +24,7 @@ from aemesh.errors import AemeshError, EngineError, quoted
 from aemesh.model.group import Receipt
 from aemesh.model.job import Channel, JobExit, JobSpec
 from aemesh.plugin import GroupContext, Job, Member, RunningEngine
+from aemesh.tasks.nursery import open_crew
 
 _log = logging.getLogger(__name__)
 
@@ -33,6 +34,8 @@ _LINE_BYTES = 1024 * 1024
 _LAST_WORDS = 5
 # From "close" to SIGTERM to SIGKILL; the scripts themselves take at most 1.5 s.
 _CLOSE_AFTER = 2.0
+# Members that are gone, told to each node that comes: as many as the scripts keep.
+_REFUSED_MEMBERS = 65536
 _TLS = {"ca": "tls/ca.pem", "cert": "tls/cert.pem", "key": "tls/key.pem"}
 # Clients that fetch from workers themselves get over a lost one as fast as the
 # scheduler does; 11 s is the least that distributed takes for the second.
@@ -68,17 +71,18 @@ class DaskEngine:
         """
         job = await group.start_head(_spec("dask_head.py"))
         head = Talk("the Dask scheduler", job)
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(_stay_alive, head)
-            ready = await head.open({"host": group.address, "port": 0})
-            running = RunningDask(group, head, ready["address"], nursery)
+        async with open_crew() as nursery:
+            running = RunningDask(group, head, nursery)
+            nursery.start_soon(_stay_alive, head, nursery.cancel_scope)
             try:
+                await running.open()
                 yield running
             finally:
-                head.closing = True
                 with trio.CancelScope(shield=True):
-                    await head.close()
-                nursery.cancel_scope.cancel()
+                    await running.close()
+        # Raised out here, it does not meet what the block made of the same death.
+        if head.died:
+            raise EngineError("the Dask scheduler died", why=head.last_words())
 
     def spare_node(self) -> JobSpec | None:
         """Return a worker that has imported Dask, if Dask is installed here."""
@@ -93,22 +97,39 @@ class RunningDask:
     """A scheduler that is up, and the workers that serve it."""
 
     def __init__(
-        self, group: GroupContext, head: Talk, address: str, nursery: trio.Nursery
+        self, group: GroupContext, head: Talk, nursery: trio.Nursery
     ) -> None:
         self._group = group
         self._head = head
-        self._address = address
+        self._address = ""
         self._nursery = nursery
         self._nodes: dict[str, Talk] = {}
+        self._refused: dict[str, None] = {}  # labels, in the order of departure
 
     def __repr__(self) -> str:
         return f"<RunningDask at {self._address}, {len(self._nodes)} members>"
+
+    async def open(self) -> None:
+        """Bring the scheduler up."""
+        ready = await self._head.open({"host": self._group.address, "port": 0})
+        self._address = ready["address"]
+
+    async def close(self) -> None:
+        """End Dask on the members that are left, and then the scheduler."""
+        async with trio.open_nursery() as nursery:
+            for node in self._nodes.values():
+                node.closing = True
+                nursery.start_soon(node.close)
+        self._nodes.clear()
+        self._head.closing = True
+        await self._head.close()
 
     async def add(self, member: Member) -> None:
         """Start Dask on a member; return when its processes are registered."""
         node = Talk(f"Dask on {member.name}", await member.start(_spec("dask_node.py")))
         self._nodes[member.label] = node
         self._nursery.start_soon(self._watch, member, node)
+        await node.refuse(self._refused)
         await node.open(
             {
                 "scheduler": self._address,
@@ -122,10 +143,18 @@ class RunningDask:
         )
 
     async def retire(self, member: Member, *, by_after: float) -> Receipt:
-        """Move tasks and results off a member, then end Dask there."""
+        """Move tasks and results off a member, then end Dask there.
+
+        After an error, or cancelled, the member is still to be told `lost`.
+        """
+        node = self._nodes.get(member.label)
+        if node is not None:
+            node.closing = True  # the scheduler ends it as soon as it is empty
         said = await self._head.ask("retire", member=member.label, by=by_after)
         await self._refuse(member)
-        await self._close_node(member)
+        if node is not None:
+            await node.close()
+            self._nodes.pop(member.label, None)
         return Receipt(
             member.name,
             self._group.name,
@@ -139,11 +168,13 @@ class RunningDask:
         node = self._nodes.pop(member.label, None)
         if node is not None:
             node.closing = True
-        if not self._head.ended.is_set():
-            await self._head.ask("remove", member=member.label)
-            await self._refuse(member)
-        if node is not None:
             self._nursery.start_soon(node.end)
+        try:
+            await self._head.ask("remove", member=member.label)
+        except EngineError:
+            if not self._head.ended.is_set():
+                raise
+        await self._refuse(member)
 
     def connect_info(self) -> Mapping[str, str]:
         """Return what makes `Client()` find this scheduler, with TLS."""
@@ -161,15 +192,12 @@ class RunningDask:
 
     async def _refuse(self, member: Member) -> None:
         """No certificate of a member that is gone opens a door here any more."""
-        for talk in (self._head, *self._nodes.values()):
-            if not talk.ended.is_set():
-                await talk.tell("refuse", member=member.label)
-
-    async def _close_node(self, member: Member) -> None:
-        node = self._nodes.pop(member.label, None)
-        if node is not None:
-            node.closing = True
-            await node.close()
+        self._refused[member.label] = None
+        if len(self._refused) > _REFUSED_MEMBERS:
+            del self._refused[next(iter(self._refused))]
+        await _tell_refused(self._head, member.label)
+        for node in self._nodes.values():  # not waited for: one may be silent
+            self._nursery.start_soon(_tell_refused, node, member.label)
 
     async def _watch(self, member: Member, node: Talk) -> None:
         """Listen to a node until it ends; tell the group if that was not meant."""
@@ -184,6 +212,7 @@ class Talk:
     def __init__(self, name: str, job: Job) -> None:
         self.name = name
         self.closing = False
+        self.died = False
         self.ended = trio.Event()
         self._job = job
         self._exit: JobExit | None = None
@@ -192,6 +221,7 @@ class Talk:
         self._opened: Said | None = None
         self._news = trio.Event()
         self._words: deque[str] = deque(maxlen=_LAST_WORDS)
+        self._sending = trio.Lock()  # long lines travel in pieces
 
     def __repr__(self) -> str:
         state = "ended" if self.ended.is_set() else "running"
@@ -215,9 +245,9 @@ class Talk:
             raise EngineError(f"{self.name} could not {op}", why=answer.get("message"))
         return answer
 
-    async def tell(self, op: str, **fields: object) -> None:
-        """Send an order that has no answer."""
-        await self._send({"op": op, **fields})
+    async def refuse(self, members: Iterable[str]) -> None:
+        """Have the script abort all connections with these, from now on."""
+        await self._send(*({"op": "refuse", "member": label} for label in members))
 
     async def close(self) -> None:
         """End the script in order, or without its help."""
@@ -230,8 +260,9 @@ class Talk:
         await self.end()
 
     async def end(self) -> None:
-        """End the script and its children."""
-        await self._job.end(term_after=0.0)
+        """End the script and its children, whatever is cancelled meanwhile."""
+        with trio.CancelScope(shield=True):
+            await self._job.end(term_after=0.0)
 
     async def listen(self) -> None:
         """Take what the script says until it has ended."""
@@ -292,18 +323,26 @@ class Talk:
         self._news.set()
         self._news = trio.Event()
 
-    async def _send(self, order: Mapping[str, object]) -> None:
+    async def _send(self, *orders: Mapping[str, object]) -> None:
+        data = b"".join(json.dumps(order).encode() + b"\n" for order in orders)
         try:
-            await self._job.send(json.dumps(order).encode() + b"\n")
+            async with self._sending:
+                await self._job.send(data)
         except AemeshError as exc:
             raise EngineError(f"{self.name} does not listen", why=str(exc)) from exc
 
 
-async def _stay_alive(head: Talk) -> None:
+async def _stay_alive(head: Talk, block: trio.CancelScope) -> None:
     """Listen to the scheduler; when it dies, the engine has failed."""
     await head.listen()
     if not head.closing:
-        raise EngineError("the Dask scheduler died", why=head.last_words())
+        head.died = True
+        block.cancel()
+
+
+async def _tell_refused(talk: Talk, label: str) -> None:
+    with suppress(EngineError):  # one that has ended lets nobody in
+        await talk.refuse([label])
 
 
 def _spec(script: str) -> JobSpec:

@@ -23,10 +23,13 @@ import signal
 import ssl
 import sys
 import traceback
+import weakref
 from typing import TYPE_CHECKING, Any
 
 import dask
 from distributed import Scheduler, Security
+from distributed.comm.registry import backends
+from distributed.comm.tcp import TLS, TLSBackend, TLSConnector, TLSListener
 from distributed.diagnostics.plugin import SchedulerPlugin
 from distributed.metrics import time as dask_time
 from distributed.versions import get_versions
@@ -34,7 +37,7 @@ from distributed.versions import get_versions
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable
 
-    from distributed.scheduler import WorkerState
+    from distributed.scheduler import TaskState, WorkerState
 
 # A peer on a local network answers in milliseconds; one that is silent for this long is
 # gone, and whoever waits for it should go on.
@@ -59,6 +62,11 @@ HANG_UP_AFTER = 1.0
 CLOSE_WITHIN = 1.5
 # The configuration is the largest line; the agent is trusted, but a bound is a bound.
 LINE_BYTES = 1 << 20
+# Labels that are refused: each departure makes one, so this is a departure a minute
+# for six weeks, and some MB. Then the oldest goes: who can make that many members
+# leave is a member, and needs no old door.
+REFUSED_MEMBERS = 65536
+COMMON_NAME_LENGTH = 64  # ub-common-name in RFC 5280; an authority cuts there
 
 DEFAULTS: dict[str, Any] = {
     "distributed.comm.timeouts.connect": CONNECT_AFTER,
@@ -101,6 +109,78 @@ class Lines:
             lambda: asyncio.StreamReaderProtocol(reader), os.fdopen(self.reading, "rb")
         )
         return reader
+
+
+class Door:
+    """Who may no longer be talked to: members, by the common name in certificates.
+
+    The group's authority lives as long as the group, and so does the certificate of
+    a member that is gone: it must not open anything here any more.
+    """
+
+    def __init__(self) -> None:
+        self._refused: dict[str, None] = {}  # in the order in which they came
+        self._comms: weakref.WeakSet[TLS] = weakref.WeakSet()
+
+    def admit(self, comm: TLS) -> None:
+        """Keep an eye on a new connection, or abort it."""
+        names = common_names(comm)
+        if not names or names & self._refused.keys():
+            comm.abort()
+        else:
+            self._comms.add(comm)
+
+    def refuse(self, member: str) -> None:
+        """Abort all connections with a member, from now on."""
+        self._refused[member[:COMMON_NAME_LENGTH]] = None
+        if len(self._refused) > REFUSED_MEMBERS:
+            del self._refused[next(iter(self._refused))]
+        for comm in list(self._comms):
+            if common_names(comm) & self._refused.keys():
+                comm.abort()
+
+
+DOOR = Door()
+
+
+def common_names(comm: TLS) -> set[str]:
+    """Return the common names in the certificate that the peer showed."""
+    subject = (comm.extra_info.get("peercert") or {}).get("subject", ())
+    return {text for part in subject for kind, text in part if kind == "commonName"}
+
+
+class GuardedTls(TLS):
+    """A TLS connection, in or out, that has to pass the door.
+
+    distributed makes one as soon as TLS has shaken hands, before it reads a message;
+    on one that was aborted meanwhile its first read or write fails.
+    """
+
+    def _read_extra(self) -> None:
+        super()._read_extra()
+        DOOR.admit(self)
+
+
+class GuardedListener(TLSListener):
+    """A listener whose connections have to pass the door."""
+
+    comm_class = GuardedTls
+
+
+class GuardedConnector(TLSConnector):
+    """A connector whose connections have to pass the door."""
+
+    comm_class = GuardedTls
+
+
+class GuardedBackend(TLSBackend):
+    """What distributed uses for `tls://`."""
+
+    _connector_class = GuardedConnector
+    _listener_class = GuardedListener
+
+
+backends["tls"] = GuardedBackend()
 
 
 class TlsScheduler(Scheduler):
@@ -166,6 +246,7 @@ class Head:
         self._orders: dict[str, Callable[[dict[str, Any]], Awaitable[None]]] = {
             "retire": self._retire,
             "remove": self._remove,
+            "refuse": self._refuse,
             "info": self._info,
         }
 
@@ -198,37 +279,50 @@ class Head:
         ]
 
     async def _retire(self, order: dict[str, Any]) -> None:
-        asked = [ws.address for ws in self._meant(order)]
+        leaving = self._meant(order)
+        asked = [ws.address for ws in leaving]
+        seen = self._only_copies(leaving)
+        drained = False
         with contextlib.suppress(asyncio.TimeoutError):
-            await asyncio.wait_for(self._drain(order), timeout=float(order["by"]))
-        late = self._meant(order)
-        lost = sum(self._only_copies(late))
-        restarted = sum(len(ws.processing) for ws in late)
-        await self._drop(late)
+            drain = self._drain(order, seen)
+            await asyncio.wait_for(drain, timeout=float(order["by"]))
+            drained = True
+        leaving = self._meant(order)
+        moved = sum(not ts.who_has <= set(leaving) for ts in seen if ts.who_has)
+        lost = len(self._only_copies(leaving))
+        restarted = 0 if drained else sum(len(ws.processing) for ws in leaving)
+        await self._drop(leaving)
         self._lines.say(
             event="retired",
             id=order.get("id"),
             workers=asked,
-            moved=not lost,
+            moved=moved,
             lost=lost,
             restarted=restarted,
         )
 
-    async def _drain(self, order: dict[str, Any]) -> None:
-        """Let running tasks end, move their results away, then close the workers.
+    async def _drain(self, order: dict[str, Any], seen: set[TaskState]) -> None:
+        """Let running tasks end, and copy results to workers that stay.
+
+        Results that come up meanwhile are added to those `seen`: those who leave may
+        drop one once somebody else has it.
 
         `retire_workers` alone moves data but drops the tasks which still run. It also
         gives up when there is nobody to take the data; somebody may join before the
         deadline, and clients can fetch results until then, so it is asked again.
         """
         started = dask_time()
+        before = self._held(self._meant(order)) - seen
         while meant := self._meant(order):
-            ended = not any(self._busy(ws, since=started) for ws in meant)
-            done = await self._scheduler.retire_workers(
-                workers=[ws.address for ws in meant], close_workers=ended, remove=ended
+            await self._scheduler.retire_workers(
+                workers=[ws.address for ws in meant], close_workers=False, remove=False
             )
-            if not (ended and done):
-                await asyncio.sleep(LOOK_AGAIN_AFTER)
+            meant = self._meant(order)
+            seen |= self._held(meant) - before
+            busy = any(self._busy(ws, since=started) for ws in meant)
+            if not busy and not self._only_copies(meant):
+                return
+            await asyncio.sleep(LOOK_AGAIN_AFTER)
 
     @staticmethod
     def _busy(ws: WorkerState, *, since: float) -> bool:
@@ -240,11 +334,13 @@ class Head:
         return any(ts in ws.processing for ts in ws.executing)
 
     @staticmethod
-    def _only_copies(leaving: Iterable[WorkerState]) -> Iterable[int]:
-        """Yield, for each, how many results nobody else holds."""
-        all_leaving = set(leaving)
-        for ws in all_leaving:
-            yield sum(set(ts.who_has or ()) <= all_leaving for ts in ws.has_what)
+    def _held(leaving: Iterable[WorkerState]) -> set[TaskState]:
+        return {ts for ws in leaving for ts in ws.has_what}
+
+    def _only_copies(self, leaving: Iterable[WorkerState]) -> set[TaskState]:
+        """Return the results that only those who leave hold."""
+        going = set(leaving)
+        return {ts for ts in self._held(going) if going.issuperset(ts.who_has or ())}
 
     async def _remove(self, order: dict[str, Any]) -> None:
         lost = self._meant(order)
@@ -252,6 +348,9 @@ class Head:
         self._lines.say(
             event="removed", id=order.get("id"), workers=[ws.address for ws in lost]
         )
+
+    async def _refuse(self, order: dict[str, Any]) -> None:
+        DOOR.refuse(str(order["member"]))
 
     async def _drop(self, leaving: list[WorkerState]) -> None:
         """Forget workers now; their tasks start elsewhere and are not blamed.

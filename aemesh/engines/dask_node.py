@@ -6,7 +6,7 @@ which takes hundredths of a second where a new interpreter takes tenths.
 
 A fork copies only the calling thread, and any lock another thread held stays locked for
 ever. So the parent never starts a thread or an event loop: it is a `select` loop over
-its stdin, one pipe from each child, and signals. The children run everything else.
+its stdin, a pipe from and one to each child, and signals. The children run everything else.
 """
 # distributed is asyncio's, untyped, and Python 3.10 here has neither `override` nor one
 # TimeoutError. The environment must be set before it is imported.
@@ -33,12 +33,15 @@ import ssl
 import sys
 import time
 import traceback
+import weakref
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
 import dask
 import tornado.platform.asyncio  # noqa: F401  # each worker would import it for itself
 from distributed import Security, Worker
+from distributed.comm.registry import backends
+from distributed.comm.tcp import TLS, TLSBackend, TLSConnector, TLSListener
 from distributed.versions import get_versions
 
 # See dask_head.py: silent for this long is gone; the lowest that distributed accepts.
@@ -56,6 +59,9 @@ QUICK_DEATH_WITHIN = 10.0
 BACKOFF_FIRST, BACKOFF_MOST = 0.25, 10.0
 # The configuration is the largest line; the agent is trusted, but a bound is a bound.
 LINE_BYTES = 1 << 20
+# See dask_head.py.
+REFUSED_MEMBERS = 65536
+COMMON_NAME_LENGTH = 64
 # The scheduler hung up without a word: whoever reads our exit code may want to know.
 EXIT_CUT_OFF = 3
 PR_SET_PDEATHSIG = 1  # <linux/prctl.h>
@@ -71,6 +77,78 @@ ENFORCED: dict[str, Any] = {
     "distributed.worker.preload": [],
     "distributed.worker.http.routes": [],
 }
+
+
+class Door:
+    """Who may no longer be talked to: members, by the common name in certificates.
+
+    The group's authority lives as long as the group, and so does the certificate of
+    a member that is gone: it must not open anything here any more.
+    """
+
+    def __init__(self) -> None:
+        self._refused: dict[str, None] = {}  # in the order in which they came
+        self._comms: weakref.WeakSet[TLS] = weakref.WeakSet()
+
+    def admit(self, comm: TLS) -> None:
+        """Keep an eye on a new connection, or abort it."""
+        names = common_names(comm)
+        if not names or names & self._refused.keys():
+            comm.abort()
+        else:
+            self._comms.add(comm)
+
+    def refuse(self, member: str) -> None:
+        """Abort all connections with a member, from now on."""
+        self._refused[member[:COMMON_NAME_LENGTH]] = None
+        if len(self._refused) > REFUSED_MEMBERS:
+            del self._refused[next(iter(self._refused))]
+        for comm in list(self._comms):
+            if common_names(comm) & self._refused.keys():
+                comm.abort()
+
+
+DOOR = Door()
+
+
+def common_names(comm: TLS) -> set[str]:
+    """Return the common names in the certificate that the peer showed."""
+    subject = (comm.extra_info.get("peercert") or {}).get("subject", ())
+    return {text for part in subject for kind, text in part if kind == "commonName"}
+
+
+class GuardedTls(TLS):
+    """A TLS connection, in or out, that has to pass the door.
+
+    distributed makes one as soon as TLS has shaken hands, before it reads a message;
+    on one that was aborted meanwhile its first read or write fails.
+    """
+
+    def _read_extra(self) -> None:
+        super()._read_extra()
+        DOOR.admit(self)
+
+
+class GuardedListener(TLSListener):
+    """A listener whose connections have to pass the door."""
+
+    comm_class = GuardedTls
+
+
+class GuardedConnector(TLSConnector):
+    """A connector whose connections have to pass the door."""
+
+    comm_class = GuardedTls
+
+
+class GuardedBackend(TLSBackend):
+    """What distributed uses for `tls://`."""
+
+    _connector_class = GuardedConnector
+    _listener_class = GuardedListener
+
+
+backends["tls"] = GuardedBackend()
 
 
 class TlsWorker(Worker):
@@ -128,14 +206,38 @@ def security_from(tls: dict[str, str]) -> Security:
     )
 
 
-async def serve(order: dict[str, Any], name: str, report: int) -> int:
+@dataclass(frozen=True)
+class Child:
+    """What a worker process gets from its parent: who it is, and two pipes."""
+
+    name: str
+    report: int
+    control: int
+
+
+def listen_to_parent(control: int) -> None:
+    """Refuse whom the parent names, one on each line, from now on."""
+    reader, loop = LineReader(control), asyncio.get_running_loop()
+
+    def on_lines() -> None:
+        lines, ended = reader.read()
+        for line in lines:
+            DOOR.refuse(json.loads(line))
+        if ended:
+            loop.remove_reader(control)
+
+    loop.add_reader(control, on_lines)
+
+
+async def serve(order: dict[str, Any], child: Child) -> int:
     """Run one worker until it leaves; return the process's exit code."""
+    listen_to_parent(child.control)
     limit = order.get("memory_limit")
     worker = TlsWorker(
         order["scheduler"],
         host=order["host"],
         protocol="tls",
-        name=name,
+        name=child.name,
         nthreads=int(order.get("threads", 1)),
         memory_limit="auto" if limit is None else limit,
         local_directory=order["local_directory"],
@@ -153,23 +255,23 @@ async def serve(order: dict[str, Any], name: str, report: int) -> int:
     await asyncio.wait({starting, worker.leaving}, return_when="FIRST_COMPLETED")
     if not worker.leaving.done():
         starting.result()
-        write_line(report, {"registered": worker.address})
+        write_line(child.report, {"registered": worker.address})
     reason = await worker.leaving
     if reason.startswith("failure-to-start"):
         return 1
-    write_line(report, {"leaving": reason})
+    write_line(child.report, {"leaving": reason})
     with contextlib.suppress(asyncio.TimeoutError):
         await asyncio.wait_for(worker.finished(), LEAVE_WITHIN)
     return EXIT_CUT_OFF if reason.endswith("connection-broken") else 0
 
 
-def run_child(order: dict[str, Any], name: str, report: int) -> NoReturn:
+def run_child(order: dict[str, Any], child: Child) -> NoReturn:
     """Be a worker process, to the end."""
 
     async def run() -> None:
         code = 1
         try:
-            code = await serve(order, name, report)
+            code = await serve(order, child)
         except BaseException:  # noqa: BLE001  # whatever it was, the process ends here
             traceback.print_exc()
         sys.stdout.flush()
@@ -187,6 +289,7 @@ class Slot:
     name: str
     pid: int | None = None
     report: LineReader | None = None
+    control: int | None = None
     started_at: float = 0.0
     quick_deaths: int = 0
     start_at: float | None = 0.0  # None: not to be started
@@ -282,6 +385,8 @@ class Node:
     def _obey(self, order: dict[str, Any]) -> None:
         if order["op"] == "close":
             self._close()
+        elif order["op"] == "refuse":
+            self._refuse(str(order["member"]))
         elif order["op"] == "open" and self._order is None:
             self._open(order)
         else:
@@ -298,6 +403,21 @@ class Node:
         count = int(order.get("processes") or os.cpu_count() or 1)
         self._slots = [Slot(f"{order['name']}-{index}") for index in range(count)]
 
+    def _refuse(self, member: str) -> None:
+        DOOR.refuse(member)  # for the children to come: a fork copies it
+        line = (json.dumps(member) + "\n").encode()
+        for slot in self._slots:
+            if slot.control is None or slot.pid is None:
+                continue
+            try:
+                os.write(slot.control, line)
+            except BrokenPipeError:
+                pass  # it has ended; the next one knows
+            except BlockingIOError:
+                # A thousand departures that it did not read of: it hangs, and the
+                # next one knows. Waiting for it would stop this loop.
+                os.kill(slot.pid, signal.SIGKILL)
+
     def _close(self) -> None:
         if self._kill_at is None:
             self._kill_at = time.monotonic() + CLOSE_WITHIN
@@ -312,18 +432,22 @@ class Node:
 
     def _start(self, slot: Slot) -> None:
         assert self._order is not None
-        reading, writing = os.pipe()
+        report, child_report = os.pipe()
+        child_control, control = os.pipe()
+        os.set_blocking(control, False)
         parent = os.getpid()
         # A signal between the fork and the child's own handlers must wait for them.
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
         pid = os.fork()
         if pid == 0:
-            os.close(reading)
+            for fd in (report, control):
+                os.close(fd)
             self._become_child(parent)
-            run_child(self._order, slot.name, writing)
+            run_child(self._order, Child(slot.name, child_report, child_control))
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
-        os.close(writing)
-        slot.pid, slot.report = pid, LineReader(reading)
+        for fd in (child_report, child_control):
+            os.close(fd)
+        slot.pid, slot.report, slot.control = pid, LineReader(report), control
         slot.started_at, slot.start_at = time.monotonic(), None
 
     def _become_child(self, parent: int) -> None:
@@ -337,7 +461,9 @@ class Node:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
         reports = [slot.report.fd for slot in self._slots if slot.report is not None]
-        for fd in (self.orders.fd, self._says, self._signals, self._woken, *reports):
+        controls = [slot.control for slot in self._slots if slot.control is not None]
+        own = (self.orders.fd, self._says, self._signals, self._woken)
+        for fd in (*own, *reports, *controls):
             os.close(fd)
         # Python's own generator is seeded anew at a fork, numpy's global one is not:
         # every worker would draw the same numbers.
@@ -383,6 +509,9 @@ class Node:
             except BlockingIOError:  # a grandchild holds the other end
                 os.close(slot.report.fd)
                 slot.report = None
+        if slot.control is not None:
+            os.close(slot.control)
+            slot.control = None
         pid, slot.pid = slot.pid, None
         if slot.left_because is not None:
             self._exit_code = max(self._exit_code, code)

@@ -52,8 +52,10 @@ class JobOutput:
             self._epoll.close()
 
     async def aclose(self) -> None:
-        """Close the pipes; never waits."""
-        self.close()
+        """Close the pipes; never waits.  A reader that waits gets an error."""
+        if not self._closed:
+            trio.lowlevel.notify_closing(self._epoll.fileno())
+            self.close()
 
     def __aiter__(self) -> JobOutput:
         return self

@@ -14,7 +14,7 @@ from aemesh import limits
 from aemesh.errors import BugError, UnreachableError
 from aemesh.host.joboutput import JobOutput
 from aemesh.host.jobtree import JobTree, kill_tree
-from aemesh.model.job import Chunk, JobExit
+from aemesh.model.job import JobExit
 from aemesh.model.names import JobId
 
 # A killed process is gone after one or two milliseconds.
@@ -60,6 +60,11 @@ class LocalJob:
     def running(self) -> bool:
         """Whether the leader has not ended yet."""
         return self._process.returncode is None
+
+    @property
+    def exit_now(self) -> JobExit | None:
+        """How it ended; None while anything of it is left."""
+        return self._exit
 
     async def send(self, data: bytes) -> None:
         """Write to the job's standard input; raises `UnreachableError` if it ended."""

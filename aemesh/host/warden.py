@@ -143,7 +143,9 @@ def _wait_agent(agent: int) -> int:
 def _clear() -> None:
     """Kill all that is left below us, until nothing is."""
     for number in _HANDLED:
-        signal.signal(number, _leave_to_warden)  # nobody is left to forward to
+        # Nobody is left to forward to; and a handler of ours would be taken off
+        # before the interpreter has ended, and our exit status be lost.
+        signal.signal(number, signal.SIG_IGN)
     for _ in range(_CLEAR_ROUNDS):
         kill_all(_below())
         if not _bury():

@@ -10,6 +10,7 @@ from __future__ import annotations
 import datetime
 
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
@@ -56,12 +57,15 @@ class GroupAuthority:
             csr = x509.load_pem_x509_csr(csr_pem.encode())
             key = csr.public_key()
             valid = csr.is_signature_valid
-        except (ValueError, TypeError):
-            raise BadMessage("not a certificate request in PEM") from None
+        except (ValueError, TypeError, UnsupportedAlgorithm, x509.InvalidVersion):
+            msg = "not a certificate request in PEM"
+            raise BadMessage(msg) from None
         if not valid:
-            raise BadMessage("the certificate request is not signed by its own key")
+            msg = "the certificate request is not signed by its own key"
+            raise BadMessage(msg)
         if not isinstance(key, EllipticCurvePublicKey) or key.curve.name != "secp256r1":
-            raise BadMessage("expected a certificate request for a P-256 key")
+            msg = "expected a certificate request for a P-256 key"
+            raise BadMessage(msg)
         return self._leaf(key, name)
 
     def issue(self, *, name: str) -> tuple[bytes, str]:

@@ -30,6 +30,7 @@ from aemesh.model.view import GroupView
 from aemesh.net.link import Link
 from aemesh.plugin import Engine, Job, Member, RunningEngine
 from aemesh.protocol import wire
+from aemesh.tasks.nursery import open_crew
 
 _log = logging.getLogger(__name__)
 
@@ -107,17 +108,8 @@ class Group:
     async def run(self) -> None:
         """Bring the engine up and keep it until `close`; tells how it goes."""
         try:
-            async with self.engine.open(Context(self)) as running:
-                self.running = running
-                self._become("ready")
-                text = f"group {self.name} is ready: {self.engine.name} is up"
-                self.history.add("group.ready", text, group=self.name)
-                await self._closing.wait()
-                self._become("closing")
-                # Workers are released first: nobody misses a head that still is.
-                with trio.move_on_after(limits.RETIRE_AFTER):
-                    while self.members:
-                        await self.changed.wait()
+            async with open_crew():  # an engine's error leaves its block in a group
+                await self._run()
         except AemeshError as exc:
             self.note = str(exc)
             text = f"group {self.name} has no engine: {exc}"
@@ -125,6 +117,19 @@ class Group:
         finally:
             self.running = None
             self._become("closed" if self._closing.is_set() else "failed")
+
+    async def _run(self) -> None:
+        async with self.engine.open(Context(self)) as running:
+            self.running = running
+            self._become("ready")
+            text = f"group {self.name} is ready: {self.engine.name} is up"
+            self.history.add("group.ready", text, group=self.name)
+            await self._closing.wait()
+            self._become("closing")
+            # Workers are released first: nobody misses a head that still is.
+            with trio.move_on_after(limits.RETIRE_AFTER):
+                while self.members:
+                    await self.changed.wait()
 
     def close(self) -> None:
         """Let the members go and end the engine."""

@@ -28,7 +28,6 @@ from aemesh.errors import (
 from aemesh.host.store import Store
 from aemesh.master.attend import Attendant
 from aemesh.master.courier import Courier
-from aemesh.host.plugins import find_engine
 from aemesh.master.group import Context, Group, LocalJobs
 from aemesh.master.history import History
 from aemesh.master.record import Order, WorkerRecord
@@ -51,7 +50,7 @@ from aemesh.model.view import (
 from aemesh.net.link import Closed, Link
 from aemesh.net.shake import Desk, Doorman, Shaker
 from aemesh.net.transport import Network
-from aemesh.plugin import Exec
+from aemesh.plugin import Engine, Exec
 from aemesh.policy.discovery import (
     Expired,
     Imposter,
@@ -69,6 +68,9 @@ _log = logging.getLogger(__name__)
 # How long `connect` waits for a first member before it says why there is none.
 _FIRST_MEMBER_AFTER = 30.0
 _MOVE_AFTER = 60.0
+# An engine that died may have met bad luck, or something that kills it each time.
+_ENGINE_AGAIN_AFTER = 1.0
+_ENGINE_AGAIN_CAP_AFTER = 60.0
 
 
 class Finder(Protocol):
@@ -93,6 +95,7 @@ class Parts:
     finder: Finder
     jobs: LocalJobs
     store: Store
+    engines: Callable[[str], Engine]  # by name; raises `UnknownNameError`
     head_address: Callable[[], str]
     wall: Callable[[], float]
 
@@ -164,8 +167,8 @@ class Master:
         if present is not None and present.engine.name != engine:
             why = f"its engine is {present.engine.name}"
             raise SettingsError(f"group {name} is there already", why=why)
-        if present is None or present.state == "failed":
-            find_engine(engine)
+        if present is None:
+            self._parts.engines(engine)
             self._parts.store.put_group(name, engine)
             self._start_group(name, engine)
 
@@ -224,7 +227,7 @@ class Master:
         members = list(wanted.members.values())
         if not members:
             raise self._nobody(group)
-        async with find_engine("command").open(Context(wanted)) as running:
+        async with self._parts.engines("command").open(Context(wanted)) as running:
             assert isinstance(running, Exec)
             for member in members:
                 await running.add(member)
@@ -246,28 +249,45 @@ class Master:
 
     def _start_group(self, name: GroupName, engine: str) -> None:
         assert self._crew is not None, "groups open while the master runs"
-        group = Group(
+        group = self._new_group(name, self._parts.engines(engine))
+        self._groups[name] = group
+        self._crew.start_soon(self._run_group, group)
+
+    def _new_group(self, name: GroupName, engine: Engine) -> Group:
+        return Group(
             name,
-            find_engine(engine),
+            engine,
             address=self._parts.head_address(),
             jobs=self._parts.jobs,
             history=self.history,
             now=self._parts.wall(),
         )
-        self._groups[name] = group
-        self._crew.start_soon(self._run_group, group)
 
     async def _run_group(self, group: Group) -> None:
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._wake_on_change, group)
-            await group.run()
-            nursery.cancel_scope.cancel()
-        self._wake_all()
+        """Run a group; one whose engine failed is opened anew, ever more slowly.
+
+        Each life has its own authority: certificates of the last one open nothing.
+        """
+        pause = _ENGINE_AGAIN_AFTER
+        while self._groups.get(group.name) is group:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._wake_on_change, group)
+                await group.run()
+                nursery.cancel_scope.cancel()
+            self._wake_all()
+            if group.state != "failed":
+                return
+            await trio.sleep(pause)
+            pause = min(2 * pause, _ENGINE_AGAIN_CAP_AFTER)
+            if self._groups.get(group.name) is group:
+                group = self._new_group(group.name, group.engine)
+                self._groups[group.name] = group
 
     async def _wake_on_change(self, group: Group) -> None:
         while True:
-            await group.changed.wait()
+            changed = group.changed  # taken first, so that no change is missed
             self._wake_all()
+            await changed.wait()
 
     def _wake_all(self) -> None:
         for record in self.records.values():
@@ -379,7 +399,7 @@ class Master:
         found = [r for r in self.records.values() if worker in (r.name, str(r.key_id))]
         linked = [r for r in found if r.link is not None]
         if len(linked or found) != 1:
-            names = sorted(r.name for r in self.records.values())
+            names = sorted(str(r.name) for r in self.records.values())
             raise UnknownNameError("worker", worker, names)
         return (linked or found)[0]
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import enum
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -28,7 +28,14 @@ from aemesh.errors import (
 from aemesh.model.trust import Peer
 from aemesh.net.shake import Channel
 from aemesh.protocol import wire
-from aemesh.protocol.session import Answer, Notice, Pulse, Request, Session
+from aemesh.protocol.session import (
+    Answer,
+    Notice,
+    Pulse,
+    Request,
+    Session,
+    SessionEvent,
+)
 from aemesh.tasks.nursery import open_crew
 
 _log = logging.getLogger(__name__)
@@ -74,6 +81,7 @@ class Link:
         self._waiting: dict[int, trio.Event] = {}
         self._ended = trio.Event()
         self._in_flight = 0
+        self._sends: set[trio.CancelScope] = set()
         self._due = trio.Event()
         self._pulse_changed = trio.Event()
 
@@ -143,16 +151,35 @@ class Link:
         return UnreachableError(f"the link to {self.peer.name} ended", why=why)
 
     def _end(self, closed: Closed) -> None:
-        if self.closed is None:
-            self.closed = closed
-            self._ended.set()
-            for event in self._waiting.values():
-                event.set()
+        if self.closed is not None:
+            return
+        self.closed = closed
+        self._ended.set()
+        for event in self._waiting.values():
+            event.set()
+        # A peer that does not read holds no sender of ours for longer.
+        patience = _CLOSE_AFTER if closed.ending is Ending.OURS else 0.0
+        for scope in self._sends:
+            scope.deadline = trio.current_time() + patience
 
     async def _send(self, data: bytes) -> None:
+        """Send a whole frame; raises `UnreachableError` when the link ends first."""
+        if self.closed is not None:
+            raise self._gone()
+        with trio.CancelScope() as scope:
+            self._sends.add(scope)
+            try:
+                await self._send_in_turn(data)
+            finally:
+                self._sends.discard(scope)
+        if scope.cancelled_caught:
+            raise self._gone()
+
+    async def _send_in_turn(self, data: bytes) -> None:
         async with self._sending:
             if self.closed is not None:
                 raise self._gone()
+            await trio.lowlevel.checkpoint_if_cancelled()  # nothing is out yet
             try:
                 await self._stream.send_all(data)
             except (trio.BrokenResourceError, trio.ClosedResourceError) as exc:
@@ -179,44 +206,51 @@ class Link:
         while self.closed is None:
             now = trio.current_time()
             for event in self._session.receive_untrusted(data, now):
-                self._take(event, crew)
+                await self._take(event, crew)
             self._note_pulse()
             self._due.set()
             data = bytes(await self._stream.receive_some(limits.CHUNK_BYTES))
             if not data:
                 self._end(Closed(Ending.CLOSED))
 
-    def _take(self, event: Request | Notice | Answer, crew: trio.Nursery) -> None:
+    async def _take(self, event: SessionEvent, crew: trio.Nursery) -> None:
+        if self.closed is not None:
+            return  # what comes behind a good-bye is not done
         match event:
             case Answer(number, body):
                 if number in self._waiting:
                     self._answers[number] = body
                     self._waiting[number].set()
             case Notice(wire.Bye(reason=reason)):
-                self._end(Closed(Ending.BYE, reason))
-            case Request(number, body):
-                crew.start_soon(self._serve, number, body)
-            case Notice(body):
-                crew.start_soon(self._serve, 0, body)
+                self._end(Closed(Ending.BYE, quoted(reason) if reason else ""))
+            case Request() | Notice() if self._in_flight >= limits.REQUESTS_IN_FLIGHT:
+                # Said by the reader itself: who does not take it is not read further.
+                busy = wire.Failed(error="peer/busy", what="busy")
+                await self._answer_peer(event, busy)
+            case Request() | Notice():
+                self._in_flight += 1
+                crew.start_soon(self._serve, event)
 
-    async def _serve(self, number: int, body: wire.Body) -> None:
+    async def _serve(self, event: Request | Notice) -> None:
         """Let the owner handle one message; its errors are answers, not our end."""
-        if self._in_flight >= limits.REQUESTS_IN_FLIGHT:
-            answer: wire.Body | None = wire.Failed(error="peer/busy", what="busy")
-        else:
-            self._in_flight += 1
-            try:
-                answer = await self._handle(self, body)
-            except AemeshError as exc:
-                answer = wire.Failed(error=exc.name, what=str(exc)[:1000])
-            except Exception:
-                _log.exception("a message %s was not handled", wire.NAMES[type(body)])
-                answer = wire.Failed(error="ours/bug", what="a bug; see the log there")
-            finally:
-                self._in_flight -= 1
-        if number and answer is not None:
+        answer: wire.Body | None
+        try:
+            answer = await self._handle(self, event.body)
+        except AemeshError as exc:
+            answer = wire.Failed(error=exc.name, what=str(exc)[:1000])
+        except Exception:  # noqa: BLE001 - an owner's bug is an answer, not our end
+            name = wire.NAMES[type(event.body)]
+            _log.exception("a message %s was not handled", name)
+            answer = wire.Failed(error="ours/bug", what="a bug; see the log there")
+        await self._answer_peer(event, answer)
+        self._in_flight -= 1  # not before: an answer that is not taken is held, too
+
+    async def _answer_peer(
+        self, event: Request | Notice, answer: wire.Body | None
+    ) -> None:
+        if isinstance(event, Request) and answer is not None:
             await self._send_quietly(
-                self._session.answer(number, answer, trio.current_time())
+                self._session.answer(event.number, answer, trio.current_time())
             )
 
     async def watch_pulse(self) -> None:
@@ -241,10 +275,8 @@ class Link:
                 await self._send_quietly(data)
 
     async def _send_quietly(self, data: bytes) -> None:
-        try:
+        with suppress(UnreachableError):
             await self._send(data)
-        except UnreachableError:
-            pass
 
     def _note_pulse(self) -> None:
         if self._session.pulse is not self.pulse:
@@ -254,20 +286,22 @@ class Link:
 
     async def shut(self) -> None:
         """Say good-bye if we may, and close; short and shielded."""
+        self._end(Closed(Ending.OURS))
+        assert self.closed is not None
         with trio.move_on_after(_CLOSE_AFTER, shield=True):
-            if self.closed is None or self.closed.ending is Ending.OURS:
-                reason = "" if self.closed is None else self.closed.detail
-                data = self._session.notice(
-                    wire.Bye(reason=reason), trio.current_time()
-                )
-                async with self._sending:
-                    try:
-                        await self._stream.send_all(data)
-                    except (trio.BrokenResourceError, trio.ClosedResourceError):
-                        pass
-            self._end(Closed(Ending.OURS))
-            await self._stream.aclose()
+            try:
+                if self.closed.ending is Ending.OURS:
+                    await self._say_bye(self.closed.detail)
+                await self._stream.aclose()
+            except (trio.BrokenResourceError, trio.ClosedResourceError):
+                pass
         await trio.aclose_forcefully(self.connection.stream)
+
+    async def _say_bye(self, reason: str) -> None:
+        bye = wire.Bye(reason=reason[:1000])
+        data = self._session.notice(bye, trio.current_time())
+        async with self._sending:
+            await self._stream.send_all(data)
 
 
 @asynccontextmanager

@@ -250,7 +250,9 @@ class Mdns:
         except (OSError, RuntimeError) as exc:
             # An interface that went away meanwhile, a port taken by another program:
             # nodes still find each other by seeds, and the next change tries again.
-            _log.warning("multicast DNS on %d interfaces: %s", len(interfaces), exc)
+            # `str`, for a kept log record would keep the sockets in its traceback.
+            why = str(exc)
+            _log.warning("multicast DNS on %d interfaces: %s", len(interfaces), why)
 
     async def close(self) -> None:
         """Say goodbye and end the thread, in `GOODBYE_AFTER` at most."""

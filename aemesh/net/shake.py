@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import ssl
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -162,15 +162,17 @@ class Shaker:
             key = identity_untrusted(chain[0])
             if not self.doorman.admits(key):
                 await connection.stream.send_all(REFUSAL_PREFIX + b"key\n")
-                raise RefusedError(f"the key {key.key_id} is not let in")
-        context = server_context(self.credentials, chain[0])
+                what = f"the key {key.key_id} is not let in"
+                raise RefusedError(what)
+            context = _context_untrusted(self.credentials, chain[0])
         stream = trio.SSLStream[trio.abc.Stream](
             connection.stream, context, server_side=True
         )
         async with _closing_on_error(stream, connection):
             await _tls(stream, connection)
             if _certificate(stream) != chain[0]:
-                raise BadMessage("the TLS certificate is not the announced one")
+                msg = "the TLS certificate is not the announced one"
+                raise BadMessage(msg)
             machine = self._machine(
                 Side.SERVER, key, connection, preamble, Purpose.CONTROL
             )
@@ -207,9 +209,8 @@ class Shaker:
             known = await _wait_hello(machine, stream)
         with _deadline(limits.PENDING_AFTER, connection, "a decision"):
             await self._agree(machine, stream, known, expected)
-        return Channel(
-            stream, connection, known.peer, known.purpose, machine.leftover()
-        )
+        purpose = _purpose(machine, known)
+        return Channel(stream, connection, known.peer, purpose, machine.leftover())
 
     async def _agree(
         self,
@@ -219,7 +220,7 @@ class Shaker:
         expected: KeyId | None,
     ) -> None:
         """Exchange verdicts until both are ok; a no on either side raises."""
-        purpose = known.purpose if machine.side is Side.SERVER else machine.purpose
+        purpose = _purpose(machine, known)
         heard_at = said_at = trio.current_time()
         silence = limits.VERDICT_AFTER
         while not machine.established:
@@ -227,8 +228,9 @@ class Shaker:
                 known.peer, purpose=purpose, skew=known.skew, expected=expected
             )
             now = trio.current_time()
-            if machine.says_last_word(verdict):
-                self.doorman.commit(known.peer, verdict)
+            last = machine.says_last_word(verdict)
+            if last:
+                verdict = self._committed(known.peer, verdict)
             data = machine.decide(verdict)
             if not data and now - said_at >= limits.PENDING_EVERY:
                 data = machine.repeat()
@@ -237,23 +239,43 @@ class Shaker:
                 await stream.send_all(data)
             if verdict.decision is Decision.NO and machine.said == verdict:
                 raise _refusal(known.peer, verdict)
-            if machine.established:
+            if last:
                 return
             with trio.move_on_after(_ASK_AGAIN_AFTER):
-                events = machine.receive_untrusted(await _receive(stream))
-                heard_at = trio.current_time()
-                silence = limits.PENDING_SILENCE_AFTER
-                self._tell(known.peer, events)
-                if machine.established:
+                events = self._hear(machine, known.peer, await _receive(stream))
+                if events:  # half a message, and that for ever, is silence
+                    heard_at = trio.current_time()
+                    silence = limits.PENDING_SILENCE_AFTER
+                if Established() in events:
                     self.doorman.commit(known.peer, verdict)
             if trio.current_time() - heard_at > silence:
                 why = f"nothing was heard for {silence:g} s while a verdict was due"
                 raise UnreachableError(f"{known.peer.name} is gone", why=why)
 
-    def _tell(self, peer: Peer, events: list[HandshakeEvent]) -> None:
+    def _hear(
+        self, machine: Handshake, peer: Peer, data: bytes
+    ) -> list[HandshakeEvent]:
+        """Take what the peer says; the doorman is told each verdict, a no as well."""
+        try:
+            events = machine.receive_untrusted(data)
+        except RefusedError:
+            if machine.heard is not None:
+                self.doorman.heard(peer, machine.heard)
+            raise
         for event in events:
             if isinstance(event, VerdictHeard):
                 self.doorman.heard(peer, event.verdict)
+        return events
+
+    def _committed(self, peer: Peer, verdict: Verdict) -> Verdict:
+        """Keep what an ok is worth keeping of; if that fails, the verdict is no."""
+        try:
+            self.doorman.commit(peer, verdict)
+        except RefusedError as exc:
+            changed = isinstance(exc, KeyChangedError)
+            reason = Reason.KEY_CHANGED if changed else Reason.OWNED
+            return Verdict(Decision.NO, reason, str(exc))
+        return verdict
 
 
 def shakers(ours: Ourselves, credentials: Credentials) -> Callable[[Doorman], Shaker]:
@@ -311,22 +333,38 @@ async def _receive_exactly(stream: trio.abc.Stream, count: int) -> bytes:
     while len(data) < count:
         piece = await stream.receive_some(count - len(data))
         if not piece:
-            raise BadMessage("the connection ended in the preamble")
+            msg = "the connection ended in the preamble"
+            raise BadMessage(msg)
         data += piece
     return bytes(data)
 
 
+def _context_untrusted(credentials: Credentials, announced: bytes) -> ssl.SSLContext:
+    try:
+        return server_context(credentials, announced)
+    except ssl.SSLError as exc:
+        msg = "a certificate that OpenSSL cannot read"
+        raise BadMessage(msg) from exc
+
+
 async def _tls(stream: Tls, connection: Connection) -> None:
-    with _deadline(limits.TLS_AFTER, connection, "TLS"):
-        await stream.do_handshake()
+    try:
+        with _deadline(limits.TLS_AFTER, connection, "TLS"):
+            await stream.do_handshake()
+    except UnreachableError:
+        # Or `aclose` would go on with the handshake, for a polite good-bye.
+        await trio.aclose_forcefully(connection.stream)
+        raise
     if stream.selected_alpn_protocol() != ALPN:
-        raise BadMessage("the peer does not speak aemesh/1 (ALPN)")
+        msg = "the peer does not speak aemesh/1 (ALPN)"
+        raise BadMessage(msg)
 
 
 def _certificate(stream: Tls) -> bytes:
     certificate: bytes | None = stream.getpeercert(binary_form=True)
     if certificate is None:
-        raise BadMessage("the peer showed no certificate")
+        msg = "the peer showed no certificate"
+        raise BadMessage(msg)
     return certificate
 
 
@@ -341,8 +379,14 @@ async def _wait_hello(machine: Handshake, stream: Tls) -> PeerKnown:
 async def _receive(stream: Tls) -> bytes:
     data = await stream.receive_some(limits.CHUNK_BYTES)
     if not data:
-        raise PeerError("the peer closed the connection in the handshake")
+        msg = "the peer closed the connection in the handshake"
+        raise PeerError(msg)
     return bytes(data)
+
+
+def _purpose(machine: Handshake, known: PeerKnown) -> Purpose:
+    # Whoever dials says what the connection is for.
+    return known.purpose if machine.side is Side.SERVER else machine.purpose
 
 
 def _refusal(peer: Peer, verdict: Verdict) -> RefusedError:
@@ -373,7 +417,8 @@ async def _closing_on_error(
     except AemeshError:
         # What was said last (a no) shall arrive; a silent peer shall not hold us.
         with trio.move_on_after(_CLOSE_AFTER, shield=True):
-            await stream.aclose()
+            with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
+                await stream.aclose()
         await trio.aclose_forcefully(connection.stream)
         raise
     except (trio.BrokenResourceError, trio.ClosedResourceError, ssl.SSLError) as exc:

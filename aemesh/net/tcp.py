@@ -33,13 +33,15 @@ class TcpNetwork:
         try:
             with trio.fail_after(limits.DIAL_AFTER):
                 stream = await trio.open_tcp_stream(address.host, address.port)
+            return await _connection(stream)
         except trio.TooSlowError as exc:
             why = f"no answer in {limits.DIAL_AFTER:g} s"
             raise UnreachableError(f"cannot reach {address}", why=why) from exc
         except OSError as exc:
-            why = exc.strerror or str(exc)
+            # trio tells that all attempts failed; there was one, and this is why.
+            cause = exc.__cause__
+            why = (cause if isinstance(cause, OSError) else exc).strerror or str(exc)
             raise UnreachableError(f"cannot reach {address}", why=why) from exc
-        return _connection(stream)
 
     async def serve(
         self,
@@ -77,9 +79,9 @@ async def _bind_all(port: int, hosts: tuple[str, ...]) -> list[trio.socket.Socke
     sockets: list[trio.socket.SocketType] = []
     for host in hosts or ("::" if socket.has_dualstack_ipv6() else "0.0.0.0",):  # noqa: S104
         v6 = ":" in host
-        sock = trio.socket.socket(socket.AF_INET6 if v6 else socket.AF_INET)
-        sockets.append(sock)
         try:
+            sock = trio.socket.socket(socket.AF_INET6 if v6 else socket.AF_INET)
+            sockets.append(sock)
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             if v6:
                 only = 0 if host == "::" else 1
@@ -95,23 +97,33 @@ async def _bind_all(port: int, hosts: tuple[str, ...]) -> list[trio.socket.Socke
 
 
 async def _accept(listener: trio.socket.SocketType, handler: Handler) -> None:
+    paused = False
     with listener:
         async with open_crew() as crew:
             while True:
                 try:
                     sock, _ = await listener.accept()
-                    connection = _connection(trio.SocketStream(sock))
+                    connection = await _connection(trio.SocketStream(sock))
                 except OSError as exc:
                     if exc.errno in _OUT_OF_SOMETHING:
-                        _log.warning("accepting pauses: %s", exc.strerror)
+                        if not paused:  # told once, not ten times a second
+                            _log.warning("accepting pauses: %s", exc.strerror)
+                        paused = True
                         await trio.sleep(_BREATH_AFTER)
                     continue
+                paused = False
                 crew.start_soon(handler, connection)
 
 
-def _connection(stream: trio.SocketStream) -> Connection:
+async def _connection(stream: trio.SocketStream) -> Connection:
+    """Return the connection of a stream; closes it if the peer is gone already."""
     sock = stream.socket
-    return Connection(stream, _address(sock.getsockname()), _address(sock.getpeername()))
+    try:
+        local, remote = _address(sock.getsockname()), _address(sock.getpeername())
+    except OSError:
+        await trio.aclose_forcefully(stream)
+        raise
+    return Connection(stream, local, remote)
 
 
 def _address(name: tuple[str, int] | tuple[str, int, int, int]) -> Address:

@@ -7,13 +7,17 @@ minima and maxima come with `allocate`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Set
+from collections.abc import Mapping
+from collections.abc import Set as AbstractSet
 
 from aemesh.model.names import GroupName
 
 
 def place(
-    *, last: GroupName | None, members: Mapping[GroupName, int], accepts: Set[GroupName]
+    *,
+    last: GroupName | None,
+    members: Mapping[GroupName, int],
+    accepts: AbstractSet[GroupName],
 ) -> GroupName | None:
     """Return the group for a free worker, or None when no group takes members.
 

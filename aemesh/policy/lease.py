@@ -35,8 +35,9 @@ class Tenancy:
             why = f"it serves group {held.group} of the master {held.master}"
             raise RefusedError("the worker is held", why=why)
         if generation <= self.generation:
-            why = f"generation {generation} is over; the last one was "
-            raise RefusedError("the assignment came late", why=f"{why}{self.generation}")
+            why = f"generation {generation} is over; the last one was {self.generation}"
+            what = "the assignment came late"
+            raise RefusedError(what, why=why)
         self.generation = generation
         self.lease = Lease(master, self.worker, group, generation)
         return self.lease
@@ -47,8 +48,9 @@ class Tenancy:
         if lease is None or lease.master != master:
             raise RefusedError("the worker is not held by this master")
         if lease.generation != generation:
-            why = f"it is of generation {generation}, the worker is in "
-            raise RefusedError("the command came late", why=f"{why}{lease.generation}")
+            why = f"it is of generation {generation}, the worker in {lease.generation}"
+            what = "the command came late"
+            raise RefusedError(what, why=why)
         return lease
 
     def release(self, master: KeyId, generation: int) -> None:

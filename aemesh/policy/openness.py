@@ -14,17 +14,22 @@ class OpenRefusedError(SettingsError):
     name = "settings/open-refused"
 
 
-def check_open_allowed(addresses: Iterable[str]) -> None:
-    """Raise `OpenRefusedError` if one of this machine's addresses is public.
+def is_public(host: str) -> bool:
+    """Whether an address is neither private nor link-local nor loopback.
 
-    Private, link-local and loopback addresses (RFC 1918, RFC 4193, RFC 3927) pass.
+    RFC 1918, RFC 4193, RFC 3927; an IPv6 scope (``%eth0``) is passed over.
     """
-    for text in addresses:
-        ip = ipaddress.ip_address(text.partition("%")[0])
-        if ip.is_global or not (ip.is_private or ip.is_link_local or ip.is_loopback):
+    ip = ipaddress.ip_address(host.partition("%")[0])
+    return not (ip.is_private or ip.is_link_local or ip.is_loopback)
+
+
+def check_open_allowed(hosts: Iterable[str]) -> None:
+    """Raise `OpenRefusedError` if one of this machine's addresses is public."""
+    for host in hosts:
+        if is_public(host):
             raise OpenRefusedError(
                 "this machine cannot be open",
-                why=f"its address {ip} is public: anybody could run programs here",
+                why=f"its address {host} is public: anybody could run programs here",
                 hint="leave --insecure-open out; `aemesh trust accept` admits each key",
             )
 

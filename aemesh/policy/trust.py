@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from aemesh.model.address import Address
 from aemesh.model.key import KeyId
 from aemesh.model.trust import (
     Decision,
@@ -23,6 +24,7 @@ from aemesh.model.trust import (
     TrustBook,
     Verdict,
 )
+from aemesh.policy.openness import is_public
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,6 +120,8 @@ def _changed(case: Case) -> Verdict | None:
 def _open(case: Case) -> Verdict | None:
     if case.policy.mode is not Mode.OPEN:
         return None
+    if is_public(Address.parse_untrusted(case.peer.address).host):
+        return _no(Reason.ADDRESS, "open is for private addresses only")
     return Verdict(Decision.OK, Reason.OPEN)
 
 

@@ -71,7 +71,8 @@ def announced_addresses(addresses: Iterable[Address]) -> tuple[Address, ...]:
     Private IPv4 first, then ULA, then link-local (without scope), loopback, any others;
     one that does not fit is left out, a shorter one behind it may still do.
     """
-    bare = {Address(_unscoped(one.host), one.port) for one in addresses}
+    hosts = ((one.host.partition("%")[0], one.port) for one in addresses)
+    bare = {Address(host, port) for host, port in hosts if _is_plain(host)}
     chosen: list[Address] = []
     room = limits.ANNOUNCED_ADDRESSES_BYTES
     for address in sorted(bare, key=_rank):
@@ -231,14 +232,20 @@ def _addresses(text: str, port: int) -> tuple[Address, ...]:
 
 
 def _check_host(host: str) -> None:
-    try:
-        canonical: str | None = str(ipaddress.ip_address(host))
-    except ValueError:
-        canonical = None
     # A scope is the reader's own: which of its interfaces the other is behind.
-    if canonical != host or "%" in host:
+    if not _is_plain(host) or "%" in host:
         msg = f"address {quoted(host)}: expected an IP address as usually written"
         raise BadMessage(msg)
+
+
+def _is_plain(host: str) -> bool:
+    try:
+        ip = ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    # Python's versions do not agree how to write an IPv4-mapped address.
+    mapped = ip.version == 6 and ip.ipv4_mapped is not None
+    return not mapped and str(ip) == host
 
 
 def _verify(key: PublicKey, signed: bytes, fields: Mapping[str, str]) -> None:
@@ -252,10 +259,6 @@ def _verify(key: PublicKey, signed: bytes, fields: Mapping[str, str]) -> None:
 
 def _base64(raw: bytes) -> str:
     return base64.b64encode(raw).decode().rstrip("=")
-
-
-def _unscoped(host: str) -> str:
-    return host.partition("%")[0]
 
 
 def _rank(address: Address) -> tuple[bool, bool, bool, int, int]:

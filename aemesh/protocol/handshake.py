@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 from aemesh import limits
-from aemesh.errors import BadMessage, PeerError, RefusedError, quoted
+from aemesh.errors import BadMessage, BugError, RefusedError, quoted
 from aemesh.model.key import KeyId, PublicKey
 from aemesh.model.names import NodeName, node_name_untrusted
 from aemesh.model.trust import Decision, Mode, Peer, Reason, Role, Verdict
@@ -26,6 +26,7 @@ from aemesh.protocol.frames import FrameReader, encode_frame
 from aemesh.protocol.strictjson import convert_untrusted, decode_untrusted
 
 VERSION = 1
+NONCE_BYTES = 16
 E = TypeVar("E", bound=enum.Enum)
 
 
@@ -94,6 +95,7 @@ class Handshake:
     peer_nonce: bytes = b""
     said: Verdict | None = None
     heard: Verdict | None = None
+    _heard_count: int = 0
     _frames: FrameReader = field(
         default_factory=lambda: FrameReader(limit=limits.HELLO_BYTES)
     )
@@ -132,9 +134,7 @@ class Handshake:
             frame = self._frames.next_untrusted()
             if frame is None:
                 break
-            events.append(self._step(frame))
-            if self.established:
-                events.append(Established())
+            events += self._step(frame)
         self.check()
         return events
 
@@ -144,7 +144,8 @@ class Handshake:
         After a no has been sent the caller closes.
         """
         if self.peer is None:
-            raise PeerError("a verdict before the peer's HELLO")
+            msg = "we judged before the peer's HELLO had come"
+            raise BugError(msg)
         return self._due(verdict)
 
     def says_last_word(self, verdict: Verdict) -> bool:
@@ -180,10 +181,10 @@ class Handshake:
         if self.side is Side.SERVER and _is_ok(self.said):
             assert _is_ok(self.heard), "the server says ok last"
 
-    def _step(self, frame: bytes) -> HandshakeEvent:
+    def _step(self, frame: bytes) -> list[HandshakeEvent]:
         envelope = decode_untrusted(frame, wire.Envelope)
         if self.peer is None and envelope.t == "hello":
-            return self._on_hello(convert_untrusted(envelope.b, wire.Hello))
+            return [self._on_hello(convert_untrusted(envelope.b, wire.Hello))]
         if self.peer is not None and envelope.t == "verdict":
             return self._on_verdict(convert_untrusted(envelope.b, wire.VerdictBody))
         expected = "hello" if self.peer is None else "verdict"
@@ -200,9 +201,11 @@ class Handshake:
         self._compare("its own key", hello.me, str(self.peer_key.key_id))
         self._compare("our key", hello.you, str(self.ours.key_id))
         if hello.pre != self.preamble_hash:
-            raise BadMessage("the preamble was altered on the way")
+            msg = "the preamble was altered on the way"
+            raise BadMessage(msg)
         if self.peer_key.key_id == self.ours.key_id:
-            raise BadMessage("the peer has our own key: a cloned state directory")
+            msg = "the peer has our own key: a cloned state directory"
+            raise BadMessage(msg)
         if role is not self.ours.role.other:
             msg = f"a {self.ours.role.value} talks to a {self.ours.role.other.value},"
             msg += f" the peer is a {role.value}"
@@ -217,18 +220,24 @@ class Handshake:
         )
         return PeerKnown(self.peer, skew=hello.now - self.now, purpose=purpose)
 
-    def _on_verdict(self, body: wire.VerdictBody) -> VerdictHeard:
+    def _on_verdict(self, body: wire.VerdictBody) -> list[HandshakeEvent]:
+        self._heard_count += 1
+        if self._heard_count > limits.VERDICTS:
+            msg = f"more than {limits.VERDICTS} verdicts in one handshake"
+            raise BadMessage(msg)
         verdict = Verdict(
             _enum_untrusted(Decision, body.decision),
             _enum_untrusted(Reason, body.reason),
             body.detail,
         )
         if self.side is Side.CLIENT and _is_ok(verdict) and not _is_ok(self.said):
-            raise BadMessage("the server said ok before the client did")
+            msg = "the server said ok before the client did"
+            raise BadMessage(msg)
         self.heard = verdict
         if verdict.decision is Decision.NO:
             raise refused_by(self.peer, verdict)
-        return VerdictHeard(verdict)
+        heard = VerdictHeard(verdict)
+        return [heard, Established()] if self.established else [heard]
 
     def _compare(self, what: str, said: str, proved: str) -> None:
         if said != proved:
@@ -259,11 +268,15 @@ def _is_ok(verdict: Verdict | None) -> bool:
 
 
 def _nonce_untrusted(text: str) -> bytes:
+    # `bytes.fromhex` passes over blanks: what is left of 32 characters may be less.
     try:
-        return bytes.fromhex(text)
+        nonce = bytes.fromhex(text)
     except ValueError:
-        msg = f"expected 16 bytes of hex as nonce, got {quoted(text)}"
-        raise BadMessage(msg) from None
+        nonce = b""
+    if len(nonce) != NONCE_BYTES:
+        msg = f"expected {NONCE_BYTES} bytes of hex as nonce, got {quoted(text)}"
+        raise BadMessage(msg)
+    return nonce
 
 
 def _enum_untrusted(kind: type[E], text: str) -> E:

@@ -1,8 +1,9 @@
 """The session on an established link: requests, answers, heartbeats.
 
-Every message of the peer shows that it lives; a `Beat` is sent when we had nothing
-else to say for `PING_EVERY`.  Silence makes the peer suspect, then lost; the times
-are in `aemesh.limits`.  Unknown types are answered, not fatal.
+Every byte of the peer shows that it lives: a large message on a slow line takes
+longer than a beat may be late.  A `Beat` is sent when we had nothing else to say for
+`PING_EVERY`.  Silence makes the peer suspect, then lost; the times are in
+`aemesh.limits`.  Unknown types are answered, not fatal.
 """
 
 from __future__ import annotations
@@ -73,9 +74,10 @@ class Session:
         `unsent` may hold something afterwards.
         """
         self._frames.receive_untrusted(data)
-        while (frame := self._frames.next_untrusted()) is not None:
+        if data:
             self._heard_at = now
             self.pulse = Pulse.ALIVE
+        while (frame := self._frames.next_untrusted()) is not None:
             event = self._step(frame)
             if event is not None:
                 yield event
@@ -97,23 +99,23 @@ class Session:
 
     def tick(self, now: float) -> Pulse:
         """Judge the peer's silence; a beat may be in `unsent` afterwards."""
-        silence = now - self._heard_at
-        if silence >= limits.LOST_AFTER:
+        # The very sums of `wake_at`: a difference may round the other way, and then
+        # who sleeps until `wake_at` would wake for nothing, without end.
+        if now >= self._heard_at + limits.LOST_AFTER:
             self.pulse = Pulse.LOST
-        elif silence >= limits.SUSPECT_AFTER:
+        elif now >= self._heard_at + limits.SUSPECT_AFTER:
             self.pulse = Pulse.SUSPECT
-        if now - self._spoke_at >= limits.PING_EVERY:
-            self._unsent += self._encode(wire.Beat(), now)
+        if now >= self._spoke_at + limits.PING_EVERY:
+            self._queue(self._encode(wire.Beat(), now))
         return self.pulse
 
     def wake_at(self) -> float:
         """Return when `tick` has something to do next."""
-        silent_at = self._heard_at + (
-            limits.SUSPECT_AFTER
-            if self.pulse is Pulse.ALIVE
-            else limits.LOST_AFTER
+        alive = self.pulse is Pulse.ALIVE
+        silent_after = limits.SUSPECT_AFTER if alive else limits.LOST_AFTER
+        return min(
+            self._spoke_at + limits.PING_EVERY, self._heard_at + silent_after
         )
-        return min(self._spoke_at + limits.PING_EVERY, silent_at)
 
     def unsent(self) -> bytes:
         """Return and forget what the machine itself wants to send."""
@@ -124,25 +126,37 @@ class Session:
     def check(self) -> None:
         """Assert what always holds."""
         assert all(0 < number < self._next for number in self._open)
+        assert len(self._unsent) <= limits.UNSENT_BYTES
 
     def _step(self, frame: bytes) -> SessionEvent | None:
         envelope = decode_untrusted(frame, wire.Envelope)
         kind = wire.TYPES.get(envelope.t)
+        if envelope.re:
+            return self._on_answer(envelope, kind)
         if kind is None:
-            self._unsent += self._encode(
-                wire.Unsupported(what=envelope.t), self._heard_at, re=envelope.n
-            )
+            unsupported = wire.Unsupported(what=envelope.t)
+            self._queue(self._encode(unsupported, self._heard_at, re=envelope.n))
             return None
         if kind in (wire.Beat, wire.VerdictBody):  # a verdict repeated once too often
             return None
         body = convert_untrusted(envelope.b, kind)
-        if envelope.re:
-            if envelope.re not in self._open:
-                msg = f"an answer {quoted(envelope.t)} to no question of ours"
-                raise BadMessage(msg)
-            self._open.discard(envelope.re)
-            return Answer(envelope.re, body)
         return Request(envelope.n, body) if envelope.n else Notice(body)
+
+    def _on_answer(
+        self, envelope: wire.Envelope, kind: type[wire.Body] | None
+    ) -> Answer:
+        if envelope.re not in self._open:
+            msg = f"an answer {quoted(envelope.t)} to no question of ours"
+            raise BadMessage(msg)
+        self._open.discard(envelope.re)
+        if kind is None:
+            what = f"an answer of a type that we do not know, {quoted(envelope.t)}"
+            return Answer(envelope.re, wire.Failed(error="peer/bad-message", what=what))
+        return Answer(envelope.re, convert_untrusted(envelope.b, kind))
+
+    def _queue(self, data: bytes) -> None:
+        if len(self._unsent) + len(data) <= limits.UNSENT_BYTES:
+            self._unsent += data
 
     def _encode(self, body: wire.Body, now: float, *, n: int = 0, re: int = 0) -> bytes:
         self._spoke_at = now

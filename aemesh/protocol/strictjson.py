@@ -84,7 +84,7 @@ def _check_depth(text: str, value: object) -> None:
     if text.count("[") + text.count("{") <= limits.JSON_DEPTH:
         return
     level: list[object] = [value]
-    for _ in range(limits.JSON_DEPTH + 1):
+    for _ in range(limits.JSON_DEPTH):
         level = [inner for each in level for inner in _inside(each)]
         if not level:
             return

@@ -1,4 +1,4 @@
-"""Messages as they are on the wire; `protocol.convert` makes them our nouns.
+"""Messages as they are on the wire; whoever handles one makes our nouns of it.
 
 A frame holds one envelope: ``{"t": type, "n": request, "re": reply to, "b": body}``.
 `n` is there if an answer is expected; `re` repeats it in the answer.  Fields that we

@@ -17,8 +17,17 @@ from aemesh.net.transport import Connection, Handler
 from aemesh.tasks.nursery import open_crew
 
 
+MemoryEnd = trio.StapledStream[
+    trio.testing.MemorySendStream, trio.testing.MemoryReceiveStream
+]
+
+
 class MemorySegment:
-    """A cable that hosts are plugged into; any of them can be `cut`."""
+    """A cable that hosts are plugged into; any of them can be `cut`.
+
+    What is sent to or from a host that is cut arrives when it is plugged in again and
+    the same side sends once more, as with TCP; until then neither side notices.
+    """
 
     def __init__(self) -> None:
         self.listeners: dict[Address, trio.MemorySendChannel[Connection]] = {}
@@ -46,9 +55,15 @@ class MemoryNetwork:
         listener = self._segment.listeners.get(address)
         if listener is None or address.host in cut or self.ip in cut:
             raise UnreachableError(f"cannot reach {address}", why="nobody listens")
-        ours, theirs = trio.testing.memory_stream_pair()
+        one, other = trio.testing.memory_stream_pair()
+        ends = (self.ip, address.host)
+        ours, theirs = (_Plugged(end, self._segment, ends) for end in (one, other))
         local = Address(self.ip, next(self._segment.ports))
-        await listener.send(Connection(theirs, address, local))
+        try:
+            await listener.send(Connection(theirs, address, local))
+        except (trio.BrokenResourceError, trio.ClosedResourceError) as exc:
+            why = "it stopped to listen"
+            raise UnreachableError(f"cannot reach {address}", why=why) from exc
         return Connection(ours, local, address)
 
     async def serve(
@@ -72,3 +87,39 @@ class MemoryNetwork:
                     crew.start_soon(handler, connection)
         finally:
             del self._segment.listeners[address]
+            receive.close()
+
+
+class _Plugged(trio.abc.Stream):
+    """One end of a connection over a `MemorySegment`."""
+
+    def __init__(
+        self, inner: MemoryEnd, segment: MemorySegment, ends: tuple[str, str]
+    ) -> None:
+        self._inner = inner
+        self._segment = segment
+        self._ends = ends
+        self._held = b""
+
+    @property
+    def _is_cut(self) -> bool:
+        return not self._segment.cut.isdisjoint(self._ends)
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        self._held += bytes(data)
+        if self._is_cut:
+            await trio.lowlevel.checkpoint()
+        else:
+            held, self._held = self._held, b""
+            await self._inner.send_all(held)
+
+    async def wait_send_all_might_not_block(self) -> None:
+        await self._inner.wait_send_all_might_not_block()
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
+        return await self._inner.receive_some(max_bytes)
+
+    async def aclose(self) -> None:
+        if not self._is_cut:
+            await self._inner.send_stream.aclose()
+        await self._inner.receive_stream.aclose()

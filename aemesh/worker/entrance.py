@@ -1,8 +1,9 @@
 """The worker's door: strangers are counted, slowed and logged with care.
 
 An `Entry` is one connection on its way in.  It holds a place among the strangers
-until its HELLO has come and its key is proven; a request that waits for a person then
-holds one of the fewer pending places instead.
+until its key has proved to be one that we know; a request that waits for a person
+holds one of the fewer pending places instead.  Who comes in without being known (first
+use, open mode) keeps the stranger's place until both sides have said ok.
 """
 
 from __future__ import annotations
@@ -23,6 +24,8 @@ from aemesh.policy.strangers import Entrance, StrangerGate
 from aemesh.protocol.handshake import Purpose
 
 _log = logging.getLogger(__name__)
+# Whoever is ok for one of these reasons is no stranger.
+_KNOWN = frozenset({Reason.KNOWN, Reason.ACCEPTED})
 
 
 class Door:
@@ -52,13 +55,19 @@ class Door:
         self.log("%s was not let in: %s", connection.remote, entrance.value)
         return None
 
-    def log(self, message: str, *args: object) -> None:
+    def log(
+        self,
+        message: str,
+        *args: object,
+        level: int = logging.INFO,
+        error: BaseException | None = None,
+    ) -> None:
         """Log a line about strangers, at a bounded rate."""
         turn = self._rate.turn(now=trio.current_time())
-        if turn.write:
-            _log.info(message, *args)
         if turn.left_out:
             _log.info("%d more lines about strangers were left out", turn.left_out)
+        if turn.write:
+            _log.log(level, message, *args, exc_info=error)
 
 
 class Entry:
@@ -69,6 +78,7 @@ class Entry:
         self._source = source
         self._stranger = True
         self._pending = False
+        self._skew_told = False
 
     def admits(self, key: PublicKey) -> bool:
         """Whether an announced key is worth a TLS handshake."""
@@ -78,12 +88,14 @@ class Entry:
         self, peer: Peer, *, purpose: Purpose, skew: float, expected: KeyId | None
     ) -> Verdict:
         """Return the desk's verdict; a stream is only for whom we are linked to."""
-        self._known()
         if purpose is Purpose.STREAM and not self._door.is_linked(peer.key_id):
             return Verdict(Decision.NO, Reason.UNKNOWN, "streams need a link first")
         verdict = self._door.desk.judge(peer, expected=expected)
-        if verdict.decision is Decision.PENDING and not self._wait_room():
+        pending = verdict.decision is Decision.PENDING
+        if pending and not self._wait_room():
             return Verdict(Decision.NO, Reason.FULL, "too many requests wait here")
+        if pending or verdict.reason in _KNOWN:
+            self._known()
         self._tell_skew(peer, skew)
         return verdict
 
@@ -106,7 +118,7 @@ class Entry:
         self._known()
         if self._pending:
             self._pending = False
-            self._door.pending[self._source] -= 1
+            self._door.pending -= Counter({self._source: 1})  # drops what is zero
 
     def _known(self) -> None:
         if self._stranger:
@@ -127,5 +139,7 @@ class Entry:
         return True
 
     def _tell_skew(self, peer: Peer, skew: float) -> None:
-        if abs(skew) > limits.CLOCK_SKEW_AFTER:
-            self._door.log("the clock of %s is off by %.0f s", peer.name, skew)
+        if abs(skew) > limits.CLOCK_SKEW_AFTER and not self._skew_told:
+            self._skew_told = True
+            message = "the clock of %s is off by %.0f s"
+            self._door.log(message, peer.name, skew, level=logging.WARNING)

@@ -75,6 +75,7 @@ class Held:
         self.tenancy.assign(master, group, body.generation)
         self._remember(body.generation)  # before it is acted on
         await self.end_jobs(limits.TERM_AFTER)  # of a generation that was cut off
+        self.tenancy.holds(master, body.generation)  # still, after that time
         self._key = make_group_key()
         _log.info("serves group %s in generation %d", group, body.generation)
         return wire.Assigned(csr=self._key.csr_pem)
@@ -84,11 +85,12 @@ class Held:
         self.tenancy.holds(master, body.generation)
         job_id = job_id_untrusted(body.job)
         if job_id in self._running or len(self._running) >= limits.JOBS_PER_WORKER:
-            raise RefusedError(f"job {job_id} is not started", why="it runs, or too many do")
+            what = f"job {job_id} is not started"
+            raise RefusedError(what, why="it runs, or too many do")
         spec = JobSpec(argv=body.argv, env=body.env, files=body.files, tls=body.tls)
         job = await self._jobs.start(job_id, spec, tls=self._tls_files(body))
         running = Running(job, body.generation)
-        self._running[job_id] = running
+        await self._take_in(master, job_id, running)
         assert self.crew is not None, "commands come while the worker runs"
         self.crew.start_soon(self._await_stream, job_id, running)
         return wire.Started(pid=0)
@@ -109,20 +111,25 @@ class Held:
         return wire.Done()
 
     async def let_go(self, term_after: float) -> None:
-        """End all jobs and forget the lease and its key."""
-        await self.end_jobs(term_after)
+        """Forget the lease and its key, and end all jobs."""
+        # The lease goes first: whoever takes the next one while jobs end here waits
+        # for their end in `assign`, and must not lose it to us.
         lease = self.tenancy.lease
+        self._key = None
         if lease is not None:
             self.tenancy.release(lease.master, lease.generation)
+        await self.end_jobs(term_after)
+        if lease is not None:
             _log.info("left group %s", lease.group)
-        self._key = None
 
     async def end_jobs(self, term_after: float) -> None:
-        """End every job that runs here, all at one time."""
+        """End every job that runs here now, all at one time."""
+        ending = dict(self._running)
         async with trio.open_nursery() as nursery:
-            for running in list(self._running.values()):
+            for running in ending.values():
                 nursery.start_soon(_end, running.job, term_after)
-        self._running.clear()
+        for job_id, running in ending.items():
+            self._forget(job_id, running)
 
     def attach(self, master: KeyId, body: wire.Attach) -> Job:
         """Return the job whose stream has come; raises `RefusedError`."""
@@ -151,6 +158,22 @@ class Held:
         if scope.cancelled_caught:
             await running.job.end(term_after=0.0)
         await running.job.wait()
+        self._forget(job_id, running)
+
+    async def _take_in(self, master: KeyId, job_id: JobId, running: Running) -> None:
+        """Note a job that has come up, if all still stands as when it was asked for."""
+        if job_id in self._running:
+            await running.job.end(term_after=0.0)
+            what = f"job {job_id} is not started"
+            raise RefusedError(what, why="it runs")
+        try:
+            self.tenancy.holds(master, running.generation)
+        except RefusedError:
+            await running.job.end(term_after=0.0)
+            raise
+        self._running[job_id] = running
+
+    def _forget(self, job_id: JobId, running: Running) -> None:
         if self._running.get(job_id) is running:
             del self._running[job_id]
 

@@ -141,23 +141,38 @@ class Worker:
 
     async def _admit(self, connection: Connection) -> None:
         """Own one connection that came in, from its first byte to its last."""
+        try:
+            channel = await self._let_in(connection)
+            if channel is not None:
+                await self._serve_channel(channel)
+        except Exception as exc:  # noqa: BLE001 - what one peer does ends no worker
+            self._door.log(
+                "a connection of %s went wrong in a way of its own",
+                connection.remote,
+                level=logging.ERROR,
+                error=exc,
+            )
+            await trio.aclose_forcefully(connection.stream)
+
+    async def _let_in(self, connection: Connection) -> Channel | None:
+        """Return the channel of whoever is let in; what is not is closed."""
         entry = self._door.enter(connection)
         if entry is None:
             await trio.aclose_forcefully(connection.stream)
-            return
+            return None
         try:
-            channel = await self._parts.shaker(entry).accept(connection)
+            return await self._parts.shaker(entry).accept(connection)
         except AemeshError as exc:
             entry.fail(f"{exc}")
-            return
+            return None
         except Exception:
-            # The one place where a stranger's bytes may not end the worker.
-            _log.exception("a handshake went wrong in a way of its own")
             entry.fail("a bug of ours")
-            await trio.aclose_forcefully(connection.stream)
-            return
+            raise
         finally:
             entry.done()
+
+    async def _serve_channel(self, channel: Channel) -> None:
+        connection = channel.connection
         source = connection.remote.source
         self._door.gate.trust(source)
         try:
@@ -184,7 +199,8 @@ class Worker:
             finally:
                 if self.links.get(master) is link:
                     del self.links[master]
-        _log.info("the link to master %s ended: %s", link.peer.name, closed.ending.value)
+        ending = closed.ending.value
+        _log.info("the link to master %s ended: %s", link.peer.name, ending)
         await self._after(master, closed)
 
     async def _after(self, master: KeyId, closed: Closed) -> None:

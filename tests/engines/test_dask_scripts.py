@@ -11,6 +11,7 @@ import itertools
 import json
 import os
 import random
+import shutil
 import signal
 import ssl
 import subprocess
@@ -54,17 +55,20 @@ class Authority:
     def __init__(self) -> None:
         self._key = ec.generate_private_key(ec.SECP256R1())
         self._name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "group")])
-        self._cert = self._sign(self._key, authority=True)
+        self._cert = self._sign(self._key, self._name, authority=True)
 
     def _sign(
-        self, key: ec.EllipticCurvePrivateKey, *, authority: bool = False, days: int = 1
+        self,
+        key: ec.EllipticCurvePrivateKey,
+        name: x509.Name,
+        *,
+        authority: bool = False,
+        days: int = 1,
     ) -> x509.Certificate:
         now = dt.datetime.now(dt.UTC)
-        # A leaf named as its issuer is would be taken for self-signed.
-        leaf = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "member")])
         return (
             x509.CertificateBuilder()
-            .subject_name(self._name if authority else leaf)
+            .subject_name(name)
             .issuer_name(self._name)
             .public_key(key.public_key())
             .serial_number(x509.random_serial_number())
@@ -74,13 +78,16 @@ class Authority:
             .sign(self._key, hashes.SHA256())
         )
 
-    def equip(self, folder: Path, *, days: int = 1) -> Path:
+    def equip(self, folder: Path, *, name: str = "client", days: int = 1) -> Path:
         """Write a fresh key, its certificate and the authority's into a folder."""
         folder.mkdir(parents=True, exist_ok=True)
         key = ec.generate_private_key(ec.SECP256R1())
+        # A leaf named as its issuer is would be taken for self-signed.
+        subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+        cert = self._sign(key, subject, days=days)
         pem = serialization.Encoding.PEM
         (folder / "ca.pem").write_bytes(self._cert.public_bytes(pem))
-        (folder / "cert.pem").write_bytes(self._sign(key, days=days).public_bytes(pem))
+        (folder / "cert.pem").write_bytes(cert.public_bytes(pem))
         (folder / "key.pem").write_bytes(
             key.private_bytes(
                 pem,
@@ -150,10 +157,12 @@ async def until(true: Callable[[], bool], *, what: str, within: float = SOON) ->
 @asynccontextmanager
 async def open_script(name: str, folder: Path) -> AsyncIterator[Script]:
     """A warm spare, killed at the end with whatever it started."""
+    # Where agents put it too: beside `aemesh.engines.dask` it would import that.
+    shutil.copy(SCRIPTS / name, folder)
     environ = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
     with (folder / f"{name}.log").open("ab") as log:
         process = await trio.lowlevel.open_process(
-            [sys.executable, "-W", "error::DeprecationWarning", str(SCRIPTS / name)],
+            [sys.executable, "-W", "error::DeprecationWarning", name],
             cwd=folder,
             env=environ,
             stdin=subprocess.PIPE,
@@ -185,6 +194,7 @@ async def open_script(name: str, folder: Path) -> AsyncIterator[Script]:
 class Group:
     """A head, its nodes and a client, all of one authority."""
 
+    authority: Authority
     folder: Path
     head: Script
     address: str
@@ -227,20 +237,23 @@ async def open_group(
     processes: int = 1,
     config: dict[str, Any] | None = None,
 ) -> AsyncIterator[Group]:
-    Authority().equip(folder)
+    authority = Authority()
+    authority.equip(folder)
     async with AsyncExitStack() as stack:
         head = await stack.enter_async_context(open_script("dask_head.py", folder))
         await head.say(op="open", host=HEAD_HOST, port=0, tls=TLS, config=config or {})
         address = (await head.hear("ready"))["address"]
-        group = Group(folder, head, address, [])
+        group = Group(authority, folder, head, address, [])
         for number in range(members):
-            node = await stack.enter_async_context(open_script("dask_node.py", folder))
+            label = f"office-{number}.4"
+            own = authority.equip(folder / label, name=label)
+            node = await stack.enter_async_context(open_script("dask_node.py", own))
             group.nodes.append(node)
             await node.say(
                 op="open",
                 scheduler=address,
                 host=NODE_HOST,
-                name=f"office-{number}#4",
+                name=label,
                 processes=processes,
                 threads=1,
                 tls=TLS,
@@ -296,8 +309,8 @@ async def test_a_warm_spare_opens_and_computes(tmp_path: Path) -> None:
         assert await in_thread(group.client.gather, results) == list(range(1, 21))
 
         assert {said["name"] for said in group.nodes[0].all("registered")} == {
-            "office-0#4-0",
-            "office-0#4-1",
+            "office-0.4-0",
+            "office-0.4-1",
         }
         added = await group.head.hear("worker-added", count=2)
         assert added["host"] == NODE_HOST
@@ -352,7 +365,7 @@ async def test_what_a_task_prints_stays_out_of_the_protocol(tmp_path: Path) -> N
         await group.nodes[0].say(op="close")
         await group.nodes[0].hear("closed")
 
-    log = (tmp_path / "dask_node.py.log").read_text()
+    log = (tmp_path / "office-0.4" / "dask_node.py.log").read_text()
     assert all(text in log for text in ("from print", "from write", "from a child"))
 
 
@@ -447,6 +460,151 @@ async def test_a_member_of_another_group_is_refused(tmp_path: Path) -> None:
 
         assert node.all("registered") == []
         assert group.head.all("worker-added", name="x#1-0") == []
+
+
+# Expelled
+
+
+async def hang_on(address: str, context: ssl.SSLContext) -> trio.SSLStream[Any]:
+    """A connection that got an answer, and waits for more."""
+    tcp = await trio.open_tcp_stream(*host_port(address))
+    stream = trio.SSLStream(tcp, context, https_compatible=True)
+    with trio.fail_after(SOON):
+        assert await stream.receive_some(1000) != b""
+    return stream
+
+
+async def was_cut(stream: trio.SSLStream[Any]) -> bool:
+    """Whether a connection ends by itself."""
+    try:
+        with trio.fail_after(SOON):
+            return await stream.receive_some(1000) == b""
+    except trio.BrokenResourceError:
+        return True
+
+
+async def test_a_refused_member_gets_into_no_port(tmp_path: Path) -> None:
+    """Threat: 77."""
+    async with open_group(tmp_path, members=2) as group:
+        modern = ssl.TLSVersion.TLSv1_3
+        gone = outsider_context(tmp_path / "office-1.4", version=modern)
+        next_one = group.authority.equip(tmp_path / "office-1.5", name="office-1.5")
+        back = outsider_context(next_one, version=modern)
+        ports = [group.address, *group.workers_of(0)]
+        for address in ports:
+            assert await knock(address, gone) != b""
+
+        for script in (group.head, group.nodes[0]):
+            await script.say(op="refuse", member="office-1.4")
+        await group.head.hear("worker-removed", name="office-1.4-0")
+
+        for address in ports:
+            await until_refused(address, gone)
+            assert await knock(address, back) != b""
+        assert await group.result(await group.submit(plus_one, 1)) == 2
+
+
+async def until_refused(address: str, context: ssl.SSLContext) -> None:
+    """Knock until nobody answers: a node's workers hear of it by way of the node."""
+    with trio.fail_after(SOON):
+        while await knock(address, context) != b"":
+            pass
+
+
+async def test_connections_of_a_refused_member_are_cut(tmp_path: Path) -> None:
+    """Threat: 77."""
+    async with open_group(tmp_path, members=2) as group:
+        modern = ssl.TLSVersion.TLSv1_3
+        gone = outsider_context(tmp_path / "office-1.4", version=modern)
+        ports = [group.address, *group.workers_of(0)]
+        streams = [await hang_on(address, gone) for address in ports]
+
+        for script in (group.head, group.nodes[0]):
+            await script.say(op="refuse", member="office-1.4")
+
+        for stream in streams:
+            assert await was_cut(stream)
+            await trio.aclose_forcefully(stream)
+        with trio.fail_after(SOON):  # its own worker was on such a connection too
+            assert await group.nodes[1].process.wait() == 3
+        assert await group.result(await group.submit(plus_one, 1)) == 2
+
+
+async def test_a_replaced_worker_knows_who_is_refused(tmp_path: Path) -> None:
+    """Threat: 77."""
+    async with open_group(tmp_path) as group:
+        node = group.nodes[0]
+        expelled = group.authority.equip(tmp_path / "office-1.4", name="office-1.4")
+        gone = outsider_context(expelled, version=ssl.TLSVersion.TLSv1_3)
+        await node.say(op="refuse", member="office-1.4")
+        await until_refused(group.workers_of(0)[0], gone)
+
+        os.kill(node.children[0], signal.SIGKILL)
+
+        again = await node.hear("registered", count=2)
+        assert await knock(again["address"], gone) == b""
+
+
+async def test_a_node_is_told_who_is_refused_before_it_opens(tmp_path: Path) -> None:
+    """Threat: 77."""
+    async with open_group(tmp_path) as group:
+        expelled = group.authority.equip(tmp_path / "office-1.4", name="office-1.4")
+        gone = outsider_context(expelled, version=ssl.TLSVersion.TLSv1_3)
+        own = group.authority.equip(tmp_path / "office-2.4", name="office-2.4")
+        async with open_script("dask_node.py", own) as node:
+            await node.say(op="refuse", member="office-1.4")
+            await node.say(
+                op="open",
+                scheduler=group.address,
+                host=NODE_HOST,
+                name="office-2.4",
+                processes=1,
+                tls=TLS,
+            )
+            registered = await node.hear("registered")
+
+            assert await knock(registered["address"], gone) == b""
+
+
+async def test_a_refused_member_is_not_dialled(tmp_path: Path) -> None:
+    """Threat: 77."""
+
+    async def dial(address: str, dask_worker: Any) -> str:
+        try:
+            async with dask_worker.rpc(address) as peer:
+                return str((await peer.identity())["type"])
+        except OSError:
+            return "refused"
+
+    async with open_group(tmp_path, members=2) as group:
+        (ours,), (theirs,) = group.workers_of(0), group.workers_of(1)
+        run = functools.partial(in_thread, group.client.run, dial, theirs)
+        assert (await run(workers=[ours]))[ours] == "TlsWorker"
+
+        await group.nodes[0].say(op="refuse", member="office-1.4")
+
+        with trio.fail_after(SOON):
+            while (await run(workers=[ours]))[ours] != "refused":
+                pass
+
+
+async def test_a_worker_that_hangs_does_not_keep_old_doors_open(tmp_path: Path) -> None:
+    """Threat: 77."""
+    async with open_group(tmp_path) as group:
+        node = group.nodes[0]
+        gone = outsider_context(
+            group.authority.equip(tmp_path / "last", name="last"),
+            version=ssl.TLSVersion.TLSv1_3,
+        )
+        os.kill(node.children[0], signal.SIGSTOP)
+
+        for number in range(5000):  # more than a pipe holds
+            await node.say(op="refuse", member=f"office-{number}.4")
+        await node.say(op="refuse", member="last")
+
+        assert (await node.hear("died"))["code"] == -signal.SIGKILL
+        again = await node.hear("registered", count=2)
+        await until_refused(again["address"], gone)
 
 
 # Dying
@@ -546,16 +704,16 @@ async def test_retiring_ends_tasks_and_moves_results(tmp_path: Path) -> None:
         await trio.sleep(0.2)
         worker_pid = group.nodes[1].children[0]
 
-        await group.head.say(op="retire", id=3, member="office-1#4", by=SOON)
+        await group.head.say(op="retire", id=3, member="office-1.4", by=SOON)
 
         retired = await group.head.hear("retired", id=3)
         assert retired["workers"] == leaving
-        assert (retired["moved"], retired["lost"], retired["restarted"]) == (True, 0, 0)
+        assert (retired["moved"], retired["lost"], retired["restarted"]) == (2, 0, 0)
         assert await group.nodes[1].process.wait() == 0
         assert await group.result(kept) == before
         assert await group.result(running) == worker_pid  # it ended where it ran
         assert group.nodes[1].all("died") == []
-        assert (await group.head.hear("worker-removed"))["name"] == "office-1#4-0"
+        assert (await group.head.hear("worker-removed"))["name"] == "office-1.4-0"
 
 
 async def test_retiring_ends_at_its_deadline(tmp_path: Path) -> None:
@@ -577,7 +735,7 @@ async def test_retiring_ends_at_its_deadline(tmp_path: Path) -> None:
 
         retired = await group.head.hear("retired", id=3)
         assert 0.8 <= trio.current_time() - started < 2
-        assert (retired["moved"], retired["restarted"]) == (True, 1)
+        assert (retired["moved"], retired["restarted"]) == (0, 1)
         assert await group.result(running) in staying
         with trio.fail_after(3):
             assert await group.nodes[1].process.wait() == 0
@@ -589,11 +747,26 @@ async def test_the_last_member_keeps_its_results_until_the_deadline(
     async with open_group(tmp_path) as group:
         await group.hold(future := await group.submit(plus_one, 1))
 
-        await group.head.say(op="retire", id=1, member="office-0#4", by=1)
+        await group.head.say(op="retire", id=1, member="office-0.4", by=1)
 
         assert await group.result(future) == 2
         retired = await group.head.hear("retired", id=1)
-        assert (retired["moved"], retired["lost"]) == (False, 1)
+        assert (retired["moved"], retired["lost"]) == (0, 1)
+
+
+async def test_what_others_held_before_counts_as_neither_moved_nor_lost(
+    tmp_path: Path,
+) -> None:
+    async with open_group(tmp_path, members=2) as group:
+        value = await group.submit(plus_one, 1, workers=group.workers_of(1))
+        await group.hold(value)
+        fetched = await group.submit(plus_one, value, workers=group.workers_of(0))
+        await group.hold(fetched)
+
+        await group.head.say(op="retire", id=1, member="office-1.4", by=SOON)
+
+        retired = await group.head.hear("retired", id=1)
+        assert (retired["moved"], retired["lost"]) == (0, 0)
 
 
 async def test_a_silent_machine_is_got_over_in_seconds(tmp_path: Path) -> None:
@@ -616,7 +789,7 @@ async def test_a_silent_machine_is_got_over_in_seconds(tmp_path: Path) -> None:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(fetch, "gathered", value)  # this hangs in it as well
                 await trio.sleep(0.2)
-                await group.head.say(op="remove", id=4, member="office-1#4")
+                await group.head.say(op="remove", id=4, member="office-1.4")
                 nursery.start_soon(fetch, "unfinished", unfinished)
                 nursery.start_soon(fetch, "fetching", fetching)
 

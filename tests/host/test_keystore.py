@@ -177,9 +177,7 @@ def test_a_folder_that_others_can_write_is_refused(tmp_path: Path):
         b"\xff" * 100_000,
     ],
 )
-def test_a_damaged_key_is_refused_and_never_overwritten(
-    content: bytes, tmp_path: Path
-):
+def test_a_damaged_key_is_refused_and_never_overwritten(content: bytes, tmp_path: Path):
     path = tmp_path / "id_ed25519"
     path.write_bytes(content)
     path.chmod(0o600)

@@ -82,10 +82,12 @@ def test_a_place_where_nothing_can_be_made_is_told(tmp_path: Path):
 
 
 def test_the_second_of_one_role_is_refused_with_the_pid_of_the_first(tmp_path: Path):
-    with held_state(Role.WORKER, tmp_path):
-        with pytest.raises(AlreadyRunningError) as caught:
-            with held_state(Role.WORKER, tmp_path):
-                pass
+    with (
+        held_state(Role.WORKER, tmp_path),
+        pytest.raises(AlreadyRunningError) as caught,
+        held_state(Role.WORKER, tmp_path),
+    ):
+        pass
 
     assert f"process {os.getpid()}" in str(caught.value)
 
@@ -125,9 +127,11 @@ def test_keys_of_a_killed_process_are_gone_after_the_next_start(tmp_path: Path):
         stdout=subprocess.PIPE,
     )
     assert holder.stdout.readline() == b"held\n"
-    with pytest.raises(AlreadyRunningError, match=f"process {holder.pid}"):
-        with held_state(Role.WORKER, tmp_path):
-            pass
+    with (
+        pytest.raises(AlreadyRunningError, match=f"process {holder.pid}"),
+        held_state(Role.WORKER, tmp_path),
+    ):
+        pass
     holder.kill()
     assert holder.wait() == -signal.SIGKILL
     holder.stdin.close()

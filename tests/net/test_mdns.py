@@ -156,7 +156,9 @@ async def test_a_slow_reader_holds_a_bounded_queue_and_wanted_names_survive() ->
                 Role.MASTER, instance, port=1, txt={"v": "1"}, hosts=()
             )
         await speaker.announce(Role.MASTER, wanted, port=1, txt={"v": "1"}, hosts=())
-        await until(lambda: browser.dropped >= 50)
+        full = f"{limits.MDNS_EVENTS_WAITING + 1} waiting"
+        await until(lambda: full in repr(browser))
+        assert browser.dropped >= 50
 
         first = await browser.receive()
 

@@ -1,0 +1,89 @@
+"""An engine without computing: it tells what was asked of it, and can be broken."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+
+import trio
+
+from aemesh.errors import EngineError
+from aemesh.model.group import Receipt
+from aemesh.model.job import JobSpec
+from aemesh.model.names import GroupName
+from aemesh.plugin import GroupContext, Job, Member, RunningEngine
+
+NODE = JobSpec(argv=("cat",), tls=True)
+
+
+class MemoryEngine:
+    """Starts ``cat`` on each member and remembers what happened, in order."""
+
+    name = "memory"
+
+    def __init__(self) -> None:
+        self.told: list[str] = []
+        self.fails_on: set[str] = set()  # members whose node does not come up
+        self.running: dict[GroupName, RunningMemory] = {}
+        self.dies = trio.Event()
+
+    @asynccontextmanager
+    async def open(self, group: GroupContext) -> AsyncIterator[RunningEngine]:
+        """Be up at once; die when `dies` is set."""
+        self.told.append(f"open {group.name}")
+        self.running[group.name] = running = RunningMemory(self, group)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._die)
+            yield running
+            nursery.cancel_scope.cancel()
+        self.told.append(f"close {group.name}")
+
+    def spare_node(self) -> JobSpec | None:
+        """Nothing is worth keeping warm."""
+        return None
+
+    def spare_head(self) -> JobSpec | None:
+        """Nothing is worth keeping warm."""
+        return None
+
+    async def _die(self) -> None:
+        await self.dies.wait()
+        self.dies = trio.Event()
+        raise EngineError("the memory engine died")
+
+
+class RunningMemory:
+    """The engine on one group."""
+
+    def __init__(self, engine: MemoryEngine, group: GroupContext) -> None:
+        self.group = group
+        self.nodes: dict[str, Job] = {}
+        self.members: dict[str, Member] = {}
+        self._engine = engine
+
+    async def add(self, member: Member) -> None:
+        """Start ``cat`` there."""
+        if member.name in self._engine.fails_on:
+            raise EngineError(f"no engine on {member.name}", why="the test said so")
+        self.nodes[member.label] = await member.start(NODE)
+        self.members[member.label] = member
+        self._tell("add", member)
+
+    async def retire(self, member: Member, *, by_after: float) -> Receipt:
+        """End ``cat`` there."""
+        del by_after
+        await self.nodes.pop(member.label).end(term_after=0.0)
+        self._tell("retire", member)
+        return Receipt(member.name, self.group.name, graceful=True, moved=1)
+
+    async def lost(self, member: Member) -> None:
+        """Forget the member."""
+        self.nodes.pop(member.label, None)
+        self._tell("lost", member)
+
+    def connect_info(self) -> Mapping[str, str]:
+        """Return something to find in an environment."""
+        return {"MEMORY_GROUP": self.group.name, "MEMORY_TLS": "{tls}"}
+
+    def _tell(self, what: str, member: Member) -> None:
+        self._engine.told.append(f"{what} {member.label}")

@@ -1,0 +1,1 @@
+"""Programs that the bench runs on hosts of the lab, with aemesh's own parts."""
