@@ -84,6 +84,19 @@ class TrustFileError(SettingsError):
     name = "settings/trust-file"
 
 
+class OpenRefusedError(SettingsError):
+    """``--insecure-open`` was asked for where anybody could connect."""
+
+    name = "settings/open-refused"
+
+    def __init__(self, host: str) -> None:
+        super().__init__(
+            "this machine cannot be open",
+            why=f"its address {host} is public: anybody could run programs here",
+            hint="leave --insecure-open out; `aemesh trust accept` admits each key",
+        )
+
+
 class NoMasterError(SettingsError):
     """A command needs a running master in this state directory; there is none."""
 

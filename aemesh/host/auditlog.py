@@ -11,12 +11,16 @@ import datetime as dt
 import json
 import logging
 import os
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 from aemesh import limits
 from aemesh.errors import quoted
 from aemesh.host.wholefile import locked
-from aemesh.model.trust import Peer, Verdict
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from aemesh.model.trust import Peer, Verdict
 
 logger = logging.getLogger(__name__)
 

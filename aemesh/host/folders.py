@@ -6,9 +6,12 @@ import contextlib
 import os
 import shutil
 import stat
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 from aemesh.errors import SettingsError
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 PRIVATE = 0o700
 _OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH

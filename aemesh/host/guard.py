@@ -11,12 +11,15 @@ import enum
 import os
 import select
 import signal
-from collections.abc import AsyncIterator, Iterator
-from types import FrameType
+from typing import TYPE_CHECKING
 
 import trio
 
 from aemesh.host import warden
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterator
+    from types import FrameType
 
 _SIGNALS = {
     signal.SIGINT: warden.INTERRUPT,

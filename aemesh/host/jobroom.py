@@ -10,14 +10,18 @@ from __future__ import annotations
 import os
 import re
 import sys
-from collections.abc import Mapping
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 from aemesh import limits
 from aemesh.errors import JobRefusedError, quoted
 from aemesh.host.folders import PRIVATE
 from aemesh.host.jobtree import MARKER
-from aemesh.model.job import JobSpec
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from aemesh.model.job import JobSpec
 
 PYTHON = "{python}"
 _TLS = "tls"

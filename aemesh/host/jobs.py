@@ -12,9 +12,8 @@ import contextlib
 import itertools
 import logging
 import secrets
-from collections.abc import AsyncIterator, Iterator, Mapping
 from dataclasses import replace
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import trio
 
@@ -26,9 +25,14 @@ from aemesh.host.jobstart import Start, launch
 from aemesh.host.leftovers import note_jobs
 from aemesh.host.localjob import LocalJob
 from aemesh.host.orphans import tend_orphans
-from aemesh.model.job import JobSpec
 from aemesh.model.names import JobId, job_id_untrusted
 from aemesh.tasks.nursery import open_crew
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterator, Mapping
+    from pathlib import Path
+
+    from aemesh.model.job import JobSpec
 
 logger = logging.getLogger(__name__)
 

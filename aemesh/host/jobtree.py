@@ -11,8 +11,8 @@ environment from a daemon, is nobody's child; the runner and the warden end thos
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from aemesh.host.processes import (
     Process,
@@ -20,6 +20,9 @@ from aemesh.host.processes import (
     descendants,
     kill_all,
 )
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 # The variable that marks a job's processes.  Its value is drawn by each agent, since
 # two agents of one user may both have a job "7".

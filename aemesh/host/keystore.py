@@ -10,8 +10,7 @@ from __future__ import annotations
 import os
 import ssl
 import stat
-from pathlib import Path
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -28,6 +27,9 @@ from aemesh.host.certificate import self_signed
 from aemesh.host.folders import make_private
 from aemesh.host.wholefile import write_once, write_whole
 from aemesh.model.key import KeyId, PublicKey
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 KEY_FILE = "id_ed25519"
 # A PKCS8 Ed25519 key has 119 bytes; beyond this the file is something else.

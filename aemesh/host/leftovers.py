@@ -11,13 +11,15 @@ import contextlib
 import json
 import os
 import select
-from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from aemesh import limits
 from aemesh.host.jobtree import MARKER, JobTree, has_marker
 from aemesh.host.processes import Process, all_processes, kill_all
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 _FILE = "jobs.json"
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")

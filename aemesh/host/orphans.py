@@ -11,11 +11,15 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Collection
+from typing import TYPE_CHECKING
 
-from aemesh.host.jobtree import JobTree
 from aemesh.host.processes import Process, all_processes, descendants, kill_all
 from aemesh.host.warden import events_fd
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+    from aemesh.host.jobtree import JobTree
 
 
 def tend_orphans(trees: Collection[JobTree]) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import re
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -19,6 +19,9 @@ from aemesh.host.wholefile import locked, write_whole
 from aemesh.model.key import PublicKey
 from aemesh.model.names import node_name_untrusted
 from aemesh.model.trust import Reason, Role, TrustRequest
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 _FOLDER = "pending"
 _ID = re.compile(r"[a-z2-7]{8}", re.ASCII)

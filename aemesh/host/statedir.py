@@ -14,16 +14,20 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import platformdirs
 
 from aemesh.errors import AlreadyRunningError
 from aemesh.host.folders import empty, make_private
 from aemesh.host.leftovers import end_leftovers
-from aemesh.model.trust import Role
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from aemesh.model.trust import Role
 
 _PID_BYTES = 20
 

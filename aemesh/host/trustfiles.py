@@ -10,8 +10,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 from aemesh import limits
 from aemesh.errors import KeyChangedError, RefusedError, TrustFileError
@@ -25,8 +24,13 @@ from aemesh.host.trustlines import (
     revoked_line,
 )
 from aemesh.host.wholefile import locked, write_whole
-from aemesh.model.key import PublicKey
 from aemesh.model.trust import KnownPeer, RevokedKey, Role, TrustBook
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from aemesh.model.key import PublicKey
 
 logger = logging.getLogger(__name__)
 

@@ -25,11 +25,13 @@ import os
 import select
 import signal
 import sys
-from collections.abc import Callable
-from types import FrameType
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from aemesh.host.processes import Process, all_processes, descendants, kill_all
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import FrameType
 
 # One byte on the pipe for each signal that is passed on.
 INTERRUPT = b"i"

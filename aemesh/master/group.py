@@ -34,6 +34,9 @@ from aemesh.tasks.nursery import open_crew
 
 _log = logging.getLogger(__name__)
 
+# A common name has 64 characters (RFC 5280), of which a number takes what is left.
+_LABEL_NAME_LENGTH = 48
+
 
 class LocalJobs(Protocol):
     """Runs jobs beside the master; `aemesh.host.jobs` or a fake."""
@@ -101,6 +104,7 @@ class Group:
         self._broken: set[KeyId] = set()
         self._numbers = itertools.count(1)
         self._id = secrets.token_hex(3)
+        self._labels: dict[str, int] = {}  # by name: the last number given out
 
     def __repr__(self) -> str:
         return f"<Group {self.name}: {self.state}, {len(self.members)} members>"
@@ -160,7 +164,7 @@ class Group:
         generation = record.membership.generation
         ask = wire.Assign(group=self.name, generation=generation)
         assigned = await link.request(ask, wire.Assigned)
-        label = f"{record.name}.{generation}"
+        label = self._next_label(record.name, generation)
         facts = record.facts
         member = RemoteMember(
             name=record.name,
@@ -264,6 +268,17 @@ class Group:
     def _tell_changed(self) -> None:
         self.changed.set()
         self.changed = trio.Event()
+
+    def _next_label(self, name: str, generation: int) -> str:
+        """Return a label that nobody had: two machines may go by one name.
+
+        A machine that was set up anew counts its generations from one again.  Cut,
+        because the label has to fit into a certificate's common name as a whole.
+        """
+        name = name[:_LABEL_NAME_LENGTH]
+        number = max(generation, self._labels.get(name, 0) + 1)
+        self._labels[name] = number
+        return f"{name}.{number}"
 
     def _next_job(self) -> JobId:
         return JobId(f"{self.name[:32]}-{self._id}-{next(self._numbers)}")

@@ -5,13 +5,7 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Iterable
 
-from aemesh.errors import SettingsError
-
-
-class OpenRefusedError(SettingsError):
-    """`--insecure-open` was asked for where anybody could connect."""
-
-    name = "settings/open-refused"
+from aemesh.errors import OpenRefusedError
 
 
 def is_public(host: str) -> bool:
@@ -27,11 +21,7 @@ def check_open_allowed(hosts: Iterable[str]) -> None:
     """Raise `OpenRefusedError` if one of this machine's addresses is public."""
     for host in hosts:
         if is_public(host):
-            raise OpenRefusedError(
-                "this machine cannot be open",
-                why=f"its address {host} is public: anybody could run programs here",
-                hint="leave --insecure-open out; `aemesh trust accept` admits each key",
-            )
+            raise OpenRefusedError(host)
 
 
 OPEN_WARNING = (

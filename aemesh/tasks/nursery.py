@@ -3,7 +3,7 @@
 On trio an error in the body of a block that owns a nursery leaves as an
 ExceptionGroup, so `except RefusedError` around such a block would miss it.  Our
 `open_…` blocks use this one: a single error leaves as itself; several stay a group.
-  See docs/decisions/0002-exceptions-leave-as-themselves.md.
+See docs/decisions/0002-exceptions-leave-as-themselves.md.
 """
 
 from __future__ import annotations

@@ -222,7 +222,8 @@ async def test_packets_with_junk_txt_do_not_stop_us() -> None:
     lies = """
 for me in (sys.argv[2], "aemesh-" + "a" * 26, "\\x1b[2J", "é" * 20):
     long = text(*(b"k%d=" % n + b"v" * 240 for n in range(34)))
-    junks = (long, bytes(range(256)) * 8, b"\\xff", b"\\0", b"\\5abc", b"\\1=" * 99):
+    junks = (long, bytes(range(256)) * 8, b"\\xff", b"\\0", b"\\5abc", b"\\1=" * 99)
+    for junk in junks:
         send(packet(ptr(me), txt(me, junk)))
 """
     async with network(lies) as net:

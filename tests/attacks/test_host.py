@@ -7,8 +7,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import psutil
 import pytest
@@ -35,6 +34,10 @@ from aemesh.model.trust import (
     TrustRequest,
     Verdict,
 )
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
 
 ADD = """
 import sys
@@ -271,8 +274,9 @@ if os.fork() == 0:
 if os.fork() == 0:
     os.setsid()
     if os.fork(): os._exit(0)
-    os.execve(sys.executable, [sys.executable, "-c",
-        "import os, time; os.write(1, b'%d\\\\\\\\n' % os.getpid()); time.sleep(1000)"], {})
+    bare = ("import os, time;"
+        "os.write(1, b'%d\\\\\\\\n' % os.getpid()); time.sleep(1000)")
+    os.execve(sys.executable, [sys.executable, "-c", bare], {})
 time.sleep(1000)
 '''
 

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import json
 import logging
-from pathlib import Path
-
-import pytest
+from typing import TYPE_CHECKING
 
 from aemesh import limits
 from aemesh.host.auditlog import AuditLog
 from aemesh.model.key import PublicKey
 from aemesh.model.names import NodeName
 from aemesh.model.trust import Decision, Mode, Peer, Reason, Role, Verdict
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import pytest
 
 PEER = Peer(
     role=Role.MASTER,

@@ -8,8 +8,8 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import psutil
 import pytest
@@ -22,6 +22,9 @@ from aemesh.host.leftovers import end_leftovers
 from aemesh.host.processes import read_process
 from aemesh.model.job import Channel, JobExit, JobSpec
 from aemesh.model.names import JobId
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
 
 ONE = JobId("one")
 

@@ -8,7 +8,7 @@ import pickle
 import ssl
 import subprocess
 import sys
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from cryptography import x509
@@ -16,6 +16,9 @@ from nacl.signing import VerifyKey
 
 from aemesh.errors import KeyFileError
 from aemesh.host.keystore import Identity, load_or_make
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 def run(*argv: str | Path) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from dataclasses import replace
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import given
@@ -23,6 +23,9 @@ from aemesh.host.pending import (
 from aemesh.model.key import PublicKey
 from aemesh.model.names import NodeName
 from aemesh.model.trust import Reason, Role, TrustRequest
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 def request(number: int = 1) -> TrustRequest:

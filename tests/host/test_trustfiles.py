@@ -6,7 +6,7 @@ import logging
 import os
 import subprocess
 from dataclasses import replace
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import given
@@ -36,6 +36,9 @@ from aemesh.host.trustlines import (
 from aemesh.model.key import PublicKey
 from aemesh.model.names import NodeName
 from aemesh.model.trust import KnownPeer, Mode, RevokedKey, Role
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 def key(number: int) -> PublicKey:

@@ -7,13 +7,16 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import pytest
 import trio
 
 from aemesh.host.guard import Notice, open_guard
 from aemesh.host.processes import read_process
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 # An agent that tells both process ids, then does what the test says.
 PROGRAM = """
@@ -81,12 +84,6 @@ def guarded(body: str, **options: object) -> Iterator[Agent]:
 def gone(pid: int) -> bool:
     now = read_process(pid)
     return now is None or not now.alive
-
-
-async def wait_gone(pid: int) -> None:
-    with trio.fail_after(10):
-        while not gone(pid):  # noqa: ASYNC110
-            await trio.sleep(0.005)
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import subprocess
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import given
@@ -12,6 +12,9 @@ from hypothesis import strategies as st
 
 from aemesh.model.key import PublicKey
 from aemesh.model.words import WORDS, four_words
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 def test_there_is_one_word_for_each_ten_bits():
