@@ -116,9 +116,9 @@ MDNS_EVENTS_WAITING = 256
 # more: dropped.  Honest responders send all in one packet.
 MDNS_ASKS_AT_ONCE = 16
 MDNS_ASK_AFTER = 3.0
-# Announcements of strangers that are looked at in a second: each costs 0.1 ms for
-# its signature.  An office that starts at once has hundreds; beyond: they wait, and
-# then are dropped.
+# Announcements of strangers that are looked at in a second: each costs 0.15 ms, most
+# for its signature.  An office that starts at once has hundreds; beyond: they wait,
+# and then are dropped.
 SIGHTINGS_PER_SECOND = 1000
 # Names whose announcements were wrong, kept to tell each once; the oldest go first.
 IMPOSTERS_SEEN = 128

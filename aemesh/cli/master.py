@@ -47,6 +47,8 @@ def master(**options: object) -> int:
 
 
 def _agent(options: dict[str, object]) -> int:
-    from aemesh.cli.master_agent import MasterOptions, run_master  # noqa: PLC0415
+    from aemesh.cli.settings import MasterOptions  # noqa: PLC0415
+    from aemesh.cli.start import run_agent  # noqa: PLC0415
+    from aemesh.model.trust import Role  # noqa: PLC0415
 
-    return run_master(MasterOptions(**options))  # type: ignore[arg-type] # click's names
+    return run_agent(Role.MASTER, MasterOptions(**options))  # type: ignore[arg-type] # click's names

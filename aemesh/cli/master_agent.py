@@ -5,7 +5,6 @@ from __future__ import annotations
 import ipaddress
 import time
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
 from functools import partial
 
 import trio
@@ -14,7 +13,6 @@ from aemesh import __version__
 from aemesh.cli import ui
 from aemesh.cli.node import (
     Node,
-    NodeOptions,
     ask_for,
     make_node,
     obey,
@@ -22,10 +20,11 @@ from aemesh.cli.node import (
     start_logging,
     warn_open,
 )
-from aemesh.host.guard import open_guard
-from aemesh.host.jobs import JobRunner, open_jobs
+from aemesh.cli.settings import MasterOptions
+from aemesh.host.guard import Guard
+from aemesh.host.jobs import JobRunner
 from aemesh.host.plugins import find_engine
-from aemesh.host.statedir import StateDir, held_state
+from aemesh.host.statedir import StateDir
 from aemesh.host.store import Store, open_store
 from aemesh.master.control import serve_control
 from aemesh.master.control_wire import SOCKET_FILE
@@ -43,29 +42,25 @@ _INTERRUPTED = 130
 _DEFAULT_GROUP = GroupName("default")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class MasterOptions(NodeOptions):
-    """What the command line of ``aemesh master`` says."""
-
-    groups: tuple[str, ...] = ()
-    engine: str = "dask"
-    accept_new: bool = False
-
-
-def run_master(options: MasterOptions) -> int:
+async def run(
+    options: MasterOptions, state: StateDir, guard: Guard, jobs: JobRunner
+) -> int:
     """Run a master until it is told to end; return the exit code."""
     start_logging(verbose=options.verbose)
-    with (
-        held_state(Role.MASTER, options.state) as state,
-        open_store(state.folder / "state.sqlite") as store,
-    ):
-        return trio.run(_run, options, state, store)
+    with open_store(state.folder / "state.sqlite") as store:
+        return await _run(options, state, store, guard=guard, jobs=jobs)
 
 
-async def _run(options: MasterOptions, state: StateDir, store: Store) -> int:
+async def _run(
+    options: MasterOptions,
+    state: StateDir,
+    store: Store,
+    *,
+    guard: Guard,
+    jobs: JobRunner,
+) -> int:
     code = _INTERRUPTED
-    async with open_guard() as guard, open_jobs(state.run) as jobs, open_crew() as crew:
-        await _start_spare(jobs, options.engine)
+    async with open_crew() as crew:
         node = make_node(state, options, _policy(options))
         _remember_groups(store, options)
         async with open_discovery() as discovery:
@@ -94,6 +89,7 @@ async def _run(options: MasterOptions, state: StateDir, store: Store) -> int:
                 partial(
                     obey,
                     guard,
+                    jobs,
                     leave=lambda _: master.stop(),
                     scope=crew.cancel_scope,
                 )
@@ -115,12 +111,6 @@ def head_address() -> str:
     private = [host for host in hosts if ipaddress.ip_address(host).is_private]
     v4 = [host for host in private if ":" not in host]
     return (v4 or private or ["127.0.0.1"])[0]
-
-
-async def _start_spare(jobs: JobRunner, engine: str) -> None:
-    spec = find_engine(engine).spare_head()
-    if spec is not None:
-        await jobs.start_spare(spec)
 
 
 def _remember_groups(store: Store, options: MasterOptions) -> None:

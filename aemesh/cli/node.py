@@ -12,13 +12,13 @@ from dataclasses import dataclass
 import trio
 
 from aemesh.cli import ui
-from aemesh.errors import UsageError
+from aemesh.cli.settings import NodeOptions
 from aemesh.host.auditlog import AuditLog
 from aemesh.host.guard import Guard, Notice
+from aemesh.host.jobs import JobRunner
 from aemesh.host.keystore import Identity, load_or_make
 from aemesh.host.statedir import StateDir
 from aemesh.host.trustdesk import Ask, TrustDesk
-from aemesh.model.key import KeyId
 from aemesh.model.names import NodeName, node_name_untrusted
 from aemesh.model.trust import Mode, Role, TrustRequest
 from aemesh.net.interfaces import local_addresses
@@ -29,28 +29,6 @@ from aemesh.protocol.handshake import Ourselves
 
 # A node that is open says so again, for whoever looks at the terminal later.
 _WARN_AGAIN_AFTER = 3600.0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class NodeOptions:
-    """What the command line says for either role."""
-
-    state: str | None = None
-    name: str | None = None
-    host: str | None = None
-    port: int = 0
-    insecure_open: bool = False
-    verbose: bool = False
-    trusted: tuple[str, ...] = ()
-
-    @property
-    def mode(self) -> Mode:
-        """The mode that this node requires."""
-        return Mode.OPEN if self.insecure_open else Mode.LEAP
-
-    def trusted_keys(self) -> frozenset[KeyId]:
-        """Return the keys given on the command line."""
-        return frozenset(KeyId.parse_untrusted(text) for text in self.trusted)
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,12 +94,18 @@ async def warn_open(options: NodeOptions) -> None:
 
 
 async def obey(
-    guard: Guard, *, leave: Callable[[str], None], scope: trio.CancelScope
+    guard: Guard,
+    jobs: JobRunner,
+    *,
+    leave: Callable[[str], None],
+    scope: trio.CancelScope,
 ) -> None:
     """Leave when we are told to; at once when told twice, or when the warden died."""
     leaving = False
     while True:
         notice = await guard.receive()
+        if notice is Notice.ORPHANED:
+            jobs.end_all(term_after=0, reason="the warden was killed")
         if leaving or notice is Notice.ORPHANED:
             scope.cancel()
             return

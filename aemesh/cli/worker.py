@@ -39,6 +39,8 @@ def worker(**options: object) -> int:
 
 
 def _agent(options: dict[str, object]) -> int:
-    from aemesh.cli.worker_agent import WorkerOptions, run_worker  # noqa: PLC0415
+    from aemesh.cli.settings import WorkerOptions  # noqa: PLC0415
+    from aemesh.cli.start import run_agent  # noqa: PLC0415
+    from aemesh.model.trust import Role  # noqa: PLC0415
 
-    return run_worker(WorkerOptions(**options))  # type: ignore[arg-type] # click's names
+    return run_agent(Role.WORKER, WorkerOptions(**options))  # type: ignore[arg-type] # click's names

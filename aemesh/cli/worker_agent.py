@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 
 import trio
@@ -10,7 +10,6 @@ import trio
 from aemesh.cli import ui
 from aemesh.cli.node import (
     Node,
-    NodeOptions,
     ask_for,
     make_node,
     obey,
@@ -18,15 +17,16 @@ from aemesh.cli.node import (
     start_logging,
     warn_open,
 )
+from aemesh.cli.settings import WorkerOptions
 from aemesh.host.facts import find_facts
 from aemesh.host.generation import read_generation, write_generation
-from aemesh.host.guard import open_guard
-from aemesh.host.jobs import JobRunner, open_jobs
-from aemesh.host.statedir import StateDir, held_state
-from aemesh.host.plugins import engine_names, find_engine
+from aemesh.host.guard import Guard
+from aemesh.host.jobs import JobRunner
+from aemesh.host.statedir import StateDir
 from aemesh.model.machine import Facts
 from aemesh.model.trust import Role, TrustRequest
-from aemesh.net.discovery import LanDiscovery, Presence, open_discovery
+from aemesh.net.discovery import LanDiscovery, open_discovery
+from aemesh.net.presence import Presence
 from aemesh.net.tcp import TcpNetwork
 from aemesh.net.wallclock import chance
 from aemesh.policy.trust import TrustPolicy
@@ -36,26 +36,13 @@ from aemesh.worker.worker import Parts, Worker
 _INTERRUPTED = 130
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class WorkerOptions(NodeOptions):
-    """What the command line of ``aemesh worker`` says."""
-
-    cores: int | None = None
-    accept_first: bool = False
-
-
-def run_worker(options: WorkerOptions) -> int:
+async def run(
+    options: WorkerOptions, state: StateDir, guard: Guard, jobs: JobRunner
+) -> int:
     """Run a worker until it is told to leave; return the exit code."""
     start_logging(verbose=options.verbose)
-    with held_state(Role.WORKER, options.state) as state:
-        return trio.run(_run, options, state)
-
-
-async def _run(options: WorkerOptions, state: StateDir) -> int:
     code = _INTERRUPTED
-    async with open_guard() as guard, open_jobs(state.run) as jobs, open_crew() as crew:
-        # First of all: importing an engine takes longer than all that follows here.
-        await _start_spares(jobs)
+    async with open_crew() as crew:
         node = make_node(state, options, _policy(options))
         facts = _facts(options)
         _greet(node, facts)
@@ -79,21 +66,13 @@ async def _run(options: WorkerOptions, state: StateDir) -> int:
             crew.start_soon(node.desk.run, ask_for(_question))
             crew.start_soon(warn_open, options)
             crew.start_soon(
-                partial(obey, guard, leave=worker.leave, scope=crew.cancel_scope)
+                partial(obey, guard, jobs, leave=worker.leave, scope=crew.cancel_scope)
             )
             departure = await worker.run()
             ui.say(f"left: {departure.moved} pieces moved, {departure.lost} lost")
             code = 0
             crew.cancel_scope.cancel()
     return code
-
-
-async def _start_spares(jobs: JobRunner) -> None:
-    """Start what each installed engine wants to have warm on a worker."""
-    for name in engine_names():
-        spec = find_engine(name).spare_node()
-        if spec is not None:
-            await jobs.start_spare(spec)
 
 
 def _policy(options: WorkerOptions) -> TrustPolicy:

@@ -77,7 +77,7 @@ async def open_laptop(folder: Path, *, engine: str) -> AsyncIterator[dict[str, s
     facts = find_facts()
     worker_id, master_id = Identity.ephemeral("worker"), Identity.ephemeral("master")
     network = PairNetwork()
-    async with open_jobs(folder) as jobs, open_crew() as crew:
+    async with open_jobs(folder, replaces_spares=False) as jobs, open_crew() as crew:
         await _start_spares(jobs, engine)
         with open_store(None) as store:
             store.put_group(_GROUP, engine)

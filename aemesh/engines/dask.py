@@ -82,7 +82,8 @@ class DaskEngine:
                     await running.close()
         # Raised out here, it does not meet what the block made of the same death.
         if head.died:
-            raise EngineError("the Dask scheduler died", why=head.last_words())
+            msg = f"{head.name} died"
+            raise EngineError(msg, why=head.last_words())
 
     def spare_node(self) -> JobSpec | None:
         """Return a worker that has imported Dask, if Dask is installed here."""
@@ -96,9 +97,7 @@ class DaskEngine:
 class RunningDask:
     """A scheduler that is up, and the workers that serve it."""
 
-    def __init__(
-        self, group: GroupContext, head: Talk, nursery: trio.Nursery
-    ) -> None:
+    def __init__(self, group: GroupContext, head: Talk, nursery: trio.Nursery) -> None:
         self._group = group
         self._head = head
         self._address = ""
@@ -242,7 +241,8 @@ class Talk:
             await self._wait_news()
         answer = self._answers.pop(number)
         if answer["event"] == "error":
-            raise EngineError(f"{self.name} could not {op}", why=answer.get("message"))
+            msg = f"{self.name} could not {op}"
+            raise EngineError(msg, why=answer.get("message"))
         return answer
 
     async def refuse(self, members: Iterable[str]) -> None:
@@ -316,7 +316,8 @@ class Talk:
 
     async def _wait_news(self) -> None:
         if self.ended.is_set():
-            raise EngineError(f"{self.name} ended", why=self.last_words())
+            msg = f"{self.name} ended"
+            raise EngineError(msg, why=self.last_words())
         await self._news.wait()
 
     def _tell_news(self) -> None:
@@ -329,7 +330,8 @@ class Talk:
             async with self._sending:
                 await self._job.send(data)
         except AemeshError as exc:
-            raise EngineError(f"{self.name} does not listen", why=str(exc)) from exc
+            msg = f"{self.name} does not listen"
+            raise EngineError(msg, why=str(exc)) from exc
 
 
 async def _stay_alive(head: Talk, block: trio.CancelScope) -> None:

@@ -6,17 +6,19 @@ which takes hundredths of a second where a new interpreter takes tenths.
 
 A fork copies only the calling thread, and any lock another thread held stays locked for
 ever. So the parent never starts a thread or an event loop: it is a `select` loop over
-its stdin, a pipe from and one to each child, and signals. The children run everything else.
+its stdin, two pipes of each child, and signals. The children run everything else.
 """
 # distributed is asyncio's, untyped, and Python 3.10 here has neither `override` nor one
 # TimeoutError. The environment must be set before it is imported.
 # ruff: noqa: TID251, ANN401, E402
-# mypy: disable-error-code="explicit-override, override, no-untyped-call"
+# mypy: disable-error-code="override, no-untyped-call, mutable-override"
 
 from __future__ import annotations
 
+import gc
 import os
 
+gc.disable()  # imports make no garbage, and looking for it takes a tenth of their time
 # Numerical libraries start a thread pool at import, which would be there at the fork;
 # and with a process for each core, one thread in each is also what is fast.
 for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
@@ -25,7 +27,6 @@ for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
 import asyncio
 import contextlib
 import ctypes
-import gc
 import json
 import selectors
 import signal
@@ -330,6 +331,7 @@ class Node:
         get_versions()  # cached: told at each registration, 25 ms the first time
         self.say(event="warm")
         gc.freeze()  # what is shared with the children stays shared
+        gc.enable()
         while self._kill_at is None or any(slot.pid for slot in self._slots):
             if self._order is not None and not self._is_wanted():
                 break

@@ -43,8 +43,11 @@ _TEND_EVERY = 5.0
 class JobRunner:
     """Starts jobs in a run folder and watches each until its whole tree is gone."""
 
-    def __init__(self, folder: Path, nursery: trio.Nursery) -> None:
+    def __init__(
+        self, folder: Path, nursery: trio.Nursery, *, replaces_spares: bool
+    ) -> None:
         self._folder = folder
+        self._replaces_spares = replaces_spares
         self._rooms = folder / "jobs"
         self._nursery = nursery
         self._marker = secrets.token_hex(limits.MARKER_LENGTH // 2)
@@ -71,13 +74,12 @@ class JobRunner:
         *,
         tls: Mapping[str, bytes] | None = None,
         env: Mapping[str, str] | None = None,
-        replenish: bool = False,
     ) -> LocalJob:
         """Start a job; raises `JobRefusedError`, or `EngineError` if it cannot start.
 
         `tls` are files for its folder ``tls/``; `env` are variables beyond those of
         `spec`.  An equal spare that waits is taken (never with `env`, which a spare
-        cannot get), and with `replenish` the next one starts a little later.
+        cannot get), and replaced a little later.
         """
         job_id_untrusted(job_id)
         tls, env = tls or {}, env or {}
@@ -90,8 +92,6 @@ class JobRunner:
                 await trio.to_thread.run_sync(add_tls, job.room, tls)
             job.id = job_id
             self._jobs[job_id] = job
-        if replenish:
-            self._nursery.start_soon(self._replenish, spec)
         return job
 
     async def start_spare(self, spec: JobSpec) -> None:
@@ -158,10 +158,12 @@ class JobRunner:
         for entry in self._spares:
             if entry[0] == wanted and entry[1].running:
                 self._spares.remove(entry)
+                if self._replaces_spares:
+                    self._nursery.start_soon(self._replace_spare, spec)
                 return entry[1]
         return None
 
-    async def _replenish(self, spec: JobSpec) -> None:
+    async def _replace_spare(self, spec: JobSpec) -> None:
         await trio.sleep(limits.SPARE_AGAIN_AFTER)
         with contextlib.suppress(EngineError):
             await self.start_spare(spec)
@@ -211,12 +213,17 @@ class JobRunner:
 
 
 @contextlib.asynccontextmanager
-async def open_jobs(folder: Path) -> AsyncIterator[JobRunner]:
-    """Run jobs in a run folder; at the end of the block none of them is left."""
+async def open_jobs(
+    folder: Path, *, replaces_spares: bool = True
+) -> AsyncIterator[JobRunner]:
+    """Run jobs in a run folder; at the end of the block none of them is left.
+
+    `replaces_spares` is for those who will be asked again; a single run is not.
+    """
     make_private(folder)
     make_private(folder / "jobs")
     async with open_crew() as nursery:
-        runner = JobRunner(folder, nursery)
+        runner = JobRunner(folder, nursery, replaces_spares=replaces_spares)
         nursery.start_soon(runner.tend)
         try:
             yield runner

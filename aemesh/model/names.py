@@ -12,8 +12,8 @@ GroupName = NewType("GroupName", str)
 JobId = NewType("JobId", str)
 
 # `str.isalnum` would admit Unicode look-alikes; a leading dot or dash would be
-# a hidden file or an option.
-_NAME = re.compile(r"[A-Za-z0-9_@][A-Za-z0-9_.@-]{0,63}", re.ASCII)
+# a hidden file or an option, a leading @ a marker in a trust file.
+_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.@-]{0,63}", re.ASCII)
 
 
 def name_untrusted(kind: str, text: str) -> str:

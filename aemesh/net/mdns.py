@@ -238,13 +238,13 @@ class Mdns:
     async def rebind(self, addresses: Iterable[LocalAddress]) -> None:
         """Use these addresses of ours, and no others, from now on.
 
-        Announces all again where an interface is new, which takes half a second.
+        Announces all again, and asks again, where an interface is new; that takes half
+        a second.
         """
         interfaces = _interfaces(addresses)
         try:
             if self._zc is not None:
-                job = self._zc.async_update_interfaces(interfaces)
-                await _on_thread(self._zc, job)
+                await _on_thread(self._zc, self._change(self._zc, interfaces))
             elif interfaces:
                 await self._open(interfaces)
         except (OSError, RuntimeError) as exc:
@@ -290,10 +290,19 @@ class Mdns:
         # The task that sends starts at the loop's next turn.
         await asyncio.sleep(0)
 
+    async def _change(self, zc: Zeroconf, interfaces: list[str | int]) -> None:
+        await zc.async_update_interfaces(interfaces)
+        # An old browser asks only when what it knows is about to expire, in an hour:
+        # it would not find those who are already on the new network.
+        for browser in tuple(self._browsers):
+            await browser.detach()
+            if browser in self._browsers:
+                await browser.attach(zc)
+
     async def _end_tasks(self) -> None:
         for repeats in self._repeats.values():
             repeats.cancel()
-        for browser in self._browsers:
+        for browser in tuple(self._browsers):
             await browser.detach()
 
 

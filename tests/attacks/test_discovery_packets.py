@@ -174,7 +174,6 @@ for number in range(0, 100_000, 10):
     assert after["addresses"] == last["addresses"] == before["addresses"]
     assert after["unknown"] <= limits.NAMES_SEEN
     assert last["megabytes"] - before["megabytes"] < 64
-    print(before, after, last)
 
 
 async def test_packets_that_break_parsers_do_not_stop_us() -> None:

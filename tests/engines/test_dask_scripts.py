@@ -156,7 +156,7 @@ async def until(true: Callable[[], bool], *, what: str, within: float = SOON) ->
 
 @asynccontextmanager
 async def open_script(name: str, folder: Path) -> AsyncIterator[Script]:
-    """A warm spare, killed at the end with whatever it started."""
+    """A spare, killed at the end with whatever it started."""
     # Where agents put it too: beside `aemesh.engines.dask` it would import that.
     shutil.copy(SCRIPTS / name, folder)
     environ = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
@@ -174,7 +174,6 @@ async def open_script(name: str, folder: Path) -> AsyncIterator[Script]:
     try:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(script.listen)
-            await script.hear("warm")
             yield script
             nursery.cancel_scope.cancel()
     finally:
@@ -241,14 +240,18 @@ async def open_group(
     authority.equip(folder)
     async with AsyncExitStack() as stack:
         head = await stack.enter_async_context(open_script("dask_head.py", folder))
-        await head.say(op="open", host=HEAD_HOST, port=0, tls=TLS, config=config or {})
-        address = (await head.hear("ready"))["address"]
-        group = Group(authority, folder, head, address, [])
+        nodes: dict[str, Script] = {}
         for number in range(members):
             label = f"office-{number}.4"
             own = authority.equip(folder / label, name=label)
-            node = await stack.enter_async_context(open_script("dask_node.py", own))
-            group.nodes.append(node)
+            node = open_script("dask_node.py", own)
+            nodes[label] = await stack.enter_async_context(node)
+        for script in (head, *nodes.values()):
+            await script.hear("warm")
+        await head.say(op="open", host=HEAD_HOST, port=0, tls=TLS, config=config or {})
+        address = (await head.hear("ready"))["address"]
+        group = Group(authority, folder, head, address, list(nodes.values()))
+        for label, node in nodes.items():
             await node.say(
                 op="open",
                 scheduler=address,
@@ -687,6 +690,7 @@ async def test_the_end_of_stdin_ends_everything(tmp_path: Path) -> None:
 async def test_a_spare_that_is_not_needed_goes(tmp_path: Path) -> None:
     for name in ("dask_head.py", "dask_node.py"):
         async with open_script(name, tmp_path) as spare:
+            await spare.hear("warm")
             with trio.fail_after(2):
                 assert await spare.hang_up() == 0
 

@@ -214,7 +214,7 @@ async def test_a_job_beyond_the_bounds_is_refused(spec: JobSpec, tmp_path: Path)
 @pytest.mark.parametrize(
     ("argv", "why"),
     [
-        (("no-such-program",), "No such file"),
+        (("./no-such-program",), "No such file"),
         (("/etc/passwd",), "Permission denied"),
     ],
 )
@@ -569,7 +569,7 @@ async def test_the_next_spare_comes_when_it_is_asked_for(
     monkeypatch.setattr(limits, "SPARE_AGAIN_AFTER", 0.01)
     async with jobs_in(tmp_path) as jobs:
         await jobs.start_spare(SPARE)
-        await jobs.start(ONE, SPARE, replenish=True)
+        await jobs.start(ONE, SPARE)
         while not jobs.spares:  # noqa: ASYNC110
             await trio.sleep(0.01)
 

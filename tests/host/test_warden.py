@@ -17,6 +17,7 @@ from aemesh.host.processes import read_process
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
 # An agent that tells both process ids, then does what the test says.
 PROGRAM = """
@@ -265,3 +266,57 @@ async def test_a_guard_leaves_no_file_open():
     async with open_guard():
         pass
     assert os.listdir("/proc/self/fd") == before
+
+
+# --- orphans of jobs, in an agent that lives on -----------------------------
+
+JOBS = """
+import trio
+from pathlib import Path
+from aemesh.host.jobs import open_jobs
+from aemesh.model.job import JobSpec
+
+async def work():
+    async with open_jobs(Path(os.environ["RUN"])) as jobs:
+        job = await jobs.start("one", JobSpec(argv=("sh", "-c", os.environ["SCRIPT"])))
+        print((await anext(job.output())).data.decode().strip(), flush=True)
+        await job.close_input()
+        await job.wait()
+        print("over", flush=True)
+        await trio.to_thread.run_sync(sys.stdin.readline)
+
+trio.run(work)
+return 0
+"""
+
+
+@pytest.mark.parametrize(
+    ("script", "dead_before"),
+    [
+        # no mark of its job: session, parents and environment are others
+        (
+            "setsid env -i sh -c 'sh -c \"echo \\$\\$; exec sleep 99\"& exit' & read x",
+            False,
+        ),
+        # dead at once, and nobody's child but the agent's
+        ("sh -c 'setsid sh -c \"echo \\$\\$\" &'; read x", True),
+    ],
+)
+async def test_orphans_of_jobs_are_ended_and_buried_by_the_agent(
+    script: str, dead_before: bool, tmp_path: Path
+):
+    env = {**os.environ, "RUN": str(tmp_path / "run"), "SCRIPT": script}
+    with guarded(JOBS, stdin=subprocess.PIPE, env=env) as one:
+        pid = int(one.line())
+        assert one.line() == "over"
+
+        with trio.fail_after(10):
+            while not gone(pid):  # noqa: ASYNC110
+                await trio.sleep(0.005)
+        if dead_before:
+            assert read_process(pid) is None  # not even a zombie
+
+        assert not gone(one.agent)
+        one.process.stdin.write("\n")
+        one.process.stdin.flush()
+        assert one.end() == 0

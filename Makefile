@@ -1,0 +1,65 @@
+# What a newcomer runs; each target works on a fresh checkout.
+#
+#   make demo       the analysis on this machine alone
+#   make test       everything that must hold
+#   make demo-lan   the analysis in an office of six machines made on this one
+
+VENV := .venv
+PYTHON := $(VENV)/bin/python
+READY := $(VENV)/ready
+
+MAKEFLAGS += --no-print-directory
+# Without its bytecode Python compiles each module again at each start.
+unexport PYTHONDONTWRITEBYTECODE
+# Where a lab can be built: here if we are root, in a user namespace if not.
+LAB := $(PYTHON) -m aemesh.testing.lab --
+
+DATA := demo/data
+FILES := 4
+EVENTS := 50000
+
+.PHONY: help demo demo-lan test check pytest bench setup clean
+
+help:
+	@sed -n 's/^#   //p' Makefile
+
+$(READY): pyproject.toml .ci/venv
+	@.ci/venv $(VENV)
+	@touch $@
+
+setup: $(READY)
+
+$(DATA)/made: $(READY) examples/make_dimuon.py
+	$(PYTHON) examples/make_dimuon.py $(DATA) --files $(FILES) --events $(EVENTS)
+	@touch $@
+
+demo: $(DATA)/made
+	$(VENV)/bin/aemesh run examples/dimuon.py $(DATA)/*.root --out demo/dimuon.png
+	@echo "the spectrum is in demo/dimuon.png"
+
+demo-lan: $(DATA)/made
+	@.ci/setup iproute2 nftables util-linux mount
+	$(PYTHON) examples/demo_lan.py $(DATA)/*.root --out demo/dimuon-lan.png
+
+test: $(READY)
+	@.ci/setup
+	$(MAKE) check
+	$(MAKE) pytest
+
+check: $(READY)
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
+	$(VENV)/bin/lint-imports
+
+pytest: $(READY)
+	$(LAB) $(PYTHON) -m pytest
+
+bench: $(READY)
+	@.ci/setup iproute2 nftables util-linux mount
+	$(PYTHON) bench/run.py
+
+clean:
+	rm -rf $(VENV) demo build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis \
+		.import_linter_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

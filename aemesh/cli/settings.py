@@ -1,0 +1,47 @@
+"""What the command line says for an agent, of either role."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from aemesh.model.key import KeyId
+from aemesh.model.trust import Mode
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeOptions:
+    """What the command line says for either role."""
+
+    state: str | None = None
+    name: str | None = None
+    host: str | None = None
+    port: int = 0
+    insecure_open: bool = False
+    verbose: bool = False
+    trusted: tuple[str, ...] = ()
+
+    @property
+    def mode(self) -> Mode:
+        """The mode that this node requires."""
+        return Mode.OPEN if self.insecure_open else Mode.LEAP
+
+    def trusted_keys(self) -> frozenset[KeyId]:
+        """Return the keys given on the command line."""
+        return frozenset(KeyId.parse_untrusted(text) for text in self.trusted)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerOptions(NodeOptions):
+    """What the command line of ``aemesh worker`` says."""
+
+    cores: int | None = None
+    accept_first: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MasterOptions(NodeOptions):
+    """What the command line of ``aemesh master`` says."""
+
+    groups: tuple[str, ...] = ()
+    engine: str = "dask"
+    accept_new: bool = False

@@ -1,0 +1,169 @@
+"""What every engine must do; run against each one that is installed, with real jobs.
+
+A check opens a group by `open_group`; what the engine starts are processes here.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
+from typing import TYPE_CHECKING
+
+import trio
+import trio.testing
+
+from aemesh.host.processes import all_processes
+from aemesh.model.names import NodeName
+from aemesh.testing.local_group import LocalGroup, LocalMember
+
+if TYPE_CHECKING:
+    from aemesh.model.group import Receipt
+    from aemesh.plugin import Engine, RunningEngine
+
+OpenGroup = Callable[[], AbstractAsyncContextManager[LocalGroup]]
+
+# New interpreters that import what is large; on a busy machine all takes longer.
+UP_AFTER = 20.0
+# For what must not wait for a silent machine: TCP alone would take ten seconds more.
+AT_ONCE_AFTER = 3.0
+# Orderly ends, then the other ones; see `limits.TERM_AFTER`.
+END_AFTER = 6.0
+
+_VARIABLE = re.compile(r"[A-Z_][A-Z0-9_]*", re.ASCII)
+
+
+async def check_engine(engine: Engine, open_group: OpenGroup) -> None:
+    """Run all checks."""
+    for check in (
+        it_opens_serves_and_leaves_nothing,
+        a_silent_member_holds_nobody_up,
+        a_dead_member_holds_nobody_up,
+        cancelled_it_leaves_nothing,
+    ):
+        await check(engine, open_group)
+
+
+async def it_opens_serves_and_leaves_nothing(
+    engine: Engine, open_group: OpenGroup
+) -> None:
+    """Members come, go with a receipt and come again; the end leaves no process."""
+    async with open_group() as group:
+        one, two = two_members(group)
+        with trio.fail_after(3 * UP_AFTER):
+            async with engine.open(group) as running:
+                _check_environment(running.connect_info())
+                await add_both(running, one, two)
+
+                receipt = await running.retire(one, by_after=UP_AFTER)
+
+                _check_receipt(receipt, one)
+                assert all(job.exit_now is not None for job in one.jobs)
+                assert all(job.exit_now is None for job in two.jobs)
+                await running.add(one.next_one())
+        assert group.jobs.jobs == ()
+        assert group.broken == {}  # all of it was meant
+        _check_spares(engine, group, two)
+
+
+async def a_silent_member_holds_nobody_up(
+    engine: Engine, open_group: OpenGroup
+) -> None:
+    """A machine whose cable is cut says nothing; the engine goes on without it."""
+    async with open_group() as group:
+        one, two = two_members(group)
+        async with engine.open(group) as running:
+            with trio.fail_after(UP_AFTER):
+                await add_both(running, one, two)
+            silence(one)
+
+            with trio.fail_after(AT_ONCE_AFTER):
+                await running.lost(one)
+                await running.lost(one)  # again: it knows
+                _check_receipt(await running.retire(two, by_after=1.0), two)
+        assert group.jobs.jobs == ()
+        assert group.broken == {}
+
+
+async def a_dead_member_holds_nobody_up(engine: Engine, open_group: OpenGroup) -> None:
+    """A member may be lost when its jobs have ended, or before it had any."""
+    async with open_group() as group:
+        one, two = two_members(group)
+        async with engine.open(group) as running:
+            with trio.fail_after(UP_AFTER):
+                await running.add(one)
+            for job in one.jobs:
+                await job.end(term_after=0.0)
+
+            with trio.fail_after(AT_ONCE_AFTER):
+                await running.lost(one)
+                await running.lost(two)
+            with trio.fail_after(UP_AFTER):
+                await running.add(one.next_one())
+        assert group.jobs.jobs == ()
+
+
+async def cancelled_it_leaves_nothing(engine: Engine, open_group: OpenGroup) -> None:
+    """Whoever cancels the block, or a join in the middle, finds no process left."""
+    async with open_group() as group:
+        one, two = two_members(group)
+        with trio.move_on_after(UP_AFTER) as scope:
+            async with engine.open(group) as running:
+                await running.add(one)
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(running.add, two)
+                    await trio.testing.wait_all_tasks_blocked()
+                    scope.cancel()
+                    await trio.lowlevel.checkpoint()
+        assert scope.cancelled_caught
+        with trio.fail_after(END_AFTER):
+            for job in (*one.jobs, *two.jobs):
+                await job.wait()
+        assert group.jobs.jobs == ()
+
+
+def two_members(group: LocalGroup) -> tuple[LocalMember, LocalMember]:
+    """Return two members of a group that were not told to the engine."""
+    return (
+        LocalMember(group, NodeName("office-1")),
+        LocalMember(group, NodeName("office-2"), address="127.0.0.3"),
+    )
+
+
+async def add_both(running: RunningEngine, one: LocalMember, two: LocalMember) -> None:
+    """Tell the engine of two members at one time, as they come in the morning."""
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(running.add, one)
+        nursery.start_soon(running.add, two)
+
+
+def silence(member: LocalMember) -> None:
+    """Stop every process of a member: it hears nothing, and its sockets stay."""
+    table = all_processes()
+    for job in member.jobs:
+        for process in job.tree.members(table):
+            os.kill(process.pid, signal.SIGSTOP)
+
+
+def _check_receipt(receipt: Receipt, member: LocalMember) -> None:
+    assert (receipt.member, receipt.group) == (member.name, member.group.name)
+    assert receipt.graceful
+    assert type(receipt.moved) is int
+    assert type(receipt.lost) is int
+
+
+def _check_environment(env: object) -> None:
+    assert isinstance(env, dict)
+    for name, value in env.items():
+        assert _VARIABLE.fullmatch(name)
+        assert isinstance(value, str)
+        assert "\0" not in value
+
+
+def _check_spares(engine: Engine, group: LocalGroup, member: LocalMember) -> None:
+    """What is kept warm must be the very job that is asked for later."""
+    spare_head, spare_node = engine.spare_head(), engine.spare_node()
+    assert spare_head is None or spare_head in group.head_specs
+    assert spare_node is None or spare_node in member.specs

@@ -1,0 +1,82 @@
+"""An office of a laptop and five machines, from the first announcement to the result."""
+
+from __future__ import annotations
+
+import signal
+from typing import TYPE_CHECKING
+
+import psutil
+
+from aemesh.testing.lab import wait_for
+from tests.lab.office import LAB, gone, open_office
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from aemesh.testing.lab import Host, Listener
+
+pytestmark = LAB
+
+UP = ["office-1", "office-2", "office-3"]
+
+
+async def test_the_analysis_runs_to_the_end_on_what_is_there(
+    muons: Path, counts: str
+):
+    """Shows: A2, D1, G1, L4; three are up, one comes late, one leaves in between."""
+    async with open_office(["laptop", *UP, "office-4", "office-5"]) as office:
+        workers = {name: await office.worker(name) for name in [*UP, "office-4"]}
+        master = await office.master("A")
+        await office.joined(*workers)
+        assert office.events is not None
+
+        analysis = await office.analyse("A", muons)
+        await office.worker("office-5")
+        await analysis.wait_share(0.2)
+        analysis.check_runs()
+        code = await workers["office-2"].end(signal.SIGINT)
+        analysis.check_runs()
+        left = await office.events.wait("worker.left", worker="office-2")
+        await office.joined("office-5")
+        result = await analysis.wait()
+        late = await office.view("office-5")
+        parted = await office.view("office-2")
+        sockets = {host.name: await host.listeners() for host in office.lab}
+        for host in office.lab:
+            if host.name != "office-2":
+                check_sockets(host, sockets[host.name], dask=1)
+        ended = await master.end(signal.SIGINT)
+
+        assert code == 0, workers["office-2"].said
+        assert "lost" not in left.text
+        assert not office.events.find("worker.lost")
+        assert result["counts_sha256"] == counts
+        assert "office-5" in result["hosts"]
+        assert set(result["hosts"]) <= {*UP, "office-4", "office-5"}
+        assert (late["state"], late["group"]) == ("leased", "A")
+        assert (parted["state"], parted["group"]) == ("left", None)
+        assert sockets["office-2"] == []
+        assert ended == 0
+        await wait_for(gone(office.laptop), within=10, what="an empty laptop")
+
+
+def check_sockets(host: Host, sockets: list[Listener], *, dask: int) -> None:
+    """Assert that a host listens with its agent, Dask and mDNS, and nothing else."""
+    role = "master" if host.name == "laptop" else "worker"
+    agents = {one.pid for one in sockets if is_agent(one.pid, role)}
+    ours = [one for one in sockets if one.pid in agents]
+    engine = [one for one in sockets if one.pid not in agents]
+
+    assert {one.port for one in ours if one.protocol == "udp"} == {5353}
+    tcp = [one for one in ours if one.protocol == "tcp"]
+    assert len({one.port for one in tcp}) == (1 if role == "worker" else 0), tcp
+    assert len(agents) == 1, sockets
+    assert [(one.protocol, one.address) for one in engine] == [
+        ("tcp", host.ipv4)
+    ] * dask, sockets
+
+
+def is_agent(pid: int, role: str) -> bool:
+    """Whether a process is `aemesh worker` or `aemesh master` itself."""
+    words = psutil.Process(pid).cmdline()
+    return "aemesh" in words and role in words

@@ -1,0 +1,105 @@
+"""The key in an announced certificate; anything else is a `BadMessage`."""
+
+from __future__ import annotations
+
+import datetime as dt
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec, ed448, rsa
+from cryptography.hazmat.primitives.serialization import Encoding
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from aemesh.errors import BadMessage
+from aemesh.host.keystore import Identity
+from aemesh.protocol.certificate import identity_untrusted
+
+IDENTITY = Identity.ephemeral("lab-1")
+DER = IDENTITY.certificate
+VERSION_3 = b"\xa0\x03\x02\x01\x02"
+
+
+def self_signed(key, digest=None) -> bytes:
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "evil")])
+    return (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(1)
+        .not_valid_before(dt.datetime(2020, 1, 1, tzinfo=dt.UTC))
+        .not_valid_after(dt.datetime(2040, 1, 1, tzinfo=dt.UTC))
+        .sign(key, digest)
+        .public_bytes(Encoding.DER)
+    )
+
+
+def test_the_key_of_our_own_certificate_is_found():
+    assert identity_untrusted(DER) == IDENTITY.public
+
+
+@pytest.mark.parametrize(
+    ("key", "digest", "kind"),
+    [
+        (rsa.generate_private_key(65537, 2048), hashes.SHA256(), "RSAPublicKey"),
+        (ec.generate_private_key(ec.SECP256R1()), hashes.SHA256(), "ECPublicKey"),
+        (ed448.Ed448PrivateKey.generate(), None, "Ed448PublicKey"),
+    ],
+    ids=["RSA", "P-256", "Ed448"],
+)
+def test_a_key_of_another_kind_is_refused(key, digest, kind):
+    """Threat: 10."""
+    with pytest.raises(BadMessage, match=f"expected an Ed25519 key, got {kind}"):
+        identity_untrusted(self_signed(key, digest))
+
+
+@pytest.mark.parametrize(
+    "der",
+    [
+        b"",
+        b"\x00" * 100,
+        b"\x30\x80" + DER[4:] + b"\x00\x00",  # BER: indefinite length
+        b"\x30\x83\x00" + DER[2:],  # BER: one byte of length too many
+        DER + b"\x00",
+        DER + DER,
+        DER[:-1],
+        DER.replace(VERSION_3, b"\xa0\x03\x02\x01\x07"),  # X.509 version 8
+        DER.replace(b"\x2b\x65\x70", b"\x2b\x65\x7f"),  # a key of no known kind
+        IDENTITY.certificate_pem.encode(),
+    ],
+    ids=[
+        "nothing",
+        "zeros",
+        "indefinite",
+        "long length",
+        "a byte behind",
+        "two",
+        "cut",
+        "version",
+        "algorithm",
+        "PEM",
+    ],
+)
+def test_what_is_no_certificate_in_der_is_refused(der):
+    """Threat: 9."""
+    with pytest.raises(BadMessage):
+        identity_untrusted(der)
+
+
+@settings(max_examples=300)
+@given(st.integers(0, len(DER) - 1), st.integers(0, 255))
+def test_a_certificate_with_one_byte_changed_is_a_key_or_a_bad_message(at, byte):
+    """Threat: 9."""
+    try:
+        identity_untrusted(DER[:at] + bytes((byte,)) + DER[at + 1 :])
+    except BadMessage:
+        pass
+
+
+@given(st.binary(max_size=300))
+def test_random_bytes_are_a_bad_message(data):
+    """Threat: 9."""
+    with pytest.raises(BadMessage):
+        identity_untrusted(data)
