@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
-
 import click
 
 from aemesh.cli.options import node_options, state_option
@@ -41,14 +39,6 @@ def master(**options: object) -> int:
     `aemesh trust list` and `aemesh trust accept` serve.  Ctrl-C lets all workers go
     gracefully, a second one at once.
     """
-    from aemesh.host.warden import run_guarded  # noqa: PLC0415
+    from aemesh.cli.guarded import run_guarded_agent  # noqa: PLC0415
 
-    return run_guarded(partial(_agent, options))
-
-
-def _agent(options: dict[str, object]) -> int:
-    from aemesh.cli.settings import MasterOptions  # noqa: PLC0415
-    from aemesh.cli.start import run_agent  # noqa: PLC0415
-    from aemesh.model.trust import Role  # noqa: PLC0415
-
-    return run_agent(Role.MASTER, MasterOptions(**options))  # type: ignore[arg-type] # click's names
+    return run_guarded_agent("master", options)

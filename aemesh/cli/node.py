@@ -119,7 +119,7 @@ def ask_for(question: Callable[[TrustRequest], str]) -> Ask | None:
     if not ui.can_ask():
         return None
 
-    async def ask(request: TrustRequest) -> bool:
+    async def ask(request: TrustRequest) -> bool | None:
         return await ui.ask(question(request))
 
     return ask

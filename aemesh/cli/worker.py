@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
-
 import click
 
 from aemesh.cli.options import node_options, state_option
@@ -32,15 +30,6 @@ def worker(**options: object) -> int:
     It is announced on the local network, and runs what the master that you trust
     asks for, until Ctrl-C; a second Ctrl-C does not wait for work to move.
     """
-    # The warden forks before anything else is loaded; see `aemesh.host.warden`.
-    from aemesh.host.warden import run_guarded  # noqa: PLC0415
+    from aemesh.cli.guarded import run_guarded_agent  # noqa: PLC0415
 
-    return run_guarded(partial(_agent, options))
-
-
-def _agent(options: dict[str, object]) -> int:
-    from aemesh.cli.settings import WorkerOptions  # noqa: PLC0415
-    from aemesh.cli.start import run_agent  # noqa: PLC0415
-    from aemesh.model.trust import Role  # noqa: PLC0415
-
-    return run_agent(Role.WORKER, WorkerOptions(**options))  # type: ignore[arg-type] # click's names
+    return run_guarded_agent("worker", options)

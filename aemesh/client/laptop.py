@@ -111,6 +111,7 @@ async def open_laptop(folder: Path, *, engine: str) -> AsyncIterator[dict[str, s
                     engines=find_engine,
                     head_address=lambda: _LOOPBACK,
                     wall=time.time,
+                    dialable=lambda _: True,
                 )
             )
             await crew.start(worker.run)

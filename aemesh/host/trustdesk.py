@@ -38,7 +38,8 @@ _log = logging.getLogger(__name__)
 # How old the desk's view of the files may be; four `stat` calls each time.
 WATCH_EVERY = 0.5
 
-Ask = Callable[[TrustRequest], Awaitable[bool]]
+# A person's answer; None if there was nobody to ask.
+Ask = Callable[[TrustRequest], Awaitable[bool | None]]
 # What is stored as `via`: how the key came to be trusted.
 _VIA = {Reason.FIRST_USE: "tofu", Reason.ACCEPTED: "flag"}
 
@@ -127,11 +128,13 @@ class TrustDesk:
         self._forget_request(request)
 
     async def run(self, ask: Ask | None) -> None:
-        """Watch the files, and ask a person about each request in turn."""
+        """Watch the files, and ask a person about each request in turn.
+
+        Without anybody to ask, the log says which command deals with a request.
+        """
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._watch)
-            if ask is not None:
-                nursery.start_soon(self._ask_all, ask)
+            nursery.start_soon(self._ask_all, ask or self._tell_command)
 
     async def wait_change(self) -> None:
         """Wait until trust may have changed: judge again whom you are linked to."""
@@ -147,12 +150,29 @@ class TrustDesk:
             if request.key.key_id not in self.waiting:
                 continue  # settled meanwhile, on another terminal
             try:
-                if await ask(request):
-                    self.accept(request, via="prompt")
-                else:
-                    self.decline(request)
+                answer = await ask(request)
+                if answer is not None:
+                    self._settle(request, accepted=answer)
             except AemeshError as exc:
                 self._alarm(str(exc))
+
+    def _settle(self, request: TrustRequest, *, accepted: bool) -> None:
+        if accepted:
+            self.accept(request, via="prompt")
+        else:
+            self.decline(request)
+
+    async def _tell_command(self, request: TrustRequest) -> bool | None:
+        key_id = request.key.key_id
+        _log.info(
+            '%s at %s waits for trust: %s "%s"; run `aemesh trust accept %s` here',
+            request.name,
+            request.address,
+            key_id,
+            key_id.words,
+            request.id,
+        )
+        return None
 
     def _refresh(self) -> None:
         if self._files is not None and self._files.changed():

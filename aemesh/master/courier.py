@@ -83,9 +83,9 @@ class Courier:
             else:
                 failures = 0
                 if closed.ending is Ending.BYE:
-                    await news.wait()
+                    await self.heard_of.wait()  # what was heard before is old news
                 else:
-                    await _wait_for(news, limits.REDIAL_AFTER)
+                    await _wait_for(self.heard_of, limits.REDIAL_AFTER)
 
     async def _once(self) -> Closed:
         """Dial, shake hands, and have the link attended until it ends."""
@@ -201,7 +201,7 @@ class _Caller:
         self._courier.desk.heard(peer, verdict)
         if verdict.decision is Decision.PENDING and verdict.reason is Reason.UNKNOWN:
             record = self._courier.record
-            note = f"waits for `aemesh trust accept` on {peer.name}"
+            note = f"{peer.name} asks its owner whether to trust us"
             if record.note != note:
                 record.note = note
                 self._courier.history.add("trust.waits", note, worker=record.name)

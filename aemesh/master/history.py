@@ -35,7 +35,9 @@ class History:
         event = self._store.add_event(
             at=self._wall(), kind=kind, text=text[:1000], worker=worker, group=group
         )
-        _log.info("%s", text)
+        # Whoever decides about trust says so to a person in words of its own.
+        asked = kind == "trust.request"
+        _log.log(logging.DEBUG if asked else logging.INFO, "%s", text)
         self._news.set()
         self._news = trio.Event()
         return event

@@ -32,6 +32,7 @@ from aemesh.master.group import Context, Group, LocalJobs
 from aemesh.master.history import History
 from aemesh.master.record import Order, WorkerRecord
 from aemesh.master.remote import DialStream
+from aemesh.model.address import Address
 from aemesh.model.group import Receipt
 from aemesh.model.job import Chunk, JobExit, JobSpec
 from aemesh.model.key import KeyId
@@ -59,6 +60,7 @@ from aemesh.policy.discovery import (
     Replayed,
     Same,
     Updated,
+    dialable,
 )
 from aemesh.policy.membership import LINKED_STATES, Happening
 from aemesh.tasks.nursery import open_crew
@@ -98,6 +100,7 @@ class Parts:
     engines: Callable[[str], Engine]  # by name; raises `UnknownNameError`
     head_address: Callable[[], str]
     wall: Callable[[], float]
+    dialable: Callable[[Address], bool] = dialable  # where strangers may send us
 
 
 class Master:
@@ -316,13 +319,14 @@ class Master:
 
     def _doubt(self, news: Imposter | Replayed | Expired) -> None:
         """Show, once, what was announced in a name that it could not prove."""
-        match news:
-            case Imposter(instance, reason, key_id, times):
-                who, why = quoted(instance), reason
-            case Replayed(announcement) | Expired(announcement):
-                who, why = announcement.name, f"it is {type(news).__name__.lower()}"
-                key_id = announcement.key.key_id
-                times = self._replays[key_id] = self._replays.get(key_id, 0) + 1
+        key_id: KeyId | None
+        if isinstance(news, Imposter):
+            who, why = quoted(news.instance), news.reason
+            key_id, times = news.key_id, news.times
+        else:
+            who, why = news.announcement.name, f"it is {type(news).__name__.lower()}"
+            key_id = news.announcement.key.key_id
+            times = self._replays[key_id] = self._replays.get(key_id, 0) + 1
         if times == 1:
             text = f"an announcement of {who} is not believed: {why}"
             self.history.add("discovery.imposter", text)
@@ -339,7 +343,8 @@ class Master:
         if record.membership.state not in LINKED_STATES:
             record.membership.step(Happening.ANNOUNCED, now=self._parts.wall())
             record.address = ", ".join(str(a) for a in announcement.addresses)
-        self._couriers[key_id].hear(announcement.addresses)
+        addresses = filter(self._parts.dialable, announcement.addresses)
+        self._couriers[key_id].hear(tuple(addresses))
 
     def _new_record(self, announcement: Announcement) -> WorkerRecord:
         assert self._crew is not None

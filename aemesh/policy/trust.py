@@ -157,15 +157,16 @@ def _first_use(case: Case) -> Verdict | None:
     return Verdict(Decision.OK, Reason.FIRST_USE) if allowed else None
 
 
-# A worker that has a master never comes to `_first_use`: it imprints once.
+# A worker that has a master never comes to `_first_use`: it imprints once.  Who is
+# known and was declined was accepted later: nobody is asked about a known key.
 _RULES: tuple[Rule, ...] = (
     _role,
     _expected,
     _revoked,
     _mode,
     _changed,
-    _declined,
     _known,
+    _declined,
     _open,
     _given,
     _owned,

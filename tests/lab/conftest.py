@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import trio
 
-from tests.lab.office import open_office
+from tests.lab.office import TIMES, open_office
 
 GENERATOR = Path(__file__).parents[2] / "examples" / "make_dimuon.py"
 
@@ -36,3 +36,11 @@ def counts(muons: Path) -> str:
             return str(result["counts_sha256"])
 
     return trio.run(alone)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Show what was measured; nothing but the promises is asserted of it."""
+    if TIMES:
+        terminalreporter.section("measured in the lab")
+        for line in TIMES:
+            terminalreporter.write_line(line)

@@ -56,6 +56,9 @@ DONE_WITHIN = 120.0
 ENDED_WITHIN = 45.0
 SAID_WITHIN = 15.0
 
+# What was measured on the way, for the terminal summary.
+TIMES: list[str] = []
+
 _PROGRESS = re.compile(rb"(\d+) of (\d+) tasks, (\d+) workers")
 
 # Makes its standard input the terminal of its session, as a terminal window does.
@@ -232,6 +235,40 @@ class Events:
                 await news.wait()
         msg = f"no {kind} of {worker or group or 'anybody'} came in {within:g} s"
         raise LabError(msg, why=repr(self))
+
+
+class Loss:
+    """How long a master takes to tell of what we are about to do to a worker.
+
+    Made just before; the time is that of the event itself, and the clock that it was
+    written by may not have been set meanwhile.
+    """
+
+    def __init__(self, events: Events, kind: str, worker: str) -> None:
+        self._events = events
+        self._kind = kind
+        self._worker = worker
+        self._after = events.last
+        self._done_at = time.time()
+        self._done_on_clock = time.monotonic()
+        self.event: Event
+        self.after = self.read_after = 0.0
+
+    def __str__(self) -> str:
+        """Tell the times in a sentence."""
+        told = f"{self._kind} of {self._worker} came after {self.after:.3f} s"
+        return f"{told} and was read after {self.read_after:.3f} s"
+
+    async def wait(self) -> Loss:
+        """Wait until it is told, and measure."""
+        self.event = await self._events.wait(
+            self._kind, worker=self._worker, after=self._after
+        )
+        self.after = self.event.at - self._done_at
+        self.read_after = self.event.read_at - self._done_on_clock
+        assert 0 <= self.after <= self.read_after, str(self)
+        TIMES.append(str(self))
+        return self
 
 
 class Analysis:
@@ -421,17 +458,15 @@ def give(host: Host, muons: Path) -> list[str]:
     return sorted(str(path) for path in place.iterdir())
 
 
-def named(host: Host, script: str) -> list[int]:
-    """Return the pids of this host whose command line has this word in it."""
-    found = []
-    for pid in sorted(host.processes()):
-        try:
-            words = psutil.Process(pid).cmdline()
-        except psutil.Error:
-            continue
-        if any(script in word for word in words):
-            found.append(pid)
-    return found
+async def engine_pids(host: Host) -> list[int]:
+    """Return the processes of a host that listen for Dask."""
+    found = await host.listeners()
+    return [one.pid for one in found if (one.protocol, one.address) == _tcp_at(host)]
+
+
+def _tcp_at(host: Host) -> tuple[str, str]:
+    # An agent listens everywhere, an engine on the one address that was chosen.
+    return ("tcp", host.ipv4)
 
 
 def gone(host: Host) -> Callable[[], bool]:

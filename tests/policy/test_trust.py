@@ -29,8 +29,8 @@ def known(name: str, key: PublicKey) -> KnownPeer:
     return KnownPeer(NodeName(name), key, via="tofu", added="20261120", line=3)
 
 
-def peer_of(role: Role, **changes: object) -> Peer:
-    peer = Peer(role.other, NAME, KEY, Mode.LEAP, "192.0.2.7:7472")
+def peer_of(us: Role, **changes: object) -> Peer:
+    peer = Peer(us.other, NAME, KEY, Mode.LEAP, "192.0.2.7:7472")
     return replace(peer, **changes)
 
 
@@ -59,6 +59,8 @@ FOR_BOTH = [
     (EMPTY, {"trusted_keys": frozenset({KEY2.key_id})}, PENDING, Reason.UNKNOWN),
     (OTHER, {"trusted_keys": frozenset({KEY.key_id})}, OK, Reason.ACCEPTED),
     (EMPTY, {"declined": frozenset({KEY.key_id})}, NO, Reason.DECLINED),
+    # Who said no and then `aemesh trust accept` has changed their mind.
+    (KNOWN, {"declined": frozenset({KEY.key_id})}, OK, Reason.KNOWN),
     (EMPTY, {"mode": Mode.OPEN}, OK, Reason.OPEN),
     (
         EMPTY,

@@ -1,0 +1,185 @@
+"""Nodes for tests: a fresh key, a doorman that says what it is told, and a handshake.
+
+What they shake hands with is the real `aemesh.net.shake`, over streams in memory.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+
+import trio
+import trio.testing
+
+from aemesh.errors import RefusedError
+from aemesh.host.keystore import Identity
+from aemesh.model.address import Address
+from aemesh.model.key import KeyId, PublicKey
+from aemesh.model.names import NodeName
+from aemesh.model.trust import Decision, Mode, Peer, Reason, Role, Verdict
+from aemesh.net.shake import Channel, Desk, Doorman, Shaker
+from aemesh.net.tls import client_context
+from aemesh.net.transport import Connection
+from aemesh.protocol.handshake import Ourselves, Purpose
+from aemesh.tasks.nursery import open_crew
+
+OK = Verdict(Decision.OK, Reason.KNOWN)
+PENDING = Verdict(Decision.PENDING, Reason.UNKNOWN, "a person has to accept the key")
+NO = Verdict(Decision.NO, Reason.DECLINED, "a person said no")
+
+
+@dataclass(slots=True)
+class FixedClock:
+    """A time of day that stands still."""
+
+    wall: float = 1_800_000_000.0
+
+    def now(self) -> float:
+        """Return seconds since 1970."""
+        return self.wall
+
+    def nonce(self) -> bytes:
+        """Return 16 random bytes."""
+        return os.urandom(16)
+
+
+@dataclass(slots=True)
+class FixedDoorman:
+    """Says `verdict`, which a test may change, and notes what it was told."""
+
+    verdict: Verdict = OK
+    admitting: bool = True
+    commit_error: RefusedError | None = None
+    judged: list[Peer] = field(default_factory=list)
+    skews: list[float] = field(default_factory=list)
+    heard_verdicts: list[Verdict] = field(default_factory=list)
+    committed: list[Peer] = field(default_factory=list)
+
+    def admits(self, key: PublicKey) -> bool:
+        """Whether an announced key is worth a handshake."""
+        del key
+        return self.admitting
+
+    def judge(
+        self, peer: Peer, *, purpose: Purpose, skew: float, expected: KeyId | None
+    ) -> Verdict:
+        """Return the verdict of the moment."""
+        del purpose, expected
+        self.judged.append(peer)
+        self.skews.append(skew)
+        return self.verdict
+
+    def heard(self, peer: Peer, verdict: Verdict) -> None:
+        """Note what the peer says."""
+        del peer
+        self.heard_verdicts.append(verdict)
+
+    def commit(self, peer: Peer, verdict: Verdict) -> None:
+        """Note whom an ok was kept of."""
+        del verdict
+        if self.commit_error is not None:
+            raise self.commit_error
+        self.committed.append(peer)
+
+
+@dataclass(frozen=True, slots=True)
+class DeskDoorman:
+    """Asks a desk, as master and worker do, and nothing else."""
+
+    desk: Desk
+
+    def admits(self, key: PublicKey) -> bool:
+        """Whether an announced key is worth a handshake."""
+        return self.desk.admits(key)
+
+    def judge(
+        self, peer: Peer, *, purpose: Purpose, skew: float, expected: KeyId | None
+    ) -> Verdict:
+        """Return the desk's verdict."""
+        del purpose, skew
+        return self.desk.judge(peer, expected=expected)
+
+    def heard(self, peer: Peer, verdict: Verdict) -> None:
+        """Tell the desk."""
+        self.desk.heard(peer, verdict)
+
+    def commit(self, peer: Peer, verdict: Verdict) -> None:
+        """Have the desk keep it."""
+        self.desk.commit(peer, verdict)
+
+
+@dataclass(slots=True)
+class Node:
+    """A master or a worker that can shake hands."""
+
+    role: Role
+    identity: Identity
+    doorman: Doorman
+    mode: Mode = Mode.LEAP
+    clock: FixedClock = field(default_factory=FixedClock)
+
+    @classmethod
+    def fresh(
+        cls,
+        role: Role,
+        *,
+        doorman: Doorman | None = None,
+        mode: Mode = Mode.LEAP,
+        name: str | None = None,
+    ) -> Node:
+        """Return a node with a key of its own; it says ok to all, unless told."""
+        name = name or ("desk" if role is Role.MASTER else "lab-1")
+        return cls(role, Identity.ephemeral(name), doorman or FixedDoorman(), mode)
+
+    @property
+    def shaker(self) -> Shaker:
+        """What shakes hands for this node."""
+        return self.shaker_for(self.doorman)
+
+    def shaker_for(self, doorman: Doorman) -> Shaker:
+        """Return what shakes hands with another doorman."""
+        ours = Ourselves(
+            role=self.role,
+            name=NodeName(self.identity.name),
+            key_id=self.identity.key_id,
+            mode=self.mode,
+        )
+        return Shaker(
+            credentials=self.identity,
+            ours=ours,
+            doorman=doorman,
+            client=client_context(self.identity),
+            clock=self.clock,
+        )
+
+
+def connection_pair(
+    ends: tuple[trio.abc.Stream, trio.abc.Stream] | None = None,
+) -> tuple[Connection, Connection]:
+    """Return both ends of a connection, over these streams or over memory."""
+    dialled, accepted = ends or trio.testing.memory_stream_pair()
+    near, far = Address("192.0.2.1", 40001), Address("192.0.2.2", 7472)
+    return Connection(dialled, near, far), Connection(accepted, far, near)
+
+
+async def shake_hands(
+    client: Node,
+    server: Node,
+    *,
+    ends: tuple[trio.abc.Stream, trio.abc.Stream] | None = None,
+    expected: KeyId | None = None,
+    purpose: Purpose = Purpose.CONTROL,
+) -> tuple[Channel, Channel]:
+    """Return both ends of a channel; raises what the first that fails raises."""
+    dialled, accepted = connection_pair(ends)
+    channels: dict[Role, Channel] = {}
+
+    async def accept() -> None:
+        channels[server.role] = await server.shaker.accept(accepted)
+
+    async with open_crew() as crew:
+        crew.start_soon(accept)
+        channels[client.role] = await client.shaker.connect(
+            dialled, expected=expected, purpose=purpose
+        )
+    return channels[client.role], channels[server.role]
