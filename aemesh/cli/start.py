@@ -10,6 +10,8 @@ it imports the agent proper by name, on another core than they.
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import gc
 import importlib
 from collections.abc import Iterable
@@ -24,8 +26,12 @@ from aemesh.host.plugins import engine_names, find_engine
 from aemesh.host.statedir import StateDir, held_state
 from aemesh.model.job import JobSpec
 from aemesh.model.trust import Role
+from aemesh.tasks.nursery import open_crew
 
 Options = WorkerOptions | MasterOptions
+
+# By then a worker has joined, if there is a master: it takes some 30 ms.
+_SETTLE_AFTER = 5.0
 
 _AGENTS = {
     Role.WORKER: "aemesh.cli.worker_agent",
@@ -55,13 +61,28 @@ def _run_held(role: Role, options: Options) -> int:
 
 
 async def _run(role: Role, options: Options, state: StateDir) -> int:
-    async with open_guard() as guard, open_jobs(state.run) as jobs:
+    async with (
+        open_guard() as guard,
+        open_jobs(state.run) as jobs,
+        open_crew() as crew,
+    ):
         for spec in _spares(options):
             await jobs.start_spare(spec)
         agent = cast("Agent", importlib.import_module(_AGENTS[role]))
-        gc.freeze()  # modules stay: no collection needs to go through them
         gc.enable()
-        return await agent.run(options, state, guard, jobs)
+        crew.start_soon(_settle)
+        code = await agent.run(options, state, guard, jobs)
+        crew.cancel_scope.cancel()
+    return code
+
+
+async def _settle() -> None:
+    """Give back what only the start needed, once nobody waits for us any more."""
+    await trio.sleep(_SETTLE_AFTER)
+    gc.collect()
+    gc.freeze()  # modules stay: no collection needs to go through them
+    with contextlib.suppress(AttributeError):  # a libc that keeps nothing back
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def _spares(options: Options) -> Iterable[JobSpec]:

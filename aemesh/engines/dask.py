@@ -110,7 +110,7 @@ class RunningDask:
 
     async def open(self) -> None:
         """Bring the scheduler up."""
-        ready = await self._head.open({"host": self._group.address, "port": 0})
+        ready = await self._head.open({"host": _host(self._group.address), "port": 0})
         self._address = ready["address"]
 
     async def close(self) -> None:
@@ -132,7 +132,7 @@ class RunningDask:
         await node.open(
             {
                 "scheduler": self._address,
-                "host": member.address,
+                "host": _host(member.address),
                 "name": member.label,
                 "processes": member.cores,
                 "threads": 1,
@@ -200,6 +200,14 @@ class RunningDask:
 
     async def _watch(self, member: Member, node: Talk) -> None:
         """Listen to a node until it ends; tell the group if that was not meant."""
+
+        def tell_death(said: Said) -> None:
+            if said["event"] == "died":
+                name, code = said.get("name", ""), said.get("code", 0)
+                text = f"Dask on {member.name} lost its process {quoted(name)} (code"
+                self._group.report(f"{text} {code}), and starts it again")
+
+        node.take = tell_death
         await node.listen()
         if not node.closing:
             self._group.member_broken(member, node.last_words())
@@ -213,6 +221,7 @@ class Talk:
         self.closing = False
         self.died = False
         self.ended = trio.Event()
+        self.take: Callable[[Said], None] = _ignore  # what is no answer comes here
         self._job = job
         self._exit: JobExit | None = None
         self._numbers = itertools.count(1)
@@ -306,6 +315,7 @@ class Talk:
             self._answers[said["id"]] = said
         else:
             _log.debug("%s: %s", self.name, said)
+            self.take(said)
         self._tell_news()
 
     def _take_words(self, line: bytes) -> None:
@@ -345,6 +355,15 @@ async def _stay_alive(head: Talk, block: trio.CancelScope) -> None:
 async def _tell_refused(talk: Talk, label: str) -> None:
     with suppress(EngineError):  # one that has ended lets nobody in
         await talk.refuse([label])
+
+
+def _ignore(_said: Said) -> None:
+    """Take no notice."""
+
+
+def _host(address: str) -> str:
+    """Return an address as Dask wants it: IPv6 in brackets."""
+    return f"[{address}]" if ":" in address else address
 
 
 def _spec(script: str) -> JobSpec:

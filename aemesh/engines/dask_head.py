@@ -30,11 +30,14 @@ import traceback
 import weakref
 from typing import TYPE_CHECKING, Any
 
-import yaml
+import yaml  # type: ignore[import-untyped]
 
 # dask reads its default settings with the loader of this name, and libyaml's does it
 # ten times faster: 30 ms less.
-_loader, yaml.SafeLoader = yaml.SafeLoader, getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+_loader, yaml.SafeLoader = (
+    yaml.SafeLoader,
+    getattr(yaml, "CSafeLoader", yaml.SafeLoader),
+)
 
 import dask
 from distributed import Scheduler, Security

@@ -38,11 +38,14 @@ import weakref
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
-import yaml
+import yaml  # type: ignore[import-untyped]
 
 # dask reads its default settings with the loader of this name, and libyaml's does it
 # ten times faster: 30 ms less.
-_loader, yaml.SafeLoader = yaml.SafeLoader, getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+_loader, yaml.SafeLoader = (
+    yaml.SafeLoader,
+    getattr(yaml, "CSafeLoader", yaml.SafeLoader),
+)
 
 import dask
 import tornado.platform.asyncio  # noqa: F401  # each worker would import it for itself

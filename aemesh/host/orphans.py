@@ -13,7 +13,7 @@ import contextlib
 import os
 from typing import TYPE_CHECKING
 
-from aemesh.host.processes import Process, all_processes, descendants, kill_all
+from aemesh.host.processes import Process, all_processes, children, descendants, kill_all
 from aemesh.host.warden import events_fd
 
 if TYPE_CHECKING:
@@ -30,20 +30,18 @@ def tend_orphans(trees: Collection[JobTree]) -> None:
     """
     if events_fd() is None:
         return
-    table = all_processes()
     leaders = {tree.leader for tree in trees}
-    me, mine = os.getpid(), os.getsid(0)
+    mine = os.getsid(0)
     orphans = [
         process
-        for process in table.values()
-        if process.parent == me
-        and process.session != mine
-        and process.pid not in leaders
+        for process in children(os.getpid()).values()
+        if process.session != mine and process.pid not in leaders
     ]
     for process in orphans:
         _bury(process)
-    if not trees:
-        alive = [process for process in orphans if process.alive]
+    alive = [process for process in orphans if process.alive]
+    if alive and not trees:
+        table = all_processes()
         below = descendants(table, [process.pid for process in alive])
         kill_all([*alive, *(table[pid] for pid in below if table[pid].alive)])
 

@@ -53,6 +53,18 @@ def read_process(pid: int) -> Process | None:
     )
 
 
+def children(pid: int) -> dict[int, Process]:
+    """Return the children of a process, dead ones too."""
+    try:
+        tasks = os.listdir(f"/proc/{pid}/task")
+        texts = [_read_text(f"/proc/{pid}/task/{task}/children") for task in tasks]
+    except OSError:  # a kernel without these files, or it is gone
+        table = all_processes()
+        return {one.pid: one for one in table.values() if one.parent == pid}
+    found = (read_process(int(word)) for text in texts for word in text.split())
+    return {process.pid: process for process in found if process is not None}
+
+
 def all_processes() -> dict[int, Process]:
     """Return every process that we may see."""
     found = (read_process(int(name)) for name in os.listdir("/proc") if name.isdigit())
@@ -119,3 +131,8 @@ def kill_group(process: Process) -> None:
         os.killpg(now.group, signal.SIGKILL)
     except (ProcessLookupError, PermissionError):
         return
+
+
+def _read_text(path: str) -> str:
+    with open(path, encoding="ascii") as file:
+        return file.read()

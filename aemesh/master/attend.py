@@ -51,10 +51,9 @@ class Attendant:
         record = self.record
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._watch_pulse)
-            nursery.start_soon(self._end_with_link, nursery.cancel_scope)
-            while True:
-                await self._round_or_part()
-        closed = self.link.closed or Closed(Ending.CLOSED)
+            nursery.start_soon(self._rounds)
+            closed = await self.link.wait_closed()
+            nursery.cancel_scope.cancel()
         # The owner is told first: an engine may take its time over a loss.
         self._tell_end(closed)
         group = self.groups.get(record.home) if record.home else None
@@ -66,13 +65,13 @@ class Attendant:
             self._finish(record.order, UnreachableError(f"{record.name} is gone"))
         return closed
 
-    async def _round_or_part(self) -> None:
-        """Do a round; when the worker does not do its part, part with it."""
+    async def _rounds(self) -> None:
+        """Do what is due, again and again; part with a worker that does not do it."""
         try:
-            await self._round()
+            while True:
+                await self._round()
         except AemeshError as exc:
             self.link.close(str(exc))
-            await trio.sleep_forever()  # until `_end_with_link` ends us
 
     async def _round(self) -> None:
         """Do the one thing that is due, or wait until there may be one."""
@@ -200,10 +199,6 @@ class Attendant:
             elif pulse is Pulse.ALIVE:
                 self.record.membership.step(Happening.HEARD, now=self.wall())
                 self._say("worker.heard", f"{self.record.name} is heard again")
-
-    async def _end_with_link(self, scope: trio.CancelScope) -> None:
-        await self.link.wait_closed()
-        scope.cancel()
 
     def _tell_end(self, closed: Closed) -> None:
         record = self.record

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import ipaddress
 import logging
+import os
 import socket
 
 import trio
@@ -38,10 +39,7 @@ class TcpNetwork:
             why = f"no answer in {limits.DIAL_AFTER:g} s"
             raise UnreachableError(f"cannot reach {address}", why=why) from exc
         except OSError as exc:
-            # trio tells that all attempts failed; there was one, and this is why.
-            cause = exc.__cause__
-            why = (cause if isinstance(cause, OSError) else exc).strerror or str(exc)
-            raise UnreachableError(f"cannot reach {address}", why=why) from exc
+            raise UnreachableError(f"cannot reach {address}", why=_why(exc)) from exc
 
     async def serve(
         self,
@@ -57,6 +55,14 @@ class TcpNetwork:
             for listener in sockets:
                 crew.start_soon(_accept, listener, handler)
             task_status.started(sockets[0].getsockname()[1])
+
+
+def _why(error: OSError) -> str:
+    # trio says that all attempts failed; for one address there was one.
+    cause = error.__cause__
+    if isinstance(cause, ExceptionGroup):
+        return "; ".join(_why(e) for e in cause.exceptions if isinstance(e, OSError))
+    return os.strerror(error.errno) if error.errno else str(error)
 
 
 async def _bind(port: int, hosts: tuple[str, ...]) -> list[trio.socket.SocketType]:

@@ -133,8 +133,6 @@ class Start(Body, frozen=True, kw_only=True):
 class Started(Body, frozen=True, kw_only=True):
     """The job runs; its output waits for whoever attaches."""
 
-    pid: Count
-
 
 class End(Body, frozen=True, kw_only=True):
     """End a job: ask it, and end its tree after `term_after` seconds."""

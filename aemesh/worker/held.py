@@ -93,7 +93,7 @@ class Held:
         await self._take_in(master, job_id, running)
         assert self.crew is not None, "commands come while the worker runs"
         self.crew.start_soon(self._await_stream, job_id, running)
-        return wire.Started(pid=0)
+        return wire.Started()
 
     async def end(self, master: KeyId, body: wire.End) -> wire.Body:
         """End one job."""

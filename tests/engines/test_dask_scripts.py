@@ -244,8 +244,8 @@ async def open_group(
         for number in range(members):
             label = f"office-{number}.4"
             own = authority.equip(folder / label, name=label)
-            node = open_script("dask_node.py", own)
-            nodes[label] = await stack.enter_async_context(node)
+            script = await stack.enter_async_context(open_script("dask_node.py", own))
+            nodes[label] = script
         for script in (head, *nodes.values()):
             await script.hear("warm")
         await head.say(op="open", host=HEAD_HOST, port=0, tls=TLS, config=config or {})

@@ -210,7 +210,7 @@ class Events:
             for one in self.seen
             if one.kind == kind
             and one.number > after
-            and worker in ("", one.worker)
+            and (worker in ("", one.worker) or (not one.worker and worker in one.text))
             and group in ("", one.group)
         ]
 

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import os
 import signal
-import time
 from typing import TYPE_CHECKING
+
+import psutil
 
 from aemesh.testing.lab import wait_for
 from tests.lab.office import LAB, Loss, engine_pids, gone, open_office
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from aemesh.testing.lab import Host
 
 pytestmark = LAB
 
@@ -22,7 +25,7 @@ CUT_SEEN_WITHIN = 5.0
 NAMES = ["office-1", "office-2", "office-3", "office-4"]
 
 
-async def test_engine_agent_and_warden_may_be_killed_in_between(
+async def test_engines_agents_and_wardens_may_be_killed_in_between(
     muons: Path, counts: str
 ):
     """Shows: L4, L7; each comes back, and is used again."""
@@ -36,11 +39,13 @@ async def test_engine_agent_and_warden_may_be_killed_in_between(
         await analysis.wait_share(0.1)
         before = office.events.last
         (engine,) = await engine_pids(office.host("office-1"))
+        (forked,) = await engine_pids(office.host("office-4"))
         deaths = []
         for kind, worker, pid in (
-            ("engine.broken", "office-1", engine),
+            ("engine.report", "office-1", engine),
             ("worker.lost", "office-2", workers["office-2"].pid),
             ("worker.lost", "office-3", workers["office-3"].process.pid),
+            ("engine.broken", "office-4", psutil.Process(forked).ppid()),
         ):
             loss = Loss(office.events, kind, worker)
             os.kill(pid, signal.SIGKILL)
@@ -51,7 +56,7 @@ async def test_engine_agent_and_warden_may_be_killed_in_between(
             what = f"an empty {name}"
             await wait_for(gone(office.host(name)), within=5, what=what)
             await office.worker(name)
-        await office.joined("office-1", "office-2", "office-3", after=before)
+        await office.joined("office-2", "office-3", "office-4", after=before)
         result = await analysis.wait()
         following = await (await office.analyse("A", muons, scales=100)).wait()
 
@@ -91,5 +96,6 @@ async def test_a_pulled_cable_in_between_is_seen_and_mended(muons: Path, counts:
         assert following["hosts"] == NAMES[:3]
 
 
-async def no_engine(host) -> bool:
+async def no_engine(host: Host) -> bool:
+    """Whether nobody listens for Dask there."""
     return not await engine_pids(host)

@@ -21,14 +21,14 @@ from aemesh.engines import command, dask
 from aemesh.errors import EngineError
 from aemesh.host.jobs import open_jobs
 from aemesh.master.authority import GroupAuthority
-from aemesh.model.names import GroupName
+from aemesh.model.names import GroupName, NodeName
 from aemesh.testing.checks_engine import (
     UP_AFTER,
     add_both,
     check_engine,
     two_members,
 )
-from aemesh.testing.local_group import LocalGroup
+from aemesh.testing.local_group import LocalGroup, LocalMember
 from aemesh.worker.groupkey import make_group_key
 
 if TYPE_CHECKING:
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from aemesh.host.localjob import LocalJob
+    from aemesh.model.job import JobSpec
 
 pytest.importorskip("distributed")
 
@@ -92,13 +93,12 @@ async def test_the_death_of_a_node_is_told(tmp_path: Path) -> None:
 
 async def test_a_node_that_does_not_come_up_is_an_engine_error(tmp_path: Path) -> None:
     async with open_group(tmp_path) as group, dask.ENGINE.open(group) as running:
-        member, other = two_members(group)
-        member.tls = {**other.tls, "key.pem": b"not a key"}
-        with pytest.raises(EngineError, match="Dask on office-1"):
+        member = DoomedMember(group, NodeName("office-0"))
+        with pytest.raises(EngineError, match="Dask on office-0"):
             await running.add(member)
 
         await running.lost(member)
-        await running.add(other)
+        await running.add(two_members(group)[0])
 
 
 async def test_the_death_of_the_scheduler_leaves_the_block(tmp_path: Path) -> None:
@@ -143,6 +143,15 @@ async def test_a_scheduler_that_cannot_listen_tells_why(tmp_path: Path) -> None:
                 pass
 
         assert group.jobs.jobs == ()
+
+
+class DoomedMember(LocalMember):
+    """A member whose jobs are killed before they can do anything."""
+
+    async def start(self, spec: JobSpec) -> LocalJob:
+        job = await super().start(spec)
+        kill(job)
+        return job
 
 
 def kill(job: LocalJob) -> None:
