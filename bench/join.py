@@ -87,13 +87,6 @@ def _remove(folder: Path) -> None:
 # --- Dask's own ---------------------------------------------------------------
 
 
-def write_tls(host: Host) -> list[str]:
-    """Write certificates into a host's home; return the words that name them."""
-    authority = GroupAuthority(GroupName(GROUP), now=time.time())
-    key, certificate = authority.issue(name=host.name)
-    return _put_tls(host, authority.certificate_pem, key, certificate)
-
-
 class DaskTls:
     """One authority for the scheduler and the workers of Dask's own."""
 
@@ -145,3 +138,36 @@ async def join_dask(
     await scheduler.wait_line(r"Remove worker addr", times=processes)
     await trio.sleep(0.3)
     return joined
+
+
+async def join_dask_many(
+    scheduler: Watched, hosts: list[Host], tls: DaskTls, *, address: str
+) -> float:
+    """Start ``dask worker`` with one process on hosts at once; return when all are in."""
+    del scheduler.lines[:]
+    async with AsyncExitStack() as stack:
+        started_at = time.monotonic()
+        for host in hosts:
+            argv = (
+                *(host.python, "-m", "dask", "worker", address, "--no-dashboard"),
+                *(*tls.words(host), "--nworkers", "1", "--nthreads", "1"),
+            )
+            await stack.enter_async_context(open_watched(host, argv))
+        took = await scheduler.wait_line(_REGISTER, times=len(hosts)) - started_at
+    await scheduler.wait_line(r"Remove worker addr", times=len(hosts))
+    await trio.sleep(0.3)
+    return took
+
+
+async def form_group(head: Host, hosts: list[Host]) -> float:
+    """Start a master where workers wait; return when all of them serve."""
+    async with AsyncExitStack() as stack:
+        for host in hosts:
+            argv = (*host.aemesh, "worker", "--accept-first-master", "--cores", "1")
+            agent = await stack.enter_async_context(open_watched(host, argv))
+            await agent.wait_line("offers")
+        await trio.sleep(1.0 + 0.6 * len(hosts))  # their spares are warm
+        argv = (*head.aemesh, "master", "--group", GROUP, "--accept-new")
+        async with open_watched(head, argv) as master:
+            last = await master.wait_line(f"serves {GROUP}", times=len(hosts))
+    return last - master.started_at

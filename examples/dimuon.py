@@ -246,7 +246,7 @@ def main() -> None:
     peaks = list(fitted_peaks(spectrum.histogram, fits))
 
     print_table(spectrum, peaks)
-    draw(spectrum, fits, peaks).savefig(options.out, dpi=160)
+    draw(spectrum, fits, peaks).savefig(options.out, dpi=130)
     if options.json:
         options.json.write_text(json.dumps(summary(spectrum, peaks), indent=2) + "\n")
 

@@ -68,8 +68,8 @@ async def _run(role: Role, options: Options, state: StateDir) -> int:
     ):
         for spec in _spares(options):
             await jobs.start_spare(spec)
+        gc.enable()  # it was off while somebody waited: see `guarded`
         agent = cast("Agent", importlib.import_module(_AGENTS[role]))
-        gc.enable()
         crew.start_soon(_settle)
         code = await agent.run(options, state, guard, jobs)
         crew.cancel_scope.cancel()

@@ -444,10 +444,10 @@ def main() -> None:
         try:
             code = await converse(lines)
         except Exception as error:  # noqa: BLE001  # told, and the process ends
-            traceback.print_exc()
             reason: BaseException = error
             while reason.__cause__ is not None:  # "failed to start" is none
                 reason = reason.__cause__
+            traceback.print_exception(reason)  # its last line is the same: no race
             message = f"{type(reason).__name__}: {reason}"
             lines.say(event="error", id=None, message=message)
         sys.stdout.flush()

@@ -10,6 +10,9 @@ import ssl
 from typing import Protocol
 
 ALPN = "aemesh/1"
+# Python asks OpenSSL 3 to take a cut connection for an ended one; we want to be told
+# (threat 17).  OpenSSL 1.1 has no such option.
+_IGNORE_CUT = getattr(ssl, "OP_IGNORE_UNEXPECTED_EOF", 0)
 
 
 class Credentials(Protocol):
@@ -52,6 +55,7 @@ def server_context(credentials: Credentials, announced: bytes) -> ssl.SSLContext
 
 def _prepared(context: ssl.SSLContext, credentials: Credentials) -> ssl.SSLContext:
     context.minimum_version = ssl.TLSVersion.TLSv1_3
+    context.options &= ~_IGNORE_CUT
     credentials.load_into(context)
     context.set_alpn_protocols([ALPN])
     return context

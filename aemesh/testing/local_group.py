@@ -7,22 +7,21 @@ on loopback, and a certificate by its label.
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import trio
 
+from aemesh.host.jobs import JobRunner
+from aemesh.host.localjob import LocalJob
+from aemesh.model.job import JobSpec
 from aemesh.model.names import GroupName, JobId, NodeName
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
-
-    from aemesh.host.jobs import JobRunner
-    from aemesh.host.localjob import LocalJob
-    from aemesh.model.job import JobSpec
     from aemesh.plugin import Member
 
-
+# Enough for what tests compute, in a test machine with little.
 _CORES, _MEMORY = 1, 256 * 1024**2
 
 

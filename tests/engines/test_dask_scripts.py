@@ -533,42 +533,6 @@ async def test_connections_of_a_refused_member_are_cut(tmp_path: Path) -> None:
         assert await group.result(await group.submit(plus_one, 1)) == 2
 
 
-async def test_a_replaced_worker_knows_who_is_refused(tmp_path: Path) -> None:
-    """Threat: 77."""
-    async with open_group(tmp_path) as group:
-        node = group.nodes[0]
-        expelled = group.authority.equip(tmp_path / "office-1.4", name="office-1.4")
-        gone = outsider_context(expelled, version=ssl.TLSVersion.TLSv1_3)
-        await node.say(op="refuse", member="office-1.4")
-        await until_refused(group.workers_of(0)[0], gone)
-
-        os.kill(node.children[0], signal.SIGKILL)
-
-        again = await node.hear("registered", count=2)
-        assert await knock(again["address"], gone) == b""
-
-
-async def test_a_node_is_told_who_is_refused_before_it_opens(tmp_path: Path) -> None:
-    """Threat: 77."""
-    async with open_group(tmp_path) as group:
-        expelled = group.authority.equip(tmp_path / "office-1.4", name="office-1.4")
-        gone = outsider_context(expelled, version=ssl.TLSVersion.TLSv1_3)
-        own = group.authority.equip(tmp_path / "office-2.4", name="office-2.4")
-        async with open_script("dask_node.py", own) as node:
-            await node.say(op="refuse", member="office-1.4")
-            await node.say(
-                op="open",
-                scheduler=group.address,
-                host=NODE_HOST,
-                name="office-2.4",
-                processes=1,
-                tls=TLS,
-            )
-            registered = await node.hear("registered")
-
-            assert await knock(registered["address"], gone) == b""
-
-
 async def test_a_refused_member_is_not_dialled(tmp_path: Path) -> None:
     """Threat: 77."""
 
@@ -591,23 +555,23 @@ async def test_a_refused_member_is_not_dialled(tmp_path: Path) -> None:
                 pass
 
 
-async def test_a_worker_that_hangs_does_not_keep_old_doors_open(tmp_path: Path) -> None:
+async def test_a_hanging_worker_is_replaced_by_one_that_knows_who_is_refused(
+    tmp_path: Path,
+) -> None:
     """Threat: 77."""
     async with open_group(tmp_path) as group:
         node = group.nodes[0]
-        gone = outsider_context(
-            group.authority.equip(tmp_path / "last", name="last"),
-            version=ssl.TLSVersion.TLSv1_3,
-        )
+        last = group.authority.equip(tmp_path / "last", name="last")
+        gone = outsider_context(last, version=ssl.TLSVersion.TLSv1_3)
         os.kill(node.children[0], signal.SIGSTOP)
 
+        await node.say(op="refuse", member="last")
         for number in range(5000):  # more than a pipe holds
             await node.say(op="refuse", member=f"office-{number}.4")
-        await node.say(op="refuse", member="last")
 
         assert (await node.hear("died"))["code"] == -signal.SIGKILL
         again = await node.hear("registered", count=2)
-        await until_refused(again["address"], gone)
+        assert await knock(again["address"], gone) == b""
 
 
 # Dying

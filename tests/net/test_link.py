@@ -149,11 +149,11 @@ async def test_answers_come_back_to_who_asked_in_any_order(autojump_clock):
 
     async def handle(_link, body):
         await trio.sleep(body.term_after)
-        return wire.Started(pid=int(body.term_after))
+        return wire.Left(moved=int(body.term_after), lost=0)
 
     async def ask(link, seconds):
         body = wire.End(job="j", term_after=seconds)
-        came.append((await link.request(body, wire.Started)).pid)
+        came.append((await link.request(body, wire.Left)).moved)
 
     async with (
         open_link(far, handle),

@@ -53,7 +53,7 @@ SAMPLES: dict[type[wire.Body], wire.Body] = {
         certificate="C",
         authority="A",
     ),
-    wire.Started: wire.Started(pid=0),
+    wire.Started: wire.Started(),
     wire.End: wire.End(job="j1", term_after=0.0),
     wire.Attach: wire.Attach(job="j1"),
     wire.Leave: wire.Leave(reason="lunch", by_after=30.0),
