@@ -75,6 +75,9 @@ STRANGERS_PER_SOURCE = 4
 PENALTY_AFTER = 1.0
 PENALTY_CAP_AFTER = 30.0
 PENALTY_SOURCES = 1024
+# TLS contexts kept, one for each peer that dials us: a worker has a master or two.
+# More: the one that was used longest ago goes, and costs 2 ms when it is back.
+SERVER_CONTEXTS = 8
 # Log lines about strangers: so many a minute, the rest is counted (threat 89).
 STRANGER_LOGS_PER_MINUTE = 30
 # A request that waits for a person holds no more than this many connections.

@@ -16,7 +16,6 @@ import shlex
 import subprocess
 import sys
 import time
-from contextlib import suppress
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -225,17 +224,11 @@ async def _listed(part, hosts: tuple[Host, ...], count: int) -> list[Row]:  # ty
     return [await part(hosts, count)]
 
 
-def _go_first() -> int:
-    """Go before what else this machine does, if we may; return our niceness.
-
-    All that the bench starts inherits it, ours and the peer's alike.
-    """
-    with suppress(PermissionError):
-        os.setpriority(os.PRIO_PROCESS, 0, -15)
-    return os.getpriority(os.PRIO_PROCESS, 0)
+def _load() -> str:
+    return " ".join(f"{one:.2f}" for one in os.getloadavg())
 
 
-def page(rows: list[Row], load: str, nice: int) -> str:
+def page(rows: list[Row], load: str) -> str:
     """Return the page with what was measured."""
     packages = ("aemesh", "trio", "zeroconf", "cryptography", "distributed")
     versions = ", ".join(f"{name} {version(name)}" for name in packages)
@@ -248,7 +241,7 @@ Medians [least–most]; ours and the peer's took turns. 1 MiB is 1024 kB as `/pr
 - date: {datetime.now(UTC):%Y-%m-%d %H:%M} UTC
 - command: `{shlex.join(["python", "-m", "bench.run", *sys.argv[1:]])}`
 - machine: {os.cpu_count()} cores, {platform.system()} {platform.release()}, Python {platform.python_version()}
-- load average before: {load}; all of it, ours and the peer's, at niceness {nice}
+- load average before: {load} and after: {_load()}
 - versions: {versions}
 
 {as_markdown(rows)}
@@ -267,14 +260,13 @@ def main() -> None:
     parser.add_argument("--write", action="store_true", help=f"write {PAGE.name}")
     words = parser.parse_args()
     reexec_in_user_namespace()
-    nice = _go_first()
-    load = " ".join(f"{one:.2f}" for one in os.getloadavg())
+    load = _load()
     started_at = time.monotonic()
     rows = trio.run(measure, words.times, words.idle)
     missed = [row.what for row in rows if row.verdict == "MISSED"]
     print(f"{time.monotonic() - started_at:.0f} s; missed: {missed or 'nothing'}")  # noqa: T201
     if words.write:
-        PAGE.write_text(page(rows, load, nice))
+        PAGE.write_text(page(rows, load))
 
 
 if __name__ == "__main__":

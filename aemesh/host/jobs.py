@@ -89,7 +89,8 @@ class JobRunner:
             if job is None:
                 job = await self._launch(job_id, spec, tls=tls, env=env)
             elif tls:
-                await trio.to_thread.run_sync(add_tls, job.room, tls)
+                with trio.CancelScope(shield=True):  # it is in neither table now
+                    await trio.to_thread.run_sync(add_tls, job.room, tls)
             job.id = job_id
             self._jobs[job_id] = job
         return job

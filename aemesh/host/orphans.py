@@ -13,7 +13,13 @@ import contextlib
 import os
 from typing import TYPE_CHECKING
 
-from aemesh.host.processes import Process, all_processes, children, descendants, kill_all
+from aemesh.host.processes import (
+    Process,
+    all_processes,
+    children,
+    descendants,
+    kill_all,
+)
 from aemesh.host.warden import events_fd
 
 if TYPE_CHECKING:

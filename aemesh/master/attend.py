@@ -104,10 +104,13 @@ class Attendant:
     def _place(self) -> Group | None:
         if self.record.membership.state is not MemberState.TRUSTED:
             return None
-        accepts = {n for n, g in self.groups.items() if g.state == "ready"}
-        counts = {name: len(g.members) for name, g in self.groups.items()}
+        # One that opens is waited for: else the first that is up would get them all.
+        states = ("opening", "ready")
+        accepts = {n for n, g in self.groups.items() if g.state in states}
+        counts = {name: g.size for name, g in self.groups.items()}
         name = place(last=self.record.home, members=counts, accepts=accepts)
-        return None if name is None else self.groups[name]
+        group = None if name is None else self.groups[name]
+        return group if group is not None and group.state == "ready" else None
 
     async def _join(self, group: Group) -> None:
         """Bring the worker into a group; what fails is told and tried again."""

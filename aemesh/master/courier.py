@@ -71,6 +71,7 @@ class Courier:
         failures = 0
         while True:
             news = self.heard_of
+            began = trio.current_time()
             try:
                 closed = await self._once()
             except RefusedError as exc:
@@ -81,11 +82,13 @@ class Courier:
                 failures += 1
                 await _wait_for(news, _pause(failures))
             else:
-                failures = 0
+                # A link that breaks again and again at once is no better than none.
+                lasted = trio.current_time() - began > limits.REDIAL_CAP_AFTER
+                failures = 1 if lasted else failures + 1
                 if closed.ending is Ending.BYE:
                     await self.heard_of.wait()  # what was heard before is old news
                 else:
-                    await _wait_for(self.heard_of, limits.REDIAL_AFTER)
+                    await _wait_for(self.heard_of, _pause(failures))
 
     async def _once(self) -> Closed:
         """Dial, shake hands, and have the link attended until it ends."""

@@ -102,12 +102,18 @@ class Group:
         self._jobs = jobs
         self._closing = trio.Event()
         self._broken: set[KeyId] = set()
+        self._coming: set[KeyId] = set()
         self._numbers = itertools.count(1)
         self._id = secrets.token_hex(3)
         self._labels: dict[str, int] = {}  # by name: the last number given out
 
     def __repr__(self) -> str:
         return f"<Group {self.name}: {self.state}, {len(self.members)} members>"
+
+    @property
+    def size(self) -> int:
+        """How many workers are members, or on their way to be."""
+        return len(self.members.keys() | self._coming)
 
     async def run(self) -> None:
         """Bring the engine up and keep it until `close`; tells how it goes."""
@@ -160,6 +166,15 @@ class Group:
 
         Raises `EngineError`, `UnreachableError` or `RequestFailedError`.
         """
+        self._coming.add(record.key_id)
+        try:
+            return await self._admit(record, link, dial_stream)
+        finally:
+            self._coming.discard(record.key_id)
+
+    async def _admit(
+        self, record: WorkerRecord, link: Link, dial_stream: DialStream
+    ) -> RemoteMember:
         running = self._engine()
         generation = record.membership.generation
         ask = wire.Assign(group=self.name, generation=generation)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import ssl
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import trio
@@ -127,6 +127,7 @@ class Shaker:
     doorman: Doorman
     client: ssl.SSLContext  # made once: it is the same for every peer
     clock: Clock
+    servers: dict[bytes, ssl.SSLContext] = field(default_factory=dict)
 
     async def connect(
         self,
@@ -164,7 +165,7 @@ class Shaker:
                 await connection.stream.send_all(REFUSAL_PREFIX + b"key\n")
                 what = f"the key {key.key_id} is not let in"
                 raise RefusedError(what)
-            context = _context_untrusted(self.credentials, chain[0])
+            context = self._server_untrusted(chain[0])
         stream = trio.SSLStream[trio.abc.Stream](
             connection.stream, context, server_side=True
         )
@@ -177,6 +178,23 @@ class Shaker:
                 Side.SERVER, key, connection, preamble, Purpose.CONTROL
             )
             return await self._converse(machine, stream, connection, None)
+
+    def _server_untrusted(self, announced: bytes) -> ssl.SSLContext:
+        """Return the context for who announces this certificate, a known one or new.
+
+        Making one takes 2 ms, half of a handshake; it keeps nothing of a connection.
+        """
+        context = self.servers.pop(announced, None)
+        if context is None:
+            try:
+                context = server_context(self.credentials, announced)
+            except ssl.SSLError as exc:
+                msg = "a certificate that OpenSSL cannot read"
+                raise BadMessage(msg) from exc
+        self.servers[announced] = context  # last, for the first one goes first
+        if len(self.servers) > limits.SERVER_CONTEXTS:
+            del self.servers[next(iter(self.servers))]
+        return context
 
     def _machine(
         self,
@@ -281,6 +299,7 @@ class Shaker:
 def shakers(ours: Ourselves, credentials: Credentials) -> Callable[[Doorman], Shaker]:
     """Return what makes the `Shaker` of one handshake of a node."""
     client = client_context(credentials)
+    servers: dict[bytes, ssl.SSLContext] = {}
 
     def shaker(doorman: Doorman) -> Shaker:
         return Shaker(
@@ -289,6 +308,7 @@ def shakers(ours: Ourselves, credentials: Credentials) -> Callable[[Doorman], Sh
             doorman=doorman,
             client=client,
             clock=WallClock(),
+            servers=servers,
         )
 
     return shaker
@@ -337,14 +357,6 @@ async def _receive_exactly(stream: trio.abc.Stream, count: int) -> bytes:
             raise BadMessage(msg)
         data += piece
     return bytes(data)
-
-
-def _context_untrusted(credentials: Credentials, announced: bytes) -> ssl.SSLContext:
-    try:
-        return server_context(credentials, announced)
-    except ssl.SSLError as exc:
-        msg = "a certificate that OpenSSL cannot read"
-        raise BadMessage(msg) from exc
 
 
 async def _tls(stream: Tls, connection: Connection) -> None:

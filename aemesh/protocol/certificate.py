@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
@@ -9,6 +11,7 @@ from cryptography.hazmat.primitives.serialization import (
     Encoding,
     PublicFormat,
 )
+from cryptography.utils import CryptographyDeprecationWarning
 
 from aemesh.errors import BadMessage
 from aemesh.model.key import PublicKey
@@ -21,9 +24,15 @@ def identity_untrusted(der: bytes) -> PublicKey:
     peer's own words; TLS proves the possession of the key.
     """
     try:
-        certificate = x509.load_der_x509_certificate(der)
+        with warnings.catch_warnings():
+            # Of what breaks RFC 5280 only a little the library warns, on our terminal.
+            warnings.simplefilter("error", CryptographyDeprecationWarning)
+            certificate = x509.load_der_x509_certificate(der)
         key = certificate.public_key()
         canonical = certificate.public_bytes(Encoding.DER)
+    except CryptographyDeprecationWarning:
+        msg = "a certificate that breaks RFC 5280"
+        raise BadMessage(msg) from None
     except (ValueError, TypeError, UnsupportedAlgorithm, x509.InvalidVersion):
         msg = "not a certificate in DER"
         raise BadMessage(msg) from None

@@ -8,6 +8,7 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, ed448, rsa
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -16,8 +17,10 @@ from aemesh.errors import BadMessage
 from aemesh.host.keystore import Identity
 from aemesh.protocol.certificate import identity_untrusted
 
-IDENTITY = Identity.ephemeral("lab-1")
+# The same in every run: its bytes are changed at known places.
+IDENTITY = Identity("lab-1", Ed25519PrivateKey.from_private_bytes(bytes(range(32))))
 DER = IDENTITY.certificate
+SERIAL = x509.load_der_x509_certificate(DER).serial_number.to_bytes(16, "big")
 VERSION_3 = b"\xa0\x03\x02\x01\x02"
 
 
@@ -67,6 +70,7 @@ def test_a_key_of_another_kind_is_refused(key, digest, kind):
         DER[:-1],
         DER.replace(VERSION_3, b"\xa0\x03\x02\x01\x07"),  # X.509 version 8
         DER.replace(b"\x2b\x65\x70", b"\x2b\x65\x7f"),  # a key of no known kind
+        DER.replace(b"\x02\x10" + SERIAL, b"\x02\x10\xff" + SERIAL[1:]),
         IDENTITY.certificate_pem.encode(),
     ],
     ids=[
@@ -79,6 +83,7 @@ def test_a_key_of_another_kind_is_refused(key, digest, kind):
         "cut",
         "version",
         "algorithm",
+        "negative serial",
         "PEM",
     ],
 )
