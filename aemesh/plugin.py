@@ -9,13 +9,15 @@ processes of its own, in the group's environment: its *head* beside the master
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
-from contextlib import AbstractAsyncContextManager
-from typing import Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
-from aemesh.model.group import Receipt
-from aemesh.model.job import Chunk, JobExit, JobSpec
-from aemesh.model.names import GroupName, NodeName
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+    from contextlib import AbstractAsyncContextManager
+
+    from aemesh.model.group import Receipt
+    from aemesh.model.job import Chunk, JobExit, JobSpec
+    from aemesh.model.names import GroupName, NodeName
 
 
 class Output(Protocol):

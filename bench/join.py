@@ -50,7 +50,13 @@ async def join_many(master: Watched, hosts: list[Host], *, cores: int) -> list[J
     async with AsyncExitStack() as stack:
         started_at = time.monotonic()
         for host in hosts:
-            argv = (*host.aemesh, "worker", "--accept-first-master", "--cores", f"{cores}")
+            argv = (
+                *host.aemesh,
+                "worker",
+                "--accept-first-master",
+                "--cores",
+                f"{cores}",
+            )
             await stack.enter_async_context(open_watched(host, argv))
         del master.lines[:seen]
         joined = []
@@ -123,7 +129,13 @@ async def open_scheduler(host: Host, tls: DaskTls) -> AsyncIterator[Watched]:
 
 
 async def join_dask(
-    scheduler: Watched, host: Host, tls: DaskTls, *, address: str, words: list[str], processes: int
+    scheduler: Watched,
+    host: Host,
+    tls: DaskTls,
+    *,
+    address: str,
+    words: list[str],
+    processes: int,
 ) -> Joined:
     """Start ``dask worker ADDRESS`` as a person would, wait, and stop it again."""
     argv = (

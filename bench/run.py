@@ -38,8 +38,14 @@ async def joins(lab_hosts: tuple[Host, ...], times: int) -> list[Row]:
     head, worker, other = lab_hosts[:3]
     tls, took = join.DaskTls(), _Took()
     address = f"tls://{other.ipv4}:8786"
-    one, two = ["--nworkers", "1", "--nthreads", "1"], ["--nworkers", "2", "--nthreads", "1"]
-    async with join.open_master(head) as master, join.open_scheduler(other, tls) as peer:
+    one, two = (
+        ["--nworkers", "1", "--nthreads", "1"],
+        ["--nworkers", "2", "--nthreads", "1"],
+    )
+    async with (
+        join.open_master(head) as master,
+        join.open_scheduler(other, tls) as peer,
+    ):
 
         async def dask(name: str, words: list[str], processes: int) -> None:
             took.add(
@@ -59,11 +65,40 @@ async def joins(lab_hosts: tuple[Host, ...], times: int) -> list[Row]:
             await dask("bare 1", ["--no-nanny", "--nthreads", "1"], 1)
     two_words, bare = "dask worker --nworkers 2", "dask worker --no-nanny (one process)"
     return [
-        Row("join: known worker, its 2 processes", took.all("known"), took.all("nanny 2"), two_words, 1.0),
-        Row("join: known worker, first process", took.first("known"), took.first("nanny 2"), two_words, 1.0),
-        Row("join: first start ever, its 2 processes", took.all("new"), took.all("nanny 2"), two_words, 1.0),
-        Row("join: known worker, 1 process", took.all("known 1"), took.all("nanny 1"), "dask worker", 1.0),
-        Row("join: the same, against Dask without restarts", took.all("known 1"), took.all("bare 1"), bare),
+        Row(
+            "join: known worker, its 2 processes",
+            took.all("known"),
+            took.all("nanny 2"),
+            two_words,
+            1.0,
+        ),
+        Row(
+            "join: known worker, first process",
+            took.first("known"),
+            took.first("nanny 2"),
+            two_words,
+            1.0,
+        ),
+        Row(
+            "join: first start ever, its 2 processes",
+            took.all("new"),
+            took.all("nanny 2"),
+            two_words,
+            1.0,
+        ),
+        Row(
+            "join: known worker, 1 process",
+            took.all("known 1"),
+            took.all("nanny 1"),
+            "dask worker",
+            1.0,
+        ),
+        Row(
+            "join: the same, against Dask without restarts",
+            took.all("known 1"),
+            took.all("bare 1"),
+            bare,
+        ),
     ]
 
 
@@ -81,16 +116,32 @@ async def offices(lab_hosts: tuple[Host, ...], times: int) -> list[Row]:
     async with join.open_scheduler(other, tls) as peer:
         address = f"tls://{other.ipv4}:8786"
         for _ in range(times):
-            dask1.append(await join.join_dask_many(peer, workers[:1], tls, address=address))
+            dask1.append(
+                await join.join_dask_many(peer, workers[:1], tls, address=address)
+            )
             dask5.append(await join.join_dask_many(peer, workers, tls, address=address))
     for _ in range(times):
         warm1.append(await join.form_group(head, workers[:1]))
         warm5.append(await join.form_group(head, workers))
     cores = os.cpu_count()
     return [
-        Row(f"group of 5, started at once on these {cores} cores", _s(group), _s(single), "one", 1.5),
-        Row("group of 5 that wait, from the master's start", _s(warm5), _s(warm1), "one", 1.5),
-        Row("the same five of Dask's own, started at once", _s(dask5), _s(dask1), "one"),
+        Row(
+            f"group of 5, started at once on these {cores} cores",
+            _s(group),
+            _s(single),
+            "one",
+            1.5,
+        ),
+        Row(
+            "group of 5 that wait, from the master's start",
+            _s(warm5),
+            _s(warm1),
+            "one",
+            1.5,
+        ),
+        Row(
+            "the same five of Dask's own, started at once", _s(dask5), _s(dask1), "one"
+        ),
         Row("group of 5, started at once", _s(group), _s(dask5), "five dask worker"),
     ]
 
@@ -105,7 +156,10 @@ async def sights(lab_hosts: tuple[Host, ...], count: int) -> Row:
     ):
         await announcer.wait_line("done", within=120)
         await trio.sleep(0.5)
-        said, seen = _moments(announcer.lines_like("^at ")), _moments(browser.lines_like("^at "))
+        said, seen = (
+            _moments(announcer.lines_like("^at ")),
+            _moments(browser.lines_like("^at ")),
+        )
     spans = [1000 * (seen[name] - said[name]) for name in said if name in seen]
     what = f"announcement seen by a running master ({len(spans)} of {count})"
     return Row(what, Measured(tuple(spans), "ms"), limit=5.0)
@@ -120,7 +174,9 @@ async def shakes(lab_hosts: tuple[Host, ...], count: int) -> Row:
         port = server.lines_like("^port")[0].split()[1]
         done = await here.run([*ours, "dial", there.ipv4, port, str(count)])
     spans = [1000 * span for span in json.loads(done.stdout)]
-    return Row("handshake, TCP between two hosts", Measured(tuple(spans), "ms"), limit=6.0)
+    return Row(
+        "handshake, TCP between two hosts", Measured(tuple(spans), "ms"), limit=6.0
+    )
 
 
 async def idles(lab_hosts: tuple[Host, ...], seconds: float) -> list[Row]:
@@ -132,10 +188,15 @@ async def idles(lab_hosts: tuple[Host, ...], seconds: float) -> list[Row]:
         await trio.sleep(_SETTLED_AFTER)
         ours = await idle_costs(agent.pid, seconds=seconds)
         theirs = await idle_costs(master.pid, seconds=min(seconds, 20.0))
-    return [*_family("idle agent", ours, limits=(50.0, 0.2)), *_family("idle master", theirs)]
+    return [
+        *_family("idle agent", ours, limits=(50.0, 0.2)),
+        *_family("idle master", theirs),
+    ]
 
 
-def _family(who: str, family: Family, *, limits: tuple[float, float] | None = None) -> list[Row]:
+def _family(
+    who: str, family: Family, *, limits: tuple[float, float] | None = None
+) -> list[Row]:
     agent, memory, share = family.agent, None, None
     if limits is not None:
         memory, share = limits
@@ -146,8 +207,14 @@ def _family(who: str, family: Family, *, limits: tuple[float, float] | None = No
         Row(f"{who}: of a core", Measured((agent.share,), "%"), limit=share),
         Row(f"{who}: its warden (PSS)", Measured((family.warden.pss,), "MiB")),
         Row(f"{who}: its warden, of a core", Measured((family.warden.share,), "%")),
-        Row(f"{who}: its {len(engine)} Dask processes (PSS)", Measured((sum(e.pss for e in engine),), "MiB")),
-        Row(f"{who}: its Dask processes, of a core", Measured((sum(e.share for e in engine),), "%")),
+        Row(
+            f"{who}: its {len(engine)} Dask processes (PSS)",
+            Measured((sum(e.pss for e in engine),), "MiB"),
+        ),
+        Row(
+            f"{who}: its Dask processes, of a core",
+            Measured((sum(e.share for e in engine),), "%"),
+        ),
     ]
 
 
@@ -156,7 +223,9 @@ async def starts(lab_hosts: tuple[Host, ...], times: int) -> list[Row]:
     head = lab_hosts[0]
     ready, open_ = [], []
     for _ in range(times):
-        async with open_watched(head, (*head.aemesh, "master", "--group", join.GROUP)) as master:
+        async with open_watched(
+            head, (*head.aemesh, "master", "--group", join.GROUP)
+        ) as master:
             ready.append(await master.wait_line("is master of") - master.started_at)
             open_.append(await master.wait_line("is ready") - master.started_at)
     helps = [await trio.to_thread.run_sync(_help) for _ in range(2 * times)]

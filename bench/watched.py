@@ -30,7 +30,9 @@ class Watched:
         """Its process id."""
         return self.process.pid
 
-    async def wait_line(self, pattern: str, *, times: int = 1, within: float = 20.0) -> float:
+    async def wait_line(
+        self, pattern: str, *, times: int = 1, within: float = 20.0
+    ) -> float:
         """Wait until `times` lines match; return when the last of them came."""
         with trio.move_on_after(within):
             while True:
@@ -41,7 +43,9 @@ class Watched:
                     break
                 await self._news.wait()
         said = "\n".join(line for _, line in self.lines[-20:])
-        raise RuntimeError(f"no line like {pattern!r} came within {within:g} s:\n{said}")
+        raise RuntimeError(
+            f"no line like {pattern!r} came within {within:g} s:\n{said}"
+        )
 
     def lines_like(self, pattern: str) -> list[str]:
         """Return what matched, in order."""

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import ipaddress
 import time
-from collections.abc import AsyncIterator
 from functools import partial
-
-import trio
+from typing import TYPE_CHECKING
 
 from aemesh import __version__
 from aemesh.cli import ui
@@ -20,11 +18,7 @@ from aemesh.cli.node import (
     start_logging,
     warn_open,
 )
-from aemesh.cli.settings import MasterOptions
-from aemesh.host.guard import Guard
-from aemesh.host.jobs import JobRunner
 from aemesh.host.plugins import find_engine
-from aemesh.host.statedir import StateDir
 from aemesh.host.store import Store, open_store
 from aemesh.master.control import serve_control
 from aemesh.master.control_wire import SOCKET_FILE
@@ -37,6 +31,14 @@ from aemesh.net.tcp import TcpNetwork
 from aemesh.policy.discovery import News, Sightings
 from aemesh.policy.trust import TrustPolicy
 from aemesh.tasks.nursery import open_crew
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from aemesh.cli.settings import MasterOptions
+    from aemesh.host.guard import Guard
+    from aemesh.host.jobs import JobRunner
+    from aemesh.host.statedir import StateDir
 
 _INTERRUPTED = 130
 _DEFAULT_GROUP = GroupName("default")
@@ -94,9 +96,7 @@ async def _run(
                     scope=crew.cancel_scope,
                 )
             )
-            await crew.start(
-                partial(serve_control, master, state.folder / SOCKET_FILE)
-            )
+            await crew.start(partial(serve_control, master, state.folder / SOCKET_FILE))
             _greet(node, store)
             await master.run()
             ui.say("the master has ended")

@@ -6,26 +6,30 @@ import logging
 import os
 import socket
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import trio
 
 from aemesh.cli import ui
-from aemesh.cli.settings import NodeOptions
 from aemesh.host.auditlog import AuditLog
 from aemesh.host.guard import Guard, Notice
-from aemesh.host.jobs import JobRunner
 from aemesh.host.keystore import Identity, load_or_make
-from aemesh.host.statedir import StateDir
 from aemesh.host.trustdesk import Ask, TrustDesk
 from aemesh.model.names import NodeName, node_name_untrusted
 from aemesh.model.trust import Mode, Role, TrustRequest
 from aemesh.net.interfaces import local_addresses
 from aemesh.net.shake import Doorman, Shaker, shakers
 from aemesh.policy.openness import OPEN_WARNING, OPEN_WARNING_ROOT, check_open_allowed
-from aemesh.policy.trust import TrustPolicy
 from aemesh.protocol.handshake import Ourselves
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from aemesh.cli.settings import NodeOptions
+    from aemesh.host.jobs import JobRunner
+    from aemesh.host.statedir import StateDir
+    from aemesh.policy.trust import TrustPolicy
 
 # A node that is open says so again, for whoever looks at the terminal later.
 _WARN_AGAIN_AFTER = 3600.0

@@ -14,8 +14,7 @@ import contextlib
 import ctypes
 import gc
 import importlib
-from collections.abc import Iterable
-from typing import Any, Protocol, cast
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import trio
 
@@ -24,9 +23,13 @@ from aemesh.host.guard import Guard, open_guard
 from aemesh.host.jobs import JobRunner, open_jobs
 from aemesh.host.plugins import engine_names, find_engine
 from aemesh.host.statedir import StateDir, held_state
-from aemesh.model.job import JobSpec
 from aemesh.model.trust import Role
 from aemesh.tasks.nursery import open_crew
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from aemesh.model.job import JobSpec
 
 Options = WorkerOptions | MasterOptions
 

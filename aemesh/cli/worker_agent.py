@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import partial
+from typing import TYPE_CHECKING
 
 import trio
 
@@ -17,13 +18,8 @@ from aemesh.cli.node import (
     start_logging,
     warn_open,
 )
-from aemesh.cli.settings import WorkerOptions
 from aemesh.host.facts import find_facts
 from aemesh.host.generation import read_generation, write_generation
-from aemesh.host.guard import Guard
-from aemesh.host.jobs import JobRunner
-from aemesh.host.statedir import StateDir
-from aemesh.model.machine import Facts
 from aemesh.model.trust import Role, TrustRequest
 from aemesh.net.discovery import LanDiscovery, open_discovery
 from aemesh.net.presence import Presence
@@ -32,6 +28,13 @@ from aemesh.net.wallclock import chance
 from aemesh.policy.trust import TrustPolicy
 from aemesh.tasks.nursery import open_crew
 from aemesh.worker.worker import Parts, Worker
+
+if TYPE_CHECKING:
+    from aemesh.cli.settings import WorkerOptions
+    from aemesh.host.guard import Guard
+    from aemesh.host.jobs import JobRunner
+    from aemesh.host.statedir import StateDir
+    from aemesh.model.machine import Facts
 
 _INTERRUPTED = 130
 

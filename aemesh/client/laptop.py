@@ -12,10 +12,10 @@ import shutil
 import signal
 import tempfile
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import trio
 
@@ -47,6 +47,16 @@ from aemesh.protocol.handshake import Ourselves
 from aemesh.tasks.nursery import open_crew
 from aemesh.worker.worker import Parts as WorkerParts
 from aemesh.worker.worker import Worker
+
+if TYPE_CHECKING:
+    from collections.abc import (
+        AsyncGenerator,
+        AsyncIterator,
+        Callable,
+        Iterator,
+        Mapping,
+        Sequence,
+    )
 
 _GROUP = GroupName("laptop")
 _NAME = NodeName("laptop")
@@ -171,7 +181,8 @@ async def _run_script(
     try:
         script = await trio.lowlevel.open_process(list(argv), env=dict(env))
     except OSError as exc:
-        raise UsageError(f"{argv[0]} cannot be started", why=exc.strerror) from exc
+        msg = f"{argv[0]} cannot be started"
+        raise UsageError(msg, why=exc.strerror) from exc
     async with open_crew() as crew:
         crew.start_soon(_pass_on, guard, script)
         try:

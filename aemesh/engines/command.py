@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping
 from contextlib import aclosing, asynccontextmanager
+from typing import TYPE_CHECKING
 
 import trio
 
@@ -11,7 +11,11 @@ from aemesh.errors import AemeshError
 from aemesh.model.group import Receipt
 from aemesh.model.job import Chunk, JobExit, JobSpec
 from aemesh.model.names import GroupName, NodeName
-from aemesh.plugin import GroupContext, Member, RunningEngine
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping
+
+    from aemesh.plugin import GroupContext, Member, RunningEngine
 
 # The reader of the whole waits in the slowest member's line: back-pressure for all.
 _WAITING = 0

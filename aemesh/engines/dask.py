@@ -12,19 +12,22 @@ import itertools
 import json
 import logging
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import aclosing, asynccontextmanager, suppress
 from importlib.resources import files
 from importlib.util import find_spec
-from typing import TypedDict
+from typing import TYPE_CHECKING, TypedDict
 
 import trio
 
 from aemesh.errors import AemeshError, EngineError, quoted
 from aemesh.model.group import Receipt
 from aemesh.model.job import Channel, JobExit, JobSpec
-from aemesh.plugin import GroupContext, Job, Member, RunningEngine
 from aemesh.tasks.nursery import open_crew
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+
+    from aemesh.plugin import GroupContext, Job, Member, RunningEngine
 
 _log = logging.getLogger(__name__)
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 from aemesh.host.wholefile import write_whole
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 _FILE = "generation"
 _DIGITS = 18

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import subprocess
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import trio
 
@@ -17,10 +18,6 @@ from aemesh.host.jobtree import JobTree
 from aemesh.host.localjob import Started
 from aemesh.host.processes import read_process
 from aemesh.model.job import Channel, JobSpec
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-    from pathlib import Path
 
 
 @dataclass(frozen=True, slots=True)

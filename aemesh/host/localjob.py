@@ -6,19 +6,18 @@ import math
 import os
 import signal
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import trio
 
 from aemesh import limits
 from aemesh.errors import BugError, UnreachableError
+from aemesh.host.joboutput import JobOutput
 from aemesh.host.jobtree import JobTree, kill_tree
 from aemesh.model.job import JobExit
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
-    from aemesh.host.joboutput import JobOutput
     from aemesh.model.names import JobId
 
 # A killed process is gone after one or two milliseconds.

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from functools import cache
 from importlib.metadata import EntryPoints, entry_points
+from typing import TYPE_CHECKING
 
 from aemesh.errors import EngineError, UnknownNameError
-from aemesh.plugin import Engine
+
+if TYPE_CHECKING:
+    from aemesh.plugin import Engine
 
 _GROUP = "aemesh.engines"
 
@@ -25,9 +28,11 @@ def find_engine(name: str) -> Engine:
         try:
             engine: Engine = point.load()
         except Exception as exc:  # noqa: BLE001 - a plug-in's import may raise anything
-            raise EngineError(f"cannot load the engine {name}", why=str(exc)) from exc
+            msg = f"cannot load the engine {name}"
+            raise EngineError(msg, why=str(exc)) from exc
         return engine
-    raise UnknownNameError("engine", name, engine_names())
+    msg = "engine"
+    raise UnknownNameError(msg, name, engine_names())
 
 
 @cache

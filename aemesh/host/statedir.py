@@ -23,11 +23,11 @@ import platformdirs
 from aemesh.errors import AlreadyRunningError
 from aemesh.host.folders import empty, make_private
 from aemesh.host.leftovers import end_leftovers
+from aemesh.model.trust import Role
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from aemesh.model.trust import Role
 
 _PID_BYTES = 20
 

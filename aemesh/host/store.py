@@ -8,15 +8,19 @@ write-ahead logging; `:memory:` serves laptop mode and tests.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 from aemesh import limits
 from aemesh.errors import SettingsError
-from aemesh.model.key import KeyId
 from aemesh.model.names import GroupName
 from aemesh.model.view import EventView
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from aemesh.model.key import KeyId
 
 _VERSION = 1
 _SCHEMA = """
@@ -79,7 +83,9 @@ class Store:
             group,
         )
         if number % 100 == 0:
-            self._do("delete from events where number <= ?", number - limits.EVENTS_KEPT)
+            self._do(
+                "delete from events where number <= ?", number - limits.EVENTS_KEPT
+            )
         return EventView(
             number=number, at=at, kind=kind, text=text, worker=worker, group=group
         )
@@ -116,8 +122,9 @@ def open_store(path: Path | None) -> Iterator[Store]:
         finally:
             db.close()
     except sqlite3.DatabaseError as exc:
+        msg = f"cannot use the state file {path}"
         raise SettingsError(
-            f"cannot use the state file {path}",
+            msg,
             why=str(exc),
             hint="move it away; groups and history begin anew",
         ) from exc
@@ -130,6 +137,7 @@ def _prepare(db: sqlite3.Connection, path: str) -> None:
     (version,) = db.execute("pragma user_version").fetchone()
     if version > _VERSION:
         why = f"it is of version {version}, this aemesh knows {_VERSION}"
-        raise SettingsError(f"cannot use the state file {path}", why=why)
+        msg = f"cannot use the state file {path}"
+        raise SettingsError(msg, why=why)
     if version < _VERSION:
         db.executescript(f"begin; {_SCHEMA} pragma user_version = {_VERSION}; commit;")

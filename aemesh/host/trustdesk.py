@@ -12,15 +12,13 @@ import datetime
 import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import trio
 
-from aemesh.errors import AemeshError, RefusedError
+from aemesh import limits
+from aemesh.errors import AemeshError, RefusedError, TrustFileError
 from aemesh.host import pending, trustfiles
-from aemesh.host.auditlog import AuditLog
-from aemesh.model.key import KeyId, PublicKey
-from aemesh.model.names import NodeName
 from aemesh.model.trust import (
     Decision,
     KnownPeer,
@@ -32,6 +30,13 @@ from aemesh.model.trust import (
     Verdict,
 )
 from aemesh.policy.trust import TrustPolicy, changed_key_message, judge
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from aemesh.host.auditlog import AuditLog
+    from aemesh.model.key import KeyId, PublicKey
+    from aemesh.model.names import NodeName
 
 _log = logging.getLogger(__name__)
 
@@ -104,7 +109,8 @@ class TrustDesk:
             if verdict.reason is Reason.FIRST_USE and self.policy.accept_first:
                 self._refresh()
                 if self._book.known:  # imprint once, also when two come at once
-                    raise RefusedError("this worker belongs to another master")
+                    msg = "this worker belongs to another master"
+                    raise RefusedError(msg)
             self._remember(peer.name, peer.key, via)
 
     def heard(self, peer: Peer, verdict: Verdict) -> None:
@@ -206,15 +212,24 @@ class TrustDesk:
             reason=reason,
             asked_at=self._wall(),
         )
-        if self._folder is not None:
-            pending.write_request(self._folder, request)
+        self._keep_request(request)
         if reason is Reason.OWNED:
             return  # it is refused now; its owner finds the request in the list
         self.waiting[peer.key_id] = request
+        if len(self.waiting) > limits.PENDING_REQUESTS:
+            del self.waiting[next(iter(self.waiting))]  # asks again if it is still there
         try:
             self._asking.send_nowait(request)
         except trio.WouldBlock:
             pass  # it waits in pending/ all the same
+
+    def _keep_request(self, request: TrustRequest) -> None:
+        if self._folder is None:
+            return
+        try:
+            pending.write_request(self._folder, request)
+        except (OSError, AemeshError) as exc:  # a full disk stops nobody from asking
+            _log.warning("a request of %s is not kept: %s", request.name, exc)
 
     def _remember(self, name: NodeName, key: PublicKey, via: str) -> None:
         line = KnownPeer(
@@ -227,7 +242,11 @@ class TrustDesk:
         if self._folder is None:
             self._book = replace(self._book, known=(*self._book.known, line))
         else:
-            trustfiles.add(self._folder, self.policy.role.other, line)
+            try:
+                trustfiles.add(self._folder, self.policy.role.other, line)
+            except OSError as exc:
+                what = f"{name} cannot be remembered in {self._folder}"
+                raise TrustFileError(what, why=exc.strerror) from exc
             self._refresh()
 
     def _remember_request(self, request: TrustRequest, via: str) -> None:

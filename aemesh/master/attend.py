@@ -152,7 +152,9 @@ class Attendant:
             record.membership.step(Happening.LEAVING, now=self.wall())
             await trio.sleep_forever()  # until it says good-bye
 
-    async def _let_go(self, why: str, *, by_after: float = limits.RETIRE_AFTER) -> Receipt:
+    async def _let_go(
+        self, why: str, *, by_after: float = limits.RETIRE_AFTER
+    ) -> Receipt:
         """Retire the worker from its group and release it."""
         record = self.record
         name = record.membership.group

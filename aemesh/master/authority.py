@@ -8,6 +8,7 @@ a request (RFC 2986), of which nothing is taken but the key (threat 78).
 from __future__ import annotations
 
 import datetime
+from typing import TYPE_CHECKING
 
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
@@ -22,7 +23,9 @@ from cryptography.hazmat.primitives.serialization import (
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from aemesh.errors import BadMessage
-from aemesh.model.names import GroupName
+
+if TYPE_CHECKING:
+    from aemesh.model.names import GroupName
 
 # Clocks of office machines are off by minutes; Dask does not check names or reload
 # certificates, and hangs when one expires: the leaf outlives any group.

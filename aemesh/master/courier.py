@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import trio
 
@@ -20,7 +21,6 @@ from aemesh.master.record import Order, WorkerRecord
 from aemesh.master.remote import DialStream
 from aemesh.model.address import Address
 from aemesh.model.group import MemberState
-from aemesh.model.key import KeyId, PublicKey
 from aemesh.model.machine import Facts
 from aemesh.model.trust import Decision, Peer, Reason, Verdict
 from aemesh.net.link import Closed, Ending, Link, open_link
@@ -29,6 +29,9 @@ from aemesh.net.transport import Network
 from aemesh.policy.membership import Happening
 from aemesh.protocol import wire
 from aemesh.protocol.handshake import Purpose
+
+if TYPE_CHECKING:
+    from aemesh.model.key import KeyId, PublicKey
 
 _log = logging.getLogger(__name__)
 
@@ -127,7 +130,8 @@ class Courier:
                     raise
                 reasons.append(str(exc))
         why = "; ".join(reasons) or "it announced no address"
-        raise UnreachableError(f"cannot reach {self.record.name}", why=why)
+        msg = f"cannot reach {self.record.name}"
+        raise UnreachableError(msg, why=why)
 
     async def _dial_stream(self) -> Channel:
         return await self._dial(_StreamCaller(self.desk), Purpose.STREAM)

@@ -10,27 +10,30 @@ from __future__ import annotations
 import itertools
 import logging
 import secrets
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import trio
 
 from aemesh import limits
 from aemesh.errors import AemeshError, EngineError
 from aemesh.master.authority import GroupAuthority
-from aemesh.master.history import History
-from aemesh.master.record import WorkerRecord
 from aemesh.master.remote import DialStream, RemoteMember
 from aemesh.model.group import Receipt
-from aemesh.model.job import JobSpec
-from aemesh.model.key import KeyId
 from aemesh.model.names import GroupName, JobId
 from aemesh.model.view import GroupView
-from aemesh.net.link import Link
-from aemesh.plugin import Engine, Job, Member, RunningEngine
 from aemesh.protocol import wire
 from aemesh.tasks.nursery import open_crew
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from aemesh.master.history import History
+    from aemesh.master.record import WorkerRecord
+    from aemesh.model.job import JobSpec
+    from aemesh.model.key import KeyId
+    from aemesh.net.link import Link
+    from aemesh.plugin import Engine, Job, Member, RunningEngine
 
 _log = logging.getLogger(__name__)
 
@@ -268,7 +271,8 @@ class Group:
     def _engine(self) -> RunningEngine:
         if self.running is None:
             why = self.note or f"the group is {self.state}"
-            raise EngineError(f"group {self.name} has no engine", why=why)
+            msg = f"group {self.name} has no engine"
+            raise EngineError(msg, why=why)
         return self.running
 
     def _remove(self, record: WorkerRecord) -> None:

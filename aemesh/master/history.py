@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncGenerator, Callable
+from typing import TYPE_CHECKING
 
 import trio
 
-from aemesh.host.store import Store
-from aemesh.model.names import GroupName, NodeName
-from aemesh.model.view import EventView
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Callable
+
+    from aemesh.host.store import Store
+    from aemesh.model.names import GroupName, NodeName
+    from aemesh.model.view import EventView
 
 _log = logging.getLogger(__name__)
 _PAGE = 500

@@ -13,7 +13,7 @@ import os
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import trio
 
@@ -31,13 +31,9 @@ from aemesh.master.courier import Courier
 from aemesh.master.group import Context, Group, LocalJobs
 from aemesh.master.history import History
 from aemesh.master.record import Order, WorkerRecord
-from aemesh.master.remote import DialStream
 from aemesh.model.address import Address
-from aemesh.model.group import Receipt
 from aemesh.model.job import Chunk, JobExit, JobSpec
 from aemesh.model.key import KeyId
-from aemesh.model.machine import Announcement
-from aemesh.model.names import GroupName
 from aemesh.model.trust import Decision
 from aemesh.model.view import (
     CertificateView,
@@ -48,7 +44,6 @@ from aemesh.model.view import (
     StatusView,
     WorkerView,
 )
-from aemesh.net.link import Closed, Link
 from aemesh.net.shake import Desk, Doorman, Shaker
 from aemesh.net.transport import Network
 from aemesh.plugin import Engine, Exec
@@ -64,6 +59,13 @@ from aemesh.policy.discovery import (
 )
 from aemesh.policy.membership import LINKED_STATES, Happening
 from aemesh.tasks.nursery import open_crew
+
+if TYPE_CHECKING:
+    from aemesh.master.remote import DialStream
+    from aemesh.model.group import Receipt
+    from aemesh.model.machine import Announcement
+    from aemesh.model.names import GroupName
+    from aemesh.net.link import Closed, Link
 
 _log = logging.getLogger(__name__)
 
@@ -169,7 +171,8 @@ class Master:
         present = self._groups.get(name)
         if present is not None and present.engine.name != engine:
             why = f"its engine is {present.engine.name}"
-            raise SettingsError(f"group {name} is there already", why=why)
+            msg = f"group {name} is there already"
+            raise SettingsError(msg, why=why)
         if present is None:
             self._parts.engines(engine)
             self._parts.store.put_group(name, engine)
@@ -187,7 +190,8 @@ class Master:
         self._group(group)
         record = self._record(worker)
         if record.link is None:
-            raise UnreachableError(f"{record.name} is not linked", why=record.note)
+            msg = f"{record.name} is not linked"
+            raise UnreachableError(msg, why=record.note)
         order = Order(
             why=f"it moves to {group}", move_to=group, by_after=limits.RETIRE_AFTER
         )
@@ -396,7 +400,8 @@ class Master:
     def _group(self, name: GroupName) -> Group:
         group = self._groups.get(name)
         if group is None:
-            raise UnknownNameError("group", name, sorted(self._groups))
+            msg = "group"
+            raise UnknownNameError(msg, name, sorted(self._groups))
         return group
 
     def _record(self, worker: str) -> WorkerRecord:
@@ -405,7 +410,8 @@ class Master:
         linked = [r for r in found if r.link is not None]
         if len(linked or found) != 1:
             names = sorted(str(r.name) for r in self.records.values())
-            raise UnknownNameError("worker", worker, names)
+            msg = "worker"
+            raise UnknownNameError(msg, worker, names)
         return (linked or found)[0]
 
     def _nobody(self, group: GroupName) -> GroupIncompleteError:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import trio
 
@@ -20,11 +22,13 @@ from aemesh.model.job import Channel, Chunk, JobExit, JobSpec
 from aemesh.model.names import JobId, NodeName
 from aemesh.net.link import Link
 from aemesh.net.shake import Channel as NetChannel
-from aemesh.plugin import Job
 from aemesh.protocol import wire
 from aemesh.protocol.frames import FrameReader, encode_frame
 from aemesh.protocol.streams import StreamReader, encode_chunk
 from aemesh.protocol.strictjson import convert_untrusted, decode_untrusted
+
+if TYPE_CHECKING:
+    from aemesh.plugin import Job
 
 # Dials a further connection to the worker of a link.
 DialStream = Callable[[], Awaitable[NetChannel]]
@@ -65,7 +69,8 @@ class RemoteMember:
         except UnreachableError:
             raise
         except AemeshError as exc:
-            raise EngineError(f"{self.name} did not start a job", why=str(exc)) from exc
+            msg = f"{self.name} did not start a job"
+            raise EngineError(msg, why=str(exc)) from exc
         return await _attach(channel, job_id, self)
 
 
@@ -130,10 +135,8 @@ class RemoteJob:
         """Ask the worker to end the job; one that is out of reach has no job of ours."""
         body = wire.End(job=self._job_id, term_after=term_after)
         with trio.move_on_after(term_after + limits.TERM_AFTER):
-            try:
+            with contextlib.suppress(UnreachableError, PeerError):
                 await self._member.link.request(body, wire.Done)
-            except (UnreachableError, PeerError):
-                pass
             with trio.move_on_after(limits.TERM_AFTER):
                 await self._over.wait()
         await trio.aclose_forcefully(self._transport)
@@ -150,7 +153,8 @@ class RemoteJob:
             try:
                 await self._stream.send_all(data)
             except (trio.BrokenResourceError, trio.ClosedResourceError) as exc:
-                raise UnreachableError(f"job {self._job_id} has ended") from exc
+                msg = f"job {self._job_id} has ended"
+                raise UnreachableError(msg) from exc
 
 
 async def _attach(
@@ -167,13 +171,15 @@ async def _attach(
             while (frame := frames.next_untrusted()) is None:
                 data = await stream.receive_some(limits.CHUNK_BYTES)
                 if not data:
-                    raise UnreachableError(f"{member.name} closed a job's stream")
+                    msg = f"{member.name} closed a job's stream"
+                    raise UnreachableError(msg)
                 frames.receive_untrusted(bytes(data))
         _check_attached(frame, member)
     except BaseException as exc:
         await trio.aclose_forcefully(channel.connection.stream)
         if isinstance(exc, (trio.BrokenResourceError, trio.TooSlowError)):
-            raise UnreachableError(f"{member.name} dropped a job's stream") from exc
+            msg = f"{member.name} dropped a job's stream"
+            raise UnreachableError(msg) from exc
         raise
     return RemoteJob(channel, job_id, member, frames.leftover())
 
@@ -182,6 +188,8 @@ def _check_attached(frame: bytes, member: RemoteMember) -> None:
     envelope = decode_untrusted(frame, wire.Envelope)
     if envelope.t == "failed":
         failed = convert_untrusted(envelope.b, wire.Failed)
-        raise EngineError(f"{member.name} ended a job", why=quoted(failed.what))
+        msg = f"{member.name} ended a job"
+        raise EngineError(msg, why=quoted(failed.what))
     if envelope.t != "done":
-        raise BadMessage(f"expected done on a stream, got {quoted(envelope.t)}")
+        msg = f"expected done on a stream, got {quoted(envelope.t)}"
+        raise BadMessage(msg)

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
 
 import trio
 
 from aemesh import limits
 from aemesh.model.address import Address
-from aemesh.model.trust import Role
 from aemesh.net.interfaces import InterfaceWatch, LocalAddress, local_addresses
 from aemesh.net.mdns import Mdns, open_mdns
 from aemesh.net.presence import Announcer, Clock, Presence, Sign
@@ -18,6 +17,11 @@ from aemesh.net.sighting import NewsStream, instance_names
 from aemesh.policy.discovery import News, Sightings, dialable
 from aemesh.protocol.announcement import instance_name
 from aemesh.tasks.nursery import open_crew
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Collection
+
+    from aemesh.model.trust import Role
 
 # How often a renewal may be due: the clock of a machine that slept, or that was set
 # by hand, has jumped, so that one long sleep would be the wrong one.

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import ipaddress
 import socket
-from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import psutil  # type: ignore[import-untyped]
 import trio
 
 from aemesh import limits
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
 
 # Bridges of container and machine emulators: the same addresses on every machine,
 # and nobody else behind them.

@@ -13,7 +13,7 @@ import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import trio
 
@@ -25,8 +25,6 @@ from aemesh.errors import (
     UnreachableError,
     quoted,
 )
-from aemesh.model.trust import Peer
-from aemesh.net.shake import Channel
 from aemesh.protocol import wire
 from aemesh.protocol.session import (
     Answer,
@@ -37,6 +35,10 @@ from aemesh.protocol.session import (
     SessionEvent,
 )
 from aemesh.tasks.nursery import open_crew
+
+if TYPE_CHECKING:
+    from aemesh.model.trust import Peer
+    from aemesh.net.shake import Channel
 
 _log = logging.getLogger(__name__)
 _CLOSE_AFTER = 0.5
@@ -131,12 +133,12 @@ class Link:
             case None:
                 raise self._gone()
             case wire.Failed():
-                raise RequestFailedError(
-                    f"{self.peer.name} could not do it", why=quoted(body.what)
-                )
+                msg = f"{self.peer.name} could not do it"
+                raise RequestFailedError(msg, why=quoted(body.what))
             case wire.Unsupported():
+                msg = f"{self.peer.name} does not know {quoted(body.what)}"
                 raise RequestFailedError(
-                    f"{self.peer.name} does not know {quoted(body.what)}",
+                    msg,
                     hint=f"update aemesh on {self.peer.name}",
                 )
             case _ if isinstance(body, kind):

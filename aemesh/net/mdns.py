@@ -15,14 +15,12 @@ On a machine without a network nothing is sent and nothing heard, until `rebind`
 from __future__ import annotations
 
 import asyncio
-import concurrent.futures
 import contextlib
 import logging
 import socket
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping
 from contextlib import asynccontextmanager
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import trio
 import zeroconf
@@ -31,10 +29,15 @@ from zeroconf.asyncio import AsyncServiceBrowser, AsyncServiceInfo
 
 from aemesh import limits
 from aemesh.errors import BugError, SettingsError
-from aemesh.model.trust import Role
-from aemesh.net.interfaces import LocalAddress
 from aemesh.net.sighting import Gone, Heard
 from aemesh.protocol.announcement import service_type
+
+if TYPE_CHECKING:
+    import concurrent.futures
+    from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping
+
+    from aemesh.model.trust import Role
+    from aemesh.net.interfaces import LocalAddress
 
 _log = logging.getLogger(__name__)
 # It logs the text of packets that it cannot read; what strangers say is not shown.
@@ -324,8 +327,9 @@ def _check_version(text: str) -> None:
     version = tuple(int(part) for part in text.split(".")[:2])
     if version < _OLDEST:
         oldest = ".".join(map(str, _OLDEST))
+        msg = "anybody on the network can stop the zeroconf that is installed"
         raise SettingsError(
-            "anybody on the network can stop the zeroconf that is installed",
+            msg,
             why=f"it is {text}; aemesh needs {oldest} or later",
             hint=f"pip install 'zeroconf>={oldest}'",
         )
@@ -349,7 +353,8 @@ def _interfaces(addresses: Iterable[LocalAddress]) -> list[str | int]:
 
 def _loop_of(zc: Zeroconf) -> asyncio.AbstractEventLoop:
     if zc.loop is None:
-        raise BugError("zeroconf has no loop")
+        msg = "zeroconf has no loop"
+        raise BugError(msg)
     return zc.loop
 
 

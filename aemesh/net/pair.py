@@ -27,7 +27,8 @@ class PairNetwork:
     async def dial(self, address: Address) -> Connection:
         """Connect to whoever serves; raises `UnreachableError` when nobody does."""
         if self._send is None:
-            raise UnreachableError(f"cannot reach {address}", why="nobody serves yet")
+            msg = f"cannot reach {address}"
+            raise UnreachableError(msg, why="nobody serves yet")
         ours, theirs = (
             trio.SocketStream(trio.socket.from_stdlib_socket(one))
             for one in socket.socketpair()

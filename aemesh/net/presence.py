@@ -7,9 +7,8 @@ both are held to `aemesh.testing.checks_discovery`.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Iterable
-from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from aemesh import limits
 from aemesh.model.address import Address
@@ -17,8 +16,12 @@ from aemesh.model.key import PublicKey
 from aemesh.model.machine import Announcement
 from aemesh.model.names import NodeName
 from aemesh.model.trust import Mode, Role
-from aemesh.policy.discovery import News, Sightings
 from aemesh.protocol.announcement import announced_addresses, encode, instance_name
+
+if TYPE_CHECKING:
+    from contextlib import AbstractAsyncContextManager
+
+    from aemesh.policy.discovery import News, Sightings
 
 Sign = Callable[[bytes], bytes]
 Clock = Callable[[], float]  # seconds since 1970

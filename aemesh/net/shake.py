@@ -8,10 +8,9 @@ to decide has a longer one, and a sign of life meanwhile.
 from __future__ import annotations
 
 import ssl
-from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import trio
 
@@ -24,7 +23,6 @@ from aemesh.errors import (
     RefusedError,
     UnreachableError,
 )
-from aemesh.model.key import KeyId, PublicKey
 from aemesh.model.trust import Decision, Peer, Reason, Verdict
 from aemesh.net.tls import ALPN, Credentials, client_context, server_context
 from aemesh.net.transport import Connection
@@ -48,6 +46,11 @@ from aemesh.protocol.preamble import (
     encode_preamble,
     preamble_hash,
 )
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Iterator
+
+    from aemesh.model.key import KeyId, PublicKey
 
 # How often a pending decision is asked for again: a person's yes on the other
 # terminal is acted upon within this.
@@ -149,8 +152,9 @@ class Shaker:
             await _tls(stream, connection)
             key = identity_untrusted(_certificate(stream))
             if expected not in (None, key.key_id):
+                msg = f"{connection.remote} is not who was meant"
                 raise RefusedError(
-                    f"{connection.remote} is not who was meant",
+                    msg,
                     why=f"expected the key {expected}, it proved {key.key_id}",
                 )
             machine = self._machine(Side.CLIENT, key, connection, preamble, purpose)
@@ -268,7 +272,8 @@ class Shaker:
                     self.doorman.commit(known.peer, verdict)
             if trio.current_time() - heard_at > silence:
                 why = f"nothing was heard for {silence:g} s while a verdict was due"
-                raise UnreachableError(f"{known.peer.name} is gone", why=why)
+                msg = f"{known.peer.name} is gone"
+                raise UnreachableError(msg, why=why)
 
     def _hear(
         self, machine: Handshake, peer: Peer, data: bytes
@@ -341,9 +346,7 @@ class _Prefixed(trio.abc.Stream):
 async def _read_preamble(connection: Connection) -> tuple[bytes, tuple[bytes, ...]]:
     with _deadline(limits.PREAMBLE_AFTER, connection, "the preamble"):
         header = await _receive_exactly(connection.stream, HEADER_BYTES)
-        body = await _receive_exactly(
-            connection.stream, body_length_untrusted(header)
-        )
+        body = await _receive_exactly(connection.stream, body_length_untrusted(header))
     return header + body, chain_untrusted(header, body)
 
 
@@ -413,8 +416,9 @@ def _deadline(seconds: float, connection: Connection, what: str) -> Iterator[Non
         with trio.fail_after(seconds):
             yield
     except trio.TooSlowError:
+        msg = f"{connection.remote} was too slow"
         raise UnreachableError(
-            f"{connection.remote} was too slow",
+            msg,
             why=f"{what} did not come within {seconds:g} s",
         ) from None
 
@@ -436,7 +440,8 @@ async def _closing_on_error(
     except (trio.BrokenResourceError, trio.ClosedResourceError, ssl.SSLError) as exc:
         await trio.aclose_forcefully(connection.stream)
         why = str(exc.__cause__ or exc) or "the connection broke"
-        raise UnreachableError(f"no channel to {connection.remote}", why=why) from exc
+        msg = f"no channel to {connection.remote}"
+        raise UnreachableError(msg, why=why) from exc
     except BaseException:
         await trio.aclose_forcefully(connection.stream)
         raise

@@ -5,18 +5,21 @@ from __future__ import annotations
 import functools
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
 import trio
 
 from aemesh import limits
 from aemesh.errors import BadMessage
 from aemesh.model.address import Address
-from aemesh.model.key import KeyId
-from aemesh.model.trust import Role
 from aemesh.net.interfaces import scope_name
-from aemesh.net.presence import Clock
-from aemesh.policy.discovery import News, Sightings
 from aemesh.protocol.announcement import decode_untrusted, instance_name
+
+if TYPE_CHECKING:
+    from aemesh.model.key import KeyId
+    from aemesh.model.trust import Role
+    from aemesh.net.presence import Clock
+    from aemesh.policy.discovery import News, Sightings
 
 # An office that answers a fresh browser comes all at once: a quarter of a second's
 # worth of strangers is let through without a wait.

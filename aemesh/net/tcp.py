@@ -37,9 +37,11 @@ class TcpNetwork:
             return await _connection(stream)
         except trio.TooSlowError as exc:
             why = f"no answer in {limits.DIAL_AFTER:g} s"
-            raise UnreachableError(f"cannot reach {address}", why=why) from exc
+            msg = f"cannot reach {address}"
+            raise UnreachableError(msg, why=why) from exc
         except OSError as exc:
-            raise UnreachableError(f"cannot reach {address}", why=_why(exc)) from exc
+            msg = f"cannot reach {address}"
+            raise UnreachableError(msg, why=_why(exc)) from exc
 
     async def serve(
         self,
@@ -73,8 +75,9 @@ async def _bind(port: int, hosts: tuple[str, ...]) -> list[trio.socket.SocketTyp
             return await _bind_all(candidate, hosts)
         except OSError as exc:
             last = exc
+    msg = f"cannot listen on port {port}"
     raise SettingsError(
-        f"cannot listen on port {port}",
+        msg,
         why=str(last),
         hint="name a free one with `--port`",
     ) from last

@@ -17,13 +17,16 @@ from __future__ import annotations
 
 import ipaddress
 from collections import OrderedDict
-from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
 from aemesh import limits
 from aemesh.model.address import Address
 from aemesh.model.key import KeyId
 from aemesh.model.machine import Announcement
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 # Not `is_private`: that includes documentation, benchmarks, "this network" and more.
 _LOCAL_NETWORKS = tuple(

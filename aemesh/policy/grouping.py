@@ -7,10 +7,13 @@ minima and maxima come with `allocate`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from collections.abc import Set as AbstractSet
+from typing import TYPE_CHECKING
 
-from aemesh.model.names import GroupName
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from collections.abc import Set as AbstractSet
+
+    from aemesh.model.names import GroupName
 
 
 def place(

@@ -6,10 +6,14 @@ rise: whatever comes late, from a group that it left, is refused by its number.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from aemesh.errors import RefusedError
 from aemesh.model.group import Lease
-from aemesh.model.key import KeyId
-from aemesh.model.names import GroupName
+
+if TYPE_CHECKING:
+    from aemesh.model.key import KeyId
+    from aemesh.model.names import GroupName
 
 
 class Tenancy:
@@ -33,7 +37,8 @@ class Tenancy:
         held = self.lease
         if held is not None and held.master != master:
             why = f"it serves group {held.group} of the master {held.master}"
-            raise RefusedError("the worker is held", why=why)
+            msg = "the worker is held"
+            raise RefusedError(msg, why=why)
         if generation <= self.generation:
             why = f"generation {generation} is over; the last one was {self.generation}"
             what = "the assignment came late"
@@ -46,7 +51,8 @@ class Tenancy:
         """Return the lease that a command refers to; raises `RefusedError`."""
         lease = self.lease
         if lease is None or lease.master != master:
-            raise RefusedError("the worker is not held by this master")
+            msg = "the worker is not held by this master"
+            raise RefusedError(msg)
         if lease.generation != generation:
             why = f"it is of generation {generation}, the worker in {lease.generation}"
             what = "the command came late"

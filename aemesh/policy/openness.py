@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 from aemesh.errors import OpenRefusedError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 
 def is_public(host: str) -> bool:

@@ -151,9 +151,7 @@ def _owned(case: Case) -> Verdict | None:
 
 def _first_use(case: Case) -> Verdict | None:
     policy = case.policy
-    allowed = (
-        policy.accept_first if policy.role is Role.WORKER else policy.accept_new
-    )
+    allowed = policy.accept_first if policy.role is Role.WORKER else policy.accept_new
     return Verdict(Decision.OK, Reason.FIRST_USE) if allowed else None
 
 

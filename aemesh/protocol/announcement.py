@@ -31,7 +31,7 @@ from __future__ import annotations
 import base64
 import binascii
 import ipaddress
-from collections.abc import Callable, Iterable, Mapping
+from typing import TYPE_CHECKING
 
 from nacl.exceptions import BadSignatureError
 from nacl.signing import VerifyKey
@@ -43,6 +43,9 @@ from aemesh.model.key import KeyId, PublicKey
 from aemesh.model.machine import Announcement
 from aemesh.model.names import node_name_untrusted
 from aemesh.model.trust import Mode, Role
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
 
 VERSION = "1"
 _LABEL = b"aemesh-announce/1\n"

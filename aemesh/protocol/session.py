@@ -9,14 +9,17 @@ longer than a beat may be late.  A `Beat` is sent when we had nothing else to sa
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from aemesh import limits
 from aemesh.errors import BadMessage, quoted
 from aemesh.protocol import wire
 from aemesh.protocol.frames import FrameReader, encode_frame
 from aemesh.protocol.strictjson import convert_untrusted, decode_untrusted
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 
 class Pulse(enum.Enum):
@@ -113,9 +116,7 @@ class Session:
         """Return when `tick` has something to do next."""
         alive = self.pulse is Pulse.ALIVE
         silent_after = limits.SUSPECT_AFTER if alive else limits.LOST_AFTER
-        return min(
-            self._spoke_at + limits.PING_EVERY, self._heard_at + silent_after
-        )
+        return min(self._spoke_at + limits.PING_EVERY, self._heard_at + silent_after)
 
     def unsent(self) -> bytes:
         """Return and forget what the machine itself wants to send."""

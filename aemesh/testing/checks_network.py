@@ -7,7 +7,7 @@ and one that is dialled, and the address at which the second one listens.
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, suppress
 from dataclasses import dataclass
 
 import trio
@@ -176,10 +176,8 @@ async def _check_no_one_is_served_after_the_end(pair: Pair) -> None:
 
 
 async def _expect_end(connection: Connection) -> None:
-    try:
+    with suppress(trio.BrokenResourceError):
         assert await connection.stream.receive_some(1) == b""
-    except trio.BrokenResourceError:
-        pass
     await connection.stream.aclose()
 
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from aemesh.testing.lab import wait_for
 from aemesh.testing.lab_errors import LabError
+from aemesh.testing.lab_host import Host
 from aemesh.testing.lab_needs import has_many_users, program
 
 if TYPE_CHECKING:
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
 
     import trio
 
-    from aemesh.testing.lab_host import Host
 
 # The daemon says it is ready after it has probed for its host name: about a second.
 UP_WITHIN = 15.0

@@ -6,17 +6,21 @@ there.  Held to `aemesh.testing.checks_discovery`.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
 
 import trio
 
 from aemesh import limits
-from aemesh.model.trust import Role
 from aemesh.net.presence import Announcer, Clock, Presence, Sign
 from aemesh.net.sighting import Gone, Heard, NewsStream
-from aemesh.policy.discovery import News, Sightings
 from aemesh.protocol.announcement import instance_name
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterable, Mapping
+
+    from aemesh.model.trust import Role
+    from aemesh.policy.discovery import News, Sightings
 
 # Virtual time begins at zero; announcements want a year.
 _EPOCH = 1_800_000_000

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
 
 import trio
 
 from aemesh.errors import EngineError
 from aemesh.model.group import Receipt
 from aemesh.model.job import JobSpec
-from aemesh.model.names import GroupName
-from aemesh.plugin import GroupContext, Job, Member, RunningEngine
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Mapping
+
+    from aemesh.model.names import GroupName
+    from aemesh.plugin import GroupContext, Job, Member, RunningEngine
 
 NODE = JobSpec(argv=("cat",), tls=True)
 
@@ -49,7 +53,8 @@ class MemoryEngine:
     async def _die(self) -> None:
         await self.dies.wait()
         self.dies = trio.Event()
-        raise EngineError("the memory engine died")
+        msg = "the memory engine died"
+        raise EngineError(msg)
 
 
 class RunningMemory:
@@ -64,7 +69,8 @@ class RunningMemory:
     async def add(self, member: Member) -> None:
         """Start ``cat`` there."""
         if member.name in self._engine.fails_on:
-            raise EngineError(f"no engine on {member.name}", why="the test said so")
+            msg = f"no engine on {member.name}"
+            raise EngineError(msg, why="the test said so")
         self.nodes[member.label] = await member.start(NODE)
         self.members[member.label] = member
         self._tell("add", member)

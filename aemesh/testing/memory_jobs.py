@@ -6,13 +6,17 @@ as what they run goes: ``cat``, ``echo WORDS``, ``false`` and ``sleep``.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from typing import TYPE_CHECKING
 
 import trio
 
 from aemesh.errors import EngineError, UnreachableError
 from aemesh.model.job import Channel, Chunk, JobExit, JobSpec
-from aemesh.model.names import JobId
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Mapping
+
+    from aemesh.model.names import JobId
 
 _KILLED = 137
 _NOTHING: Mapping[str, bytes] = {}
@@ -36,7 +40,8 @@ class MemoryJob:
         """Give the program input; ``cat`` says it again."""
         await trio.lowlevel.checkpoint()
         if self.exit is not None:
-            raise UnreachableError("the job takes no input", why="it ended")
+            msg = "the job takes no input"
+            raise UnreachableError(msg, why="it ended")
         if self.spec.argv[0] == "cat":
             await self._lines.send(data)
 

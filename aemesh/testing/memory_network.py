@@ -16,7 +16,6 @@ from aemesh.model.address import Address
 from aemesh.net.transport import Connection, Handler
 from aemesh.tasks.nursery import open_crew
 
-
 MemoryEnd = trio.StapledStream[
     trio.testing.MemorySendStream, trio.testing.MemoryReceiveStream
 ]
@@ -54,7 +53,8 @@ class MemoryNetwork:
         cut = self._segment.cut
         listener = self._segment.listeners.get(address)
         if listener is None or address.host in cut or self.ip in cut:
-            raise UnreachableError(f"cannot reach {address}", why="nobody listens")
+            msg = f"cannot reach {address}"
+            raise UnreachableError(msg, why="nobody listens")
         one, other = trio.testing.memory_stream_pair()
         ends = (self.ip, address.host)
         ours, theirs = (_Plugged(end, self._segment, ends) for end in (one, other))
@@ -63,7 +63,8 @@ class MemoryNetwork:
             await listener.send(Connection(theirs, address, local))
         except (trio.BrokenResourceError, trio.ClosedResourceError) as exc:
             why = "it stopped to listen"
-            raise UnreachableError(f"cannot reach {address}", why=why) from exc
+            msg = f"cannot reach {address}"
+            raise UnreachableError(msg, why=why) from exc
         return Connection(ours, local, address)
 
     async def serve(
@@ -77,7 +78,8 @@ class MemoryNetwork:
         """Accept until cancelled; see `aemesh.net.transport.Network.serve`."""
         address = Address((*hosts, self.ip)[0], port or next(self._segment.ports))
         if address in self._segment.listeners:
-            raise SettingsError(f"cannot listen on port {port}", why="it is taken")
+            msg = f"cannot listen on port {port}"
+            raise SettingsError(msg, why="it is taken")
         send, receive = trio.open_memory_channel[Connection](0)
         self._segment.listeners[address] = send
         try:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import trio
 import trio.testing
@@ -14,7 +15,6 @@ import trio.testing
 from aemesh.errors import RefusedError
 from aemesh.host.keystore import Identity
 from aemesh.model.address import Address
-from aemesh.model.key import KeyId, PublicKey
 from aemesh.model.names import NodeName
 from aemesh.model.trust import Decision, Mode, Peer, Reason, Role, Verdict
 from aemesh.net.shake import Channel, Desk, Doorman, Shaker
@@ -22,6 +22,9 @@ from aemesh.net.tls import client_context
 from aemesh.net.transport import Connection
 from aemesh.protocol.handshake import Ourselves, Purpose
 from aemesh.tasks.nursery import open_crew
+
+if TYPE_CHECKING:
+    from aemesh.model.key import KeyId, PublicKey
 
 OK = Verdict(Decision.OK, Reason.KNOWN)
 PENDING = Verdict(Decision.PENDING, Reason.UNKNOWN, "a person has to accept the key")

@@ -10,18 +10,22 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import trio
 
 from aemesh import limits
-from aemesh.model.key import KeyId, PublicKey
 from aemesh.model.trust import Decision, Peer, Reason, Verdict
-from aemesh.net.shake import Desk
-from aemesh.net.transport import Connection
 from aemesh.policy.lograte import LogRate
 from aemesh.policy.strangers import Entrance, StrangerGate
 from aemesh.protocol.handshake import Purpose
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from aemesh.model.key import KeyId, PublicKey
+    from aemesh.net.shake import Desk
+    from aemesh.net.transport import Connection
 
 _log = logging.getLogger(__name__)
 # Whoever is ok for one of these reasons is no stranger.

@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import trio
 
 from aemesh import limits
 from aemesh.errors import RefusedError
 from aemesh.model.job import JobSpec
-from aemesh.model.key import KeyId
 from aemesh.model.names import JobId, group_name_untrusted, job_id_untrusted
 from aemesh.plugin import Job
-from aemesh.policy.lease import Tenancy
 from aemesh.protocol import wire
 from aemesh.worker.groupkey import GroupKey, make_group_key
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Mapping
+
+    from aemesh.model.key import KeyId
+    from aemesh.policy.lease import Tenancy
 
 _log = logging.getLogger(__name__)
 
@@ -135,7 +138,8 @@ class Held:
         """Return the job whose stream has come; raises `RefusedError`."""
         running = self._running.get(job_id_untrusted(body.job))
         if running is None or running.attached.is_set():
-            raise RefusedError("no such job waits for a stream")
+            msg = "no such job waits for a stream"
+            raise RefusedError(msg)
         self.tenancy.holds(master, running.generation)
         running.attached.set()
         return running.job
@@ -144,7 +148,8 @@ class Held:
         if not body.tls:
             return {}
         if self._key is None or not body.certificate or not body.authority:
-            raise RefusedError("the job needs the group's certificate; none came")
+            msg = "the job needs the group's certificate; none came"
+            raise RefusedError(msg)
         return {
             "ca.pem": body.authority.encode(),
             "cert.pem": body.certificate.encode(),
@@ -182,9 +187,7 @@ async def _end(job: Job, term_after: float) -> None:
     await job.end(term_after=term_after)
 
 
-_HANDLERS: dict[
-    type[wire.Body], Callable[..., Awaitable[wire.Body | None]]
-] = {
+_HANDLERS: dict[type[wire.Body], Callable[..., Awaitable[wire.Body | None]]] = {
     wire.Assign: Held.assign,
     wire.Start: Held.start,
     wire.End: Held.end,

@@ -6,13 +6,17 @@ and the job waits in its write.  A job lives no longer than its stream.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import trio
 
 from aemesh import limits
 from aemesh.errors import BadMessage, UnreachableError
 from aemesh.model.job import Channel, Chunk
-from aemesh.plugin import Job
 from aemesh.protocol.streams import StreamReader, encode_chunk, encode_exit
+
+if TYPE_CHECKING:
+    from aemesh.plugin import Job
 
 
 async def carry(job: Job, stream: trio.abc.Stream, early: bytes) -> None:
@@ -53,7 +57,8 @@ async def _take_input(
 
 async def _take(job: Job, item: object) -> None:
     if not isinstance(item, Chunk) or item.channel is not Channel.STDIN:
-        raise BadMessage("expected input for the job")
+        msg = "expected input for the job"
+        raise BadMessage(msg)
     try:
         if item.data:
             await job.send(item.data)

@@ -9,13 +9,12 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import trio
 
 from aemesh import limits
 from aemesh.errors import AemeshError, BadMessage, RefusedError, UnreachableError
-from aemesh.model.key import KeyId
 from aemesh.model.machine import Facts
 from aemesh.model.trust import Decision
 from aemesh.net.link import Closed, Ending, Link, open_link
@@ -30,6 +29,9 @@ from aemesh.tasks.nursery import open_crew
 from aemesh.worker.entrance import Door, Entry
 from aemesh.worker.held import Held, Jobs
 from aemesh.worker.jobstream import carry
+
+if TYPE_CHECKING:
+    from aemesh.model.key import KeyId
 
 _log = logging.getLogger(__name__)
 
@@ -269,11 +271,13 @@ async def _first_message(channel: Channel) -> tuple[int, wire.Attach, bytes]:
     while (frame := frames.next_untrusted()) is None:
         data = await channel.stream.receive_some(limits.CHUNK_BYTES)
         if not data:
-            raise BadMessage("the stream ended before it said for which job")
+            msg = "the stream ended before it said for which job"
+            raise BadMessage(msg)
         frames.receive_untrusted(bytes(data))
     envelope = decode_untrusted(frame, wire.Envelope)
     if envelope.t != "attach":
-        raise BadMessage("expected attach on a stream")
+        msg = "expected attach on a stream"
+        raise BadMessage(msg)
     body = convert_untrusted(envelope.b, wire.Attach)
     return envelope.n, body, frames.leftover()
 

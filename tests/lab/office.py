@@ -413,12 +413,12 @@ class Office:
         """Start the analysis on a group, or on one host alone."""
         host = self.host(name) if name else self.laptop
         data = give(host, muons)
-        result = host.home / f"result-{group}.json"
+        result = host.home / f"{group or 'alone'}.json"
         result.unlink(missing_ok=True)
         words = ["--group", group] if group else []
         argv = [*host.aemesh, "run", *words, f"{EXAMPLES}/dimuon.py", *data]
         argv += ["--scales", str(scales), "--json", str(result)]
-        argv += ["--out", str(host.home / f"{group}.png")]
+        argv += ["--out", str(result.with_suffix(".png"))]
         screen = Terminal()
         process = await host.start(argv, stdout=screen.theirs, stderr=screen.theirs)
         os.close(screen.theirs)

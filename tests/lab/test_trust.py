@@ -1,0 +1,235 @@
+"""Trust on first use, as people meet it: with and without a terminal, and when it ends."""
+
+from __future__ import annotations
+
+import shutil
+import signal
+import time
+from typing import TYPE_CHECKING, Any
+
+from aemesh.testing.lab import wait_for
+from tests.lab.office import LAB, TIMES, open_office, state
+
+if TYPE_CHECKING:
+    from aemesh.testing.lab import Host
+    from tests.lab.office import Office
+
+pytestmark = LAB
+
+# How long the other side takes to go on, once a person said yes.
+GOES_ON_WITHIN = 1.0
+CHANGED = "REMOTE IDENTIFICATION HAS CHANGED"
+OPEN = "OPEN: nobody is authenticated"
+
+
+async def test_without_a_terminal_a_request_waits_until_it_is_accepted():
+    """Shows: T1, T4, T7; and that a revoked worker is parted with at once."""
+    async with open_office(["laptop", "office-1"]) as office:
+        worker = await office.start("office-1", "worker", "--cores", "1")
+        await office.start("laptop", "master", "--group", "A")
+        await office.agents[-1].wait_said("is master of", within=40)
+        events = office.events = await office.follow()
+        await events.wait("trust.request", worker="office-1")
+        there = await listed(office, "office-1")
+        here = await listed(office, "laptop")
+        waiting = await office.view("office-1")
+
+        await accept(office, "laptop", "office-1")
+        assert not events.find("worker.joined")
+        accepted_at = await accept(office, "office-1", "laptop")
+        await worker.wait_said("linked to master laptop")
+        linked = time.monotonic() - accepted_at
+        await office.joined("office-1")
+        joined = time.monotonic() - accepted_at
+        TIMES.append(f"accepted: linked after {linked:.3f} s, serves after {joined:.3f} s")
+        after = [await listed(office, name) for name in ("laptop", "office-1")]
+
+        revoke = await office.laptop.run([*office.laptop.aemesh, "trust", "revoke", "office-1"])
+        revoked_at = time.monotonic()
+        lost = await events.wait("worker.lost", worker="office-1")
+        parted = lost.read_at - revoked_at
+        TIMES.append(f"revoked: parted after {parted:.3f} s")
+        gone = await office.view("office-1")
+
+    assert [(one["state"], one["name"], one["role"]) for one in there] == [
+        ("pending", "laptop", "master")
+    ]
+    assert [(one["state"], one["name"], one["role"]) for one in here] == [
+        ("pending", "office-1", "worker")
+    ]
+    assert waiting["group"] is None
+    assert waiting["state"] == "linked"
+    assert linked < GOES_ON_WITHIN
+    assert [[one["state"] for one in rows] for rows in after] == [["known"], ["known"]]
+    assert "revoked worker key" in revoke.stderr
+    assert parted < GOES_ON_WITHIN
+    assert gone["group"] is None
+    assert gone["trust"] == "revoked"
+
+
+async def test_on_a_terminal_each_side_asks_and_no_means_no():
+    """Shows: T1, U1."""
+    async with open_office(["laptop", "office-1", "office-2"]) as office:
+        one = await office.start(
+            "office-1", "worker", "--cores", "1", terminal=True
+        )
+        two = await office.worker("office-2")
+        master = await office.start("laptop", "master", "--group", "A", terminal=True)
+        await master.wait_said("is master of", within=40)
+        events = office.events = await office.follow()
+
+        question = r"(office-\d) wants to join: SHA256:\S+ \"\S+\" — trust it\? \[y/N\] $"
+        for turn in (1, 2):
+            # Both are asked about, one at a time.
+            asked = await master.wait_said(question)
+            name = asked.group(1)
+            assert master.terminal is not None
+            await master.terminal.type("y\n" if name == "office-1" else "n\n")
+            if turn == 1:
+                other = "office-2" if name == "office-1" else "office-1"
+                await master.wait_said(rf"{other} wants to join: .* — trust it\? \[y/N\] $")
+        await one.wait_said(r"laptop at \S+ wants to use this machine: SHA256:\S+ \"\S+\" — trust it\? \[y/N\] $")
+        assert one.terminal is not None
+        await one.terminal.type("y\n")
+        await office.joined("office-1")
+        refused = await office.view("office-2")
+
+        assert refused["trust"] == "declined"
+        assert not events.find("worker.joined", worker="office-2")
+        assert names(await listed(office, "laptop")) == ["office-1"]
+        assert "office-2" not in (state(office.laptop, "master") / "known_workers").read_text()
+        assert names(await listed(office, "office-2")) == []
+        assert "linked to master" not in two.said
+
+
+async def test_a_changed_key_is_refused_on_both_sides_and_loudly():
+    """Threat: 21, 22, 23."""
+    async with open_office(["laptop", "office-1", "office-2", "stranger"]) as office:
+        workers = {n: await office.worker(n) for n in ("office-1", "office-2")}
+        master = await office.master("A")
+        await office.joined(*workers)
+        assert office.events is not None
+        book = known(office.laptop, "master")
+
+        # 23: the worker is set up anew, under its old name.
+        assert await workers["office-1"].end(signal.SIGINT) == 0
+        shutil.rmtree(state(office.host("office-1")))
+        again = await office.worker("office-1")
+        await master.wait_said(CHANGED)
+        await again.wait_said("refuses us: it knows our name with another key")
+        shown = [one for one in await office.ask("workers") if one["name"] == "office-1"]
+        assert "key-changed" in {one["trust"] for one in shown}
+        assert known(office.laptop, "master") == book
+        assert known(office.host("office-1"), "worker") == ""
+
+        # 22: another master, under another name, at a worker that has one.
+        await office.start(
+            "stranger", "master", "--group", "X", "--accept-new"
+        )
+        stranger = office.agents[-1]
+        await stranger.wait_said("is master of", within=40)
+        foreign = await office.follow(name="stranger")
+        await foreign.wait("worker.unlinked", worker="office-2")
+        other = await office.view("office-2", name="stranger")
+        assert other["trust"] in ("owned", "unknown")
+        assert "belongs to another master" in other["note"]
+        assert not foreign.find("worker.joined", worker="office-2")
+        assert await stranger.end(signal.SIGINT) == 0
+
+        # 21: another master, under the name of the known one.
+        before = known(office.host("office-2"), "worker")
+        assert await master.end(signal.SIGINT) == 0
+        shutil.rmtree(state(office.laptop))
+        imposter = await office.master("A")
+        await workers["office-2"].wait_said(CHANGED)
+        await imposter.wait_said("refuses us: it knows our name with another key")
+        assert known(office.host("office-2"), "worker") == before
+        assert not office.events.find("worker.joined", worker="office-2")
+
+
+async def test_keys_that_were_given_on_the_command_line_are_trusted_unasked():
+    """Shows: T1."""
+    async with open_office(["laptop", "office-1"]) as office:
+        keys = {}
+        for name, role in (("laptop", "master"), ("office-1", "worker")):
+            # A first start makes the key; its owner reads it out to the other.
+            once = await office.start(name, role)
+            await once.wait_said("key SHA256:", within=40)
+            await wait_for(
+                lambda host=office.host(name), role=role: (
+                    state(host, role) / "id_ed25519.pub"
+                ).exists(),
+                within=10,
+                what="a key",
+            )
+            await once.end(signal.SIGINT)
+            ((keys[role]),) = [one["key"] for one in await office.ask("key", "show", name=name)]
+
+        await office.worker("office-1", "--trust-master", keys["master"])
+        await office.start("laptop", "master", "--group", "A", "--trust-worker", keys["worker"])
+        await office.agents[-1].wait_said("is master of", within=40)
+        office.events = await office.follow()
+        await office.joined("office-1")
+        lines = [await listed(office, name) for name in ("laptop", "office-1")]
+
+        assert [[one["via"] for one in rows] for rows in lines] == [["flag"], ["flag"]]
+
+
+async def test_open_mode_needs_both_sides_and_a_private_network():
+    """Threat: 45, 48."""
+    names_ = ["laptop", "office-1", "office-2", "office-3"]
+    async with open_office(names_) as office:
+        one = await office.worker("office-1", "--insecure-open")
+        await office.worker("office-2")
+        master = await office.start("laptop", "master", "--group", "A", "--insecure-open")
+        await master.wait_said("is master of", within=40)
+        office.events = await office.follow()
+        await office.joined("office-1")
+        await office.events.wait("worker.unlinked", worker="office-2")
+        leap = await office.view("office-2")
+        await master.wait_said(OPEN)
+        await one.wait_said(OPEN)
+        assert leap["group"] is None
+        assert leap["trust"] == "mode"
+        assert known(office.laptop, "master") == ""
+        assert await master.end(signal.SIGINT) == 0
+
+        # The other way round: an open worker, and a master that is not.
+        cautious = await office.master("A")
+        await office.joined("office-2")
+        await office.events.wait("worker.unlinked", worker="office-1")
+        shown = await office.view("office-1")
+        assert shown["trust"] == "mode"
+        assert not office.events.find("worker.joined", worker="office-1")
+        await cautious.end(signal.SIGINT)
+
+        public = office.host("office-3")
+        await public.run(["ip", "addr", "add", "8.8.8.8/32", "dev", "eth0"], root=True)
+        for role in ("worker", "master"):
+            done = await public.run([*public.aemesh, role, "--insecure-open"], check=False)
+            assert done.returncode == 3
+            assert "8.8.8.8 is public" in done.stderr
+        assert await public.listeners() == []
+
+
+async def listed(office: Office, name: str) -> list[dict[str, Any]]:
+    """Return what `aemesh trust list` shows on a host."""
+    return await office.ask("trust", "list", name=name)
+
+
+def names(rows: list[dict[str, Any]]) -> list[str]:
+    """Return whom the rows are about and trusted."""
+    return [row["name"] for row in rows if row["state"] == "known"]
+
+
+def known(host: Host, role: str) -> str:
+    """Return the trust file of a role on a host."""
+    file = state(host, role) / ("known_workers" if role == "master" else "known_masters")
+    return file.read_text() if file.exists() else ""
+
+
+async def accept(office: Office, name: str, peer: str) -> float:
+    """Accept who waits there; return when the command had ended."""
+    host = office.host(name)
+    await host.run([*host.aemesh, "trust", "accept", peer])
+    return time.monotonic()
