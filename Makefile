@@ -57,7 +57,7 @@ pytest: $(READY)
 
 bench: $(READY)
 	@.ci/setup iproute2 nftables util-linux mount
-	$(PYTHON) bench/run.py
+	$(PYTHON) -m bench.run --write
 
 clean:
 	rm -rf $(VENV) demo build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis \

@@ -5,6 +5,9 @@
 Ours and the peer's take turns, so that what else the machine does meets both.
 """
 
+# The bench prints, and starts programs of its own; its page has an en dash.
+# ruff: noqa: T201, S603, RUF001, E501
+
 from __future__ import annotations
 
 import argparse
@@ -146,7 +149,7 @@ async def offices(lab_hosts: tuple[Host, ...], times: int) -> list[Row]:
     ]
 
 
-async def sights(lab_hosts: tuple[Host, ...], count: int) -> Row:
+async def sights(lab_hosts: tuple[Host, ...], count: int) -> list[Row]:
     """Measure from an announcement to its being believed on another host."""
     here, there = lab_hosts[:2]
     ours = (here.python, "-m", "bench.ends.sight")
@@ -162,10 +165,10 @@ async def sights(lab_hosts: tuple[Host, ...], count: int) -> Row:
         )
     spans = [1000 * (seen[name] - said[name]) for name in said if name in seen]
     what = f"announcement seen by a running master ({len(spans)} of {count})"
-    return Row(what, Measured(tuple(spans), "ms"), limit=5.0)
+    return [Row(what, Measured(tuple(spans), "ms"), limit=5.0)]
 
 
-async def shakes(lab_hosts: tuple[Host, ...], count: int) -> Row:
+async def shakes(lab_hosts: tuple[Host, ...], count: int) -> list[Row]:
     """Measure handshakes between two hosts."""
     here, there = lab_hosts[:2]
     ours = (here.python, "-m", "bench.ends.shake")
@@ -271,8 +274,8 @@ async def measure(times: int, idle: float) -> list[Row]:
     """Measure all; each part has a lab of its own."""
     parts = (
         lambda hosts: starts(hosts, times),
-        lambda hosts: _listed(sights, hosts, 40),
-        lambda hosts: _listed(shakes, hosts, 60),
+        lambda hosts: sights(hosts, 40),
+        lambda hosts: shakes(hosts, 60),
         lambda hosts: joins(hosts, times),
         lambda hosts: offices(hosts, max(3, times // 2)),
         lambda hosts: idles(hosts, idle),
@@ -283,14 +286,10 @@ async def measure(times: int, idle: float) -> list[Row]:
         async with open_lab(names) as lab:
             await trio.sleep(2)  # IPv6 has looked for twins
             new = await part(lab.hosts)
-        print(as_text(new), flush=True)  # noqa: T201
-        print(flush=True)  # noqa: T201
+        print(as_text(new), flush=True)
+        print(flush=True)
         rows += new
     return rows
-
-
-async def _listed(part, hosts: tuple[Host, ...], count: int) -> list[Row]:  # type: ignore[no-untyped-def]
-    return [await part(hosts, count)]
 
 
 def _load() -> str:
@@ -333,7 +332,7 @@ def main() -> None:
     started_at = time.monotonic()
     rows = trio.run(measure, words.times, words.idle)
     missed = [row.what for row in rows if row.verdict == "MISSED"]
-    print(f"{time.monotonic() - started_at:.0f} s; missed: {missed or 'nothing'}")  # noqa: T201
+    print(f"{time.monotonic() - started_at:.0f} s; missed: {missed or 'nothing'}")
     if words.write:
         PAGE.write_text(page(rows, load))
 

@@ -22,7 +22,8 @@ from aemesh.host.plugins import find_engine
 from aemesh.host.store import Store, open_store
 from aemesh.master.control import serve_control
 from aemesh.master.control_wire import SOCKET_FILE
-from aemesh.master.master import Master, Parts
+from aemesh.master.master import Master
+from aemesh.master.parts import Parts
 from aemesh.model.names import GroupName, group_name_untrusted
 from aemesh.model.trust import Role, TrustRequest
 from aemesh.net.discovery import LanDiscovery, open_discovery

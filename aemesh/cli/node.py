@@ -19,7 +19,7 @@ from aemesh.host.trustdesk import Ask, TrustDesk
 from aemesh.model.names import NodeName, node_name_untrusted
 from aemesh.model.trust import Mode, Role, TrustRequest
 from aemesh.net.interfaces import local_addresses
-from aemesh.net.shake import Doorman, Shaker, shakers
+from aemesh.net.shake import Shaker, shakers
 from aemesh.policy.openness import OPEN_WARNING, OPEN_WARNING_ROOT, check_open_allowed
 from aemesh.protocol.handshake import Ourselves
 
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from aemesh.cli.settings import NodeOptions
     from aemesh.host.jobs import JobRunner
     from aemesh.host.statedir import StateDir
+    from aemesh.net.doorman import Doorman
     from aemesh.policy.trust import TrustPolicy
 
 # A node that is open says so again, for whoever looks at the terminal later.
@@ -67,7 +68,7 @@ def make_node(state: StateDir, options: NodeOptions, policy: TrustPolicy) -> Nod
         folder=state.folder,
         wall=time.time,
         audit=AuditLog(state.folder),
-        alarm=ui.warn,
+        alarm=ui.alarm,
     )
     return Node(policy.role, name, identity, policy.mode, desk)
 

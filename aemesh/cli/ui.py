@@ -130,6 +130,12 @@ def warn(text: str) -> None:
     say(f"aemesh: warning: {text}")
 
 
+def alarm(text: str) -> None:
+    """Print a warning that has several lines, each as it is."""
+    first = "aemesh: warning:" + ("\n" if "\n" in text else " ")
+    tell("\n".join(plain(line) for line in (first + text).split("\n")))
+
+
 @contextmanager
 def progress(text: str) -> Iterator[None]:
     """Show that something goes on: a spinner on a terminal, else one plain line."""

@@ -33,13 +33,13 @@ from aemesh.host.statedir import state_root
 from aemesh.host.store import open_store
 from aemesh.host.trustdesk import TrustDesk
 from aemesh.master.master import Master
-from aemesh.master.master import Parts as MasterParts
+from aemesh.master.parts import Parts as MasterParts
 from aemesh.model.address import Address
 from aemesh.model.machine import Announcement, Facts
 from aemesh.model.names import GroupName, NodeName
 from aemesh.model.trust import Mode, Role
 from aemesh.net.pair import PairNetwork
-from aemesh.net.shake import Doorman, Shaker, shakers
+from aemesh.net.shake import Shaker, shakers
 from aemesh.net.wallclock import chance
 from aemesh.policy.discovery import New, News
 from aemesh.policy.trust import TrustPolicy
@@ -58,6 +58,8 @@ if TYPE_CHECKING:
         Sequence,
     )
 
+    from aemesh.net.doorman import Doorman
+
 _GROUP = GroupName("laptop")
 _NAME = NodeName("laptop")
 _LOOPBACK = "127.0.0.1"
@@ -71,11 +73,11 @@ def run_laptop(
 
 
 async def _run(argv: tuple[str, ...], state: str | None, engine: str) -> int:
+    code = 1
     with _folder(state) as folder:
-        code = 1
         async with open_guard() as guard, open_laptop(folder, engine=engine) as env:
             code = await _run_script(argv, {**os.environ, **env}, guard)
-        return code
+    return code
 
 
 @asynccontextmanager

@@ -27,7 +27,7 @@ def find_engine(name: str) -> Engine:
     for point in _installed().select(name=name):
         try:
             engine: Engine = point.load()
-        except Exception as exc:  # noqa: BLE001 - a plug-in's import may raise anything
+        except Exception as exc:  # a plug-in's import may raise anything
             msg = f"cannot load the engine {name}"
             raise EngineError(msg, why=str(exc)) from exc
         return engine

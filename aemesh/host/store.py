@@ -55,7 +55,7 @@ class Store:
         self._do("delete from groups where name = ?", name)
 
     def worker(self, key: KeyId) -> tuple[int, GroupName | None]:
-        """Return the last generation of a worker, and the group it was in or sent to."""
+        """Return a worker's last generation, and the group it was in or sent to."""
         row = self._db.execute(
             "select generation, last_group from workers where key = ?", (str(key),)
         ).fetchone()

@@ -8,9 +8,10 @@ the desk looks at their stamps, so both ways work within a fraction of a second.
 
 from __future__ import annotations
 
-import datetime
+import datetime as dt
 import logging
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -87,6 +88,10 @@ class TrustDesk:
     def admits(self, key: PublicKey) -> bool:
         """Whether an announced key is worth a TLS handshake: it is not revoked."""
         return all(line.key != key for line in self.book.revoked)
+
+    def knows(self, key_id: KeyId) -> bool:
+        """Whether this key was accepted already, in the files or by a flag."""
+        return key_id in self.policy.trusted_keys or bool(self.book.by_key(key_id))
 
     def judge(self, peer: Peer, *, expected: KeyId | None = None) -> Verdict:
         """Return the verdict on a peer, and see to it that a person is asked."""
@@ -187,6 +192,7 @@ class TrustDesk:
     def _read(self) -> None:
         if self._folder is None:
             return
+        before = self._book
         try:
             self._book = trustfiles.read_book(self._folder, self.policy.role.other)
         except AemeshError as exc:
@@ -195,7 +201,10 @@ class TrustDesk:
             self._alarm(f"{exc}; nobody is trusted until it is mended")
         for key_id in [k for k in self.waiting if self._book.by_key(k)]:
             self._forget_request(self.waiting[key_id])
-        self._tell_changed()
+        # Not for a request that was only written down: who waits for a change asks
+        # again, and would be written down again.
+        if self._book != before:
+            self._tell_changed()
 
     def _tell_changed(self) -> None:
         self._changed.set()
@@ -217,11 +226,10 @@ class TrustDesk:
             return  # it is refused now; its owner finds the request in the list
         self.waiting[peer.key_id] = request
         if len(self.waiting) > limits.PENDING_REQUESTS:
-            del self.waiting[next(iter(self.waiting))]  # asks again if it is still there
-        try:
+            # It asks again if it is still there.
+            del self.waiting[next(iter(self.waiting))]
+        with suppress(trio.WouldBlock):  # it waits in pending/ all the same
             self._asking.send_nowait(request)
-        except trio.WouldBlock:
-            pass  # it waits in pending/ all the same
 
     def _keep_request(self, request: TrustRequest) -> None:
         if self._folder is None:
@@ -281,4 +289,4 @@ class TrustDesk:
 
 
 def _day(now: float) -> str:
-    return datetime.datetime.fromtimestamp(now, datetime.UTC).strftime("%Y%m%d")
+    return dt.datetime.fromtimestamp(now, dt.UTC).strftime("%Y%m%d")

@@ -7,7 +7,7 @@ a request (RFC 2986), of which nothing is taken but the key (threat 78).
 
 from __future__ import annotations
 
-import datetime
+import datetime as dt
 from typing import TYPE_CHECKING
 
 from cryptography import x509
@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 
 # Clocks of office machines are off by minutes; Dask does not check names or reload
 # certificates, and hangs when one expires: the leaf outlives any group.
-_BEFORE = datetime.timedelta(days=1)
-_LIFE = datetime.timedelta(days=366)
+_BEFORE = dt.timedelta(days=1)
+_LIFE = dt.timedelta(days=366)
 
 
 class GroupAuthority:
@@ -38,7 +38,7 @@ class GroupAuthority:
 
     def __init__(self, group: GroupName, *, now: float) -> None:
         self._key = ec.generate_private_key(ec.SECP256R1())
-        self._start = datetime.datetime.fromtimestamp(now, datetime.UTC) - _BEFORE
+        self._start = dt.datetime.fromtimestamp(now, dt.UTC) - _BEFORE
         self._name = _name(f"aemesh group {group}")
         certificate = (
             self._builder(self._name, self._key.public_key())

@@ -23,9 +23,10 @@ from aemesh.model.address import Address
 from aemesh.model.group import MemberState
 from aemesh.model.machine import Facts
 from aemesh.model.trust import Decision, Peer, Reason, Verdict
+from aemesh.net.doorman import Desk, Doorman
 from aemesh.net.link import Closed, Ending, Link, open_link
-from aemesh.net.shake import Channel, Desk, Doorman, Shaker
-from aemesh.net.transport import Network
+from aemesh.net.shake import Channel, Shaker
+from aemesh.net.transport import Connection, Network
 from aemesh.policy.membership import Happening
 from aemesh.protocol import wire
 from aemesh.protocol.handshake import Purpose
@@ -50,9 +51,11 @@ class Courier:
     attend: Attend
     history: History
     wall: Callable[[], float]
+    dialling: trio.CapacityLimiter  # shared by the couriers to strangers
     addresses: tuple[Address, ...] = ()
     heard_of: trio.Event = field(default_factory=trio.Event)
     _facts_came: trio.Event = field(default_factory=trio.Event)
+    _scope: trio.CancelScope = field(default_factory=trio.CancelScope)
 
     def hear(self, addresses: tuple[Address, ...]) -> None:
         """The worker was announced at these addresses; old ones are tried after them.
@@ -69,8 +72,16 @@ class Courier:
         self.heard_of.set()
         self.heard_of = trio.Event()
 
+    def end(self) -> None:
+        """Give the worker up: it is a stranger, and others were heard of since."""
+        self._scope.cancel()
+
     async def run(self) -> None:
-        """Keep the link until cancelled."""
+        """Keep the link until cancelled, or `end`."""
+        with self._scope:
+            await self._keep()
+
+    async def _keep(self) -> None:
         failures = 0
         while True:
             news = self.heard_of
@@ -117,7 +128,7 @@ class Courier:
         reasons: list[str] = []
         for address in self.addresses:
             try:
-                connection = await self.network.dial(address)
+                connection = await self._connect(address)
                 return await self.shaker(caller).connect(
                     connection, expected=self.record.key_id, purpose=purpose
                 )
@@ -132,6 +143,13 @@ class Courier:
         why = "; ".join(reasons) or "it announced no address"
         msg = f"cannot reach {self.record.name}"
         raise UnreachableError(msg, why=why)
+
+    async def _connect(self, address: Address) -> Connection:
+        """Dial; strangers take turns, whom we know does not wait behind them."""
+        if self.desk.knows(self.record.key_id):
+            return await self.network.dial(address)
+        async with self.dialling:
+            return await self.network.dial(address)
 
     async def _dial_stream(self) -> Channel:
         return await self._dial(_StreamCaller(self.desk), Purpose.STREAM)
@@ -154,7 +172,7 @@ class Courier:
             record.note = str(error)
             self.history.add("worker.unlinked", str(error), worker=record.name)
 
-    async def _handle(self, link: Link, body: wire.Body) -> wire.Body | None:
+    async def _handle(self, link: Link, body: wire.Body) -> wire.Body | None:  # noqa: ARG002 - the protocol's
         match body:
             case wire.WorkerFacts():
                 self.record.facts = Facts(
@@ -180,7 +198,12 @@ class _Caller:
         return self._courier.desk.admits(key)
 
     def judge(
-        self, peer: Peer, *, purpose: Purpose, skew: float, expected: KeyId | None
+        self,
+        peer: Peer,
+        *,
+        purpose: Purpose,
+        skew: float,
+        expected: KeyId | None,  # noqa: ARG002 - the protocol's
     ) -> Verdict:
         """Return the desk's verdict, and show what it waits for."""
         courier = self._courier
@@ -231,7 +254,12 @@ class _StreamCaller:
         return self._desk.admits(key)
 
     def judge(
-        self, peer: Peer, *, purpose: Purpose, skew: float, expected: KeyId | None
+        self,
+        peer: Peer,
+        *,
+        purpose: Purpose,
+        skew: float,
+        expected: KeyId | None,  # noqa: ARG002 - the protocol's
     ) -> Verdict:
         """Return the desk's verdict; a person is not asked for a stream."""
         verdict = self._desk.judge(peer, expected=expected)

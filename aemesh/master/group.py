@@ -82,7 +82,7 @@ class Context:
 class Group:
     """One group of a master."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - what it is made of, by name
         self,
         name: GroupName,
         engine: Engine,

@@ -10,10 +10,8 @@ import base64
 import itertools
 import logging
 import os
-from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import aclosing
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 import trio
 
@@ -23,18 +21,13 @@ from aemesh.errors import (
     SettingsError,
     UnknownNameError,
     UnreachableError,
-    quoted,
 )
-from aemesh.host.store import Store
 from aemesh.master.attend import Attendant
-from aemesh.master.courier import Courier
-from aemesh.master.group import Context, Group, LocalJobs
+from aemesh.master.group import Context, Group
 from aemesh.master.history import History
 from aemesh.master.record import Order, WorkerRecord
-from aemesh.model.address import Address
+from aemesh.master.roster import Roster
 from aemesh.model.job import Chunk, JobExit, JobSpec
-from aemesh.model.key import KeyId
-from aemesh.model.trust import Decision
 from aemesh.model.view import (
     CertificateView,
     ConnectView,
@@ -44,26 +37,15 @@ from aemesh.model.view import (
     StatusView,
     WorkerView,
 )
-from aemesh.net.shake import Desk, Doorman, Shaker
-from aemesh.net.transport import Network
 from aemesh.plugin import Engine, Exec
-from aemesh.policy.discovery import (
-    Expired,
-    Imposter,
-    New,
-    News,
-    Replayed,
-    Same,
-    Updated,
-    dialable,
-)
-from aemesh.policy.membership import LINKED_STATES, Happening
 from aemesh.tasks.nursery import open_crew
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Mapping
+
+    from aemesh.master.parts import Parts
     from aemesh.master.remote import DialStream
     from aemesh.model.group import Receipt
-    from aemesh.model.machine import Announcement
     from aemesh.model.names import GroupName
     from aemesh.net.link import Closed, Link
 
@@ -77,48 +59,18 @@ _ENGINE_AGAIN_AFTER = 1.0
 _ENGINE_AGAIN_CAP_AFTER = 60.0
 
 
-class Finder(Protocol):
-    """Where news of workers come from; `aemesh.net.discovery` or a list."""
-
-    def news(self) -> AsyncIterator[News]:
-        """Yield what is heard of workers, until cancelled."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Parts:
-    """What a master is made of."""
-
-    key_id: KeyId
-    name: str
-    mode: str
-    version: str
-    state_dir: str
-    shaker: Callable[[Doorman], Shaker]
-    desk: Desk
-    network: Network
-    finder: Finder
-    jobs: LocalJobs
-    store: Store
-    engines: Callable[[str], Engine]  # by name; raises `UnknownNameError`
-    head_address: Callable[[], str]
-    wall: Callable[[], float]
-    dialable: Callable[[Address], bool] = dialable  # where strangers may send us
-
-
 class Master:
     """One master; `run` it once."""
 
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
         self.history = History(parts.store, wall=parts.wall)
-        self.records: dict[KeyId, WorkerRecord] = {}
+        self.roster = Roster(parts, self.history, self._attend)
         self._groups: dict[GroupName, Group] = {}
-        self._couriers: dict[KeyId, Courier] = {}
         self._started_at = parts.wall()
         self._stopping = trio.Event()
         self._crew: trio.Nursery | None = None
         self._clients = itertools.count(1)
-        self._replays: dict[KeyId, int] = {}
 
     def __repr__(self) -> str:
         return f"<Master {self._parts.name}: {len(self._groups)} groups>"
@@ -129,8 +81,7 @@ class Master:
         """Find workers and serve groups until `stop`; then let all go, gracefully."""
         async with open_crew() as crew:
             self._crew = crew
-            crew.start_soon(self._find)
-            crew.start_soon(self._watch_trust)
+            crew.start_soon(self.roster.run)
             for name, engine in self._parts.store.groups().items():
                 self._start_group(name, engine)
             task_status.started()
@@ -159,7 +110,7 @@ class Master:
 
     def workers(self) -> list[WorkerView]:
         """Return every worker that was heard of, by name."""
-        views = [record.view() for record in self.records.values()]
+        views = [record.view() for record in self.roster.records.values()]
         return sorted(views, key=lambda view: (view.name, view.key))
 
     def groups(self) -> list[GroupView]:
@@ -188,7 +139,7 @@ class Master:
     async def move(self, worker: str, group: GroupName) -> Receipt:
         """Take a worker out of its group and to another; return how it left."""
         self._group(group)
-        record = self._record(worker)
+        record = self.roster.find(worker)
         if record.link is None:
             msg = f"{record.name} is not linked"
             raise UnreachableError(msg, why=record.note)
@@ -281,7 +232,7 @@ class Master:
                 nursery.start_soon(self._wake_on_change, group)
                 await group.run()
                 nursery.cancel_scope.cancel()
-            self._wake_all()
+            self.roster.wake_all()
             if group.state != "failed":
                 return
             await trio.sleep(pause)
@@ -293,12 +244,8 @@ class Master:
     async def _wake_on_change(self, group: Group) -> None:
         while True:
             changed = group.changed  # taken first, so that no change is missed
-            self._wake_all()
+            self.roster.wake_all()
             await changed.wait()
-
-    def _wake_all(self) -> None:
-        for record in self.records.values():
-            record.wake()
 
     async def _close_all(self) -> None:
         with trio.move_on_after(limits.RETIRE_AFTER + limits.TERM_AFTER):
@@ -311,65 +258,7 @@ class Master:
         while group.state not in ("closed", "failed"):
             await group.changed.wait()
         self._groups.pop(group.name, None)
-        self._wake_all()
-
-    async def _find(self) -> None:
-        async for news in self._parts.finder.news():
-            match news:
-                case New(announcement) | Updated(announcement) | Same(announcement):
-                    self._heard_of(announcement)
-                case Imposter() | Replayed() | Expired():
-                    self._doubt(news)
-
-    def _doubt(self, news: Imposter | Replayed | Expired) -> None:
-        """Show, once, what was announced in a name that it could not prove."""
-        key_id: KeyId | None
-        if isinstance(news, Imposter):
-            who, why = quoted(news.instance), news.reason
-            key_id, times = news.key_id, news.times
-        else:
-            who, why = news.announcement.name, f"it is {type(news).__name__.lower()}"
-            key_id = news.announcement.key.key_id
-            times = self._replays[key_id] = self._replays.get(key_id, 0) + 1
-        if times == 1:
-            text = f"an announcement of {who} is not believed: {why}"
-            self.history.add("discovery.imposter", text)
-        record = self.records.get(key_id) if key_id else None
-        if record is not None:
-            record.imposters = times
-
-    def _heard_of(self, announcement: Announcement) -> None:
-        """Make a record of a new worker, and let its courier know of any."""
-        key_id = announcement.key.key_id
-        record = self.records.get(key_id)
-        if record is None:
-            record = self._new_record(announcement)
-        if record.membership.state not in LINKED_STATES:
-            record.membership.step(Happening.ANNOUNCED, now=self._parts.wall())
-            record.address = ", ".join(str(a) for a in announcement.addresses)
-        addresses = filter(self._parts.dialable, announcement.addresses)
-        self._couriers[key_id].hear(tuple(addresses))
-
-    def _new_record(self, announcement: Announcement) -> WorkerRecord:
-        assert self._crew is not None
-        parts = self._parts
-        key_id = announcement.key.key_id
-        generation, home = parts.store.worker(key_id)
-        record = WorkerRecord(key_id, announcement.name, home=home)
-        record.membership.know_generation(generation)
-        self.records[key_id] = record
-        courier = Courier(
-            record=record,
-            network=parts.network,
-            shaker=parts.shaker,
-            desk=parts.desk,
-            attend=self._attend,
-            history=self.history,
-            wall=parts.wall,
-        )
-        self._couriers[key_id] = courier
-        self._crew.start_soon(courier.run)
-        return record
+        self.roster.wake_all()
 
     async def _attend(
         self, record: WorkerRecord, link: Link, dial_stream: DialStream
@@ -385,18 +274,6 @@ class Master:
         )
         return await attendant.run()
 
-    async def _watch_trust(self) -> None:
-        """When trust changed: part with whom it no longer covers, try the others."""
-        while True:
-            await self._parts.desk.wait_change()
-            for key_id, record in self.records.items():
-                if record.link is None:
-                    self._couriers[key_id].try_now()
-                    continue
-                verdict = self._parts.desk.judge(record.link.peer)
-                if verdict.decision is not Decision.OK:
-                    record.link.close(f"trust was withdrawn: {verdict.reason.value}")
-
     def _group(self, name: GroupName) -> Group:
         group = self._groups.get(name)
         if group is None:
@@ -404,22 +281,12 @@ class Master:
             raise UnknownNameError(msg, name, sorted(self._groups))
         return group
 
-    def _record(self, worker: str) -> WorkerRecord:
-        """Return the worker of this name or fingerprint; a name may be ambiguous."""
-        found = [r for r in self.records.values() if worker in (r.name, str(r.key_id))]
-        linked = [r for r in found if r.link is not None]
-        if len(linked or found) != 1:
-            names = sorted(str(r.name) for r in self.records.values())
-            msg = "worker"
-            raise UnknownNameError(msg, worker, names)
-        return (linked or found)[0]
-
     def _nobody(self, group: GroupName) -> GroupIncompleteError:
         """Say which workers there are, and why none of them serves the group."""
         reasons = [
             f"{r.name}: {r.note or r.membership.state.value}"
             + (f", in {r.membership.group}" if r.membership.group else "")
-            for r in self.records.values()
+            for r in self.roster.records.values()
         ]
         why = "; ".join(reasons) or "no worker was found on this network"
         return GroupIncompleteError(

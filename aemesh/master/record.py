@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 import trio
 
-from aemesh.model.group import Receipt
+from aemesh.model.group import MemberState, Receipt
 from aemesh.model.key import KeyId
 from aemesh.model.machine import Facts
 from aemesh.model.names import GroupName, NodeName
@@ -75,7 +75,10 @@ class WorkerRecord:
         )
 
     def _trust(self) -> str:
-        if self.membership.state in LINKED_STATES and self.waiting is None:
+        state = self.membership.state
+        # While the verdicts are out, `linked`, the other's word is missing.
+        proved = state in LINKED_STATES and state is not MemberState.LINKED
+        if proved and self.waiting is None:
             return "trusted"
         return "unknown" if self.waiting is None else self.waiting.value
 

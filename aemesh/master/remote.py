@@ -132,7 +132,7 @@ class RemoteJob:
         return self._exit
 
     async def end(self, *, term_after: float) -> JobExit:
-        """Ask the worker to end the job; one that is out of reach has no job of ours."""
+        """Have the worker end the job; one that is out of reach has none of ours."""
         body = wire.End(job=self._job_id, term_after=term_after)
         with trio.move_on_after(term_after + limits.TERM_AFTER):
             with contextlib.suppress(UnreachableError, PeerError):
@@ -165,16 +165,8 @@ async def _attach(
     try:
         body = wire.encode(wire.Attach(job=job_id), n=1)
         await stream.send_all(encode_frame(body, limit=limits.HELLO_BYTES))
-        frames = FrameReader(limit=limits.FRAME_BYTES)
-        frames.receive_untrusted(channel.leftover)
         with trio.fail_after(limits.HELLO_AFTER):
-            while (frame := frames.next_untrusted()) is None:
-                data = await stream.receive_some(limits.CHUNK_BYTES)
-                if not data:
-                    msg = f"{member.name} closed a job's stream"
-                    raise UnreachableError(msg)
-                frames.receive_untrusted(bytes(data))
-        _check_attached(frame, member)
+            frames = await _read_answer(channel, member)
     except BaseException as exc:
         await trio.aclose_forcefully(channel.connection.stream)
         if isinstance(exc, (trio.BrokenResourceError, trio.TooSlowError)):
@@ -182,6 +174,20 @@ async def _attach(
             raise UnreachableError(msg) from exc
         raise
     return RemoteJob(channel, job_id, member, frames.leftover())
+
+
+async def _read_answer(channel: NetChannel, member: RemoteMember) -> FrameReader:
+    """Read the worker's yes; return what came behind it."""
+    frames = FrameReader(limit=limits.FRAME_BYTES)
+    frames.receive_untrusted(channel.leftover)
+    while (frame := frames.next_untrusted()) is None:
+        data = await channel.stream.receive_some(limits.CHUNK_BYTES)
+        if not data:
+            msg = f"{member.name} closed a job's stream"
+            raise UnreachableError(msg)
+        frames.receive_untrusted(bytes(data))
+    _check_attached(frame, member)
+    return frames
 
 
 def _check_attached(frame: bytes, member: RemoteMember) -> None:

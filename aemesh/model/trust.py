@@ -40,7 +40,7 @@ class Decision(enum.Enum):
 
 
 class Reason(enum.Enum):
-    """Why a verdict is what it is; the names go over the wire and into the audit log."""
+    """Why a verdict is what it is, by a name for the wire and the audit log."""
 
     KNOWN = "known"
     ACCEPTED = "accepted"

@@ -10,7 +10,7 @@ from __future__ import annotations
 import ssl
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 import trio
 
@@ -24,6 +24,7 @@ from aemesh.errors import (
     UnreachableError,
 )
 from aemesh.model.trust import Decision, Peer, Reason, Verdict
+from aemesh.net.doorman import Clock, Doorman
 from aemesh.net.tls import ALPN, Credentials, client_context, server_context
 from aemesh.net.transport import Connection
 from aemesh.net.wallclock import WallClock
@@ -60,27 +61,6 @@ _CLOSE_AFTER = 1.0
 Tls = trio.SSLStream[trio.abc.Stream]
 
 
-class Doorman(Protocol):
-    """Who decides in one handshake; nothing here waits."""
-
-    def admits(self, key: PublicKey) -> bool:
-        """Whether a key that is only announced is worth a TLS handshake."""
-
-    def judge(
-        self, peer: Peer, *, purpose: Purpose, skew: float, expected: KeyId | None
-    ) -> Verdict:
-        """Return the verdict; asked again while it is pending."""
-
-    def heard(self, peer: Peer, verdict: Verdict) -> None:
-        """The peer's own verdict, for whoever shows it."""
-
-    def commit(self, peer: Peer, verdict: Verdict) -> None:
-        """Keep what an ok is worth keeping of; may raise `RefusedError`.
-
-        The server commits before it says ok, the client once it has heard that.
-        """
-
-
 @dataclass(frozen=True, slots=True)
 class Channel:
     """An authenticated, encrypted stream; both sides said ok."""
@@ -90,35 +70,6 @@ class Channel:
     peer: Peer
     purpose: Purpose
     leftover: bytes
-
-
-class Desk(Protocol):
-    """Who decides about peers for a whole node; `aemesh.host.trustdesk` or a fake."""
-
-    def admits(self, key: PublicKey) -> bool:
-        """Whether an announced key is worth a handshake."""
-
-    def judge(self, peer: Peer, *, expected: KeyId | None = None) -> Verdict:
-        """Return the verdict on a peer."""
-
-    def commit(self, peer: Peer, verdict: Verdict) -> None:
-        """Keep what an ok is worth keeping of."""
-
-    def heard(self, peer: Peer, verdict: Verdict) -> None:
-        """Take note of what the peer says of us."""
-
-    async def wait_change(self) -> None:
-        """Wait until trust may have changed."""
-
-
-class Clock(Protocol):
-    """The time of day and chance, so that a test can hand in its own."""
-
-    def now(self) -> float:
-        """Return seconds since 1970."""
-
-    def nonce(self) -> bytes:
-        """Return 16 random bytes."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -17,7 +17,8 @@ from aemesh.host.keystore import Identity
 from aemesh.model.address import Address
 from aemesh.model.names import NodeName
 from aemesh.model.trust import Decision, Mode, Peer, Reason, Role, Verdict
-from aemesh.net.shake import Channel, Desk, Doorman, Shaker
+from aemesh.net.doorman import Desk, Doorman
+from aemesh.net.shake import Channel, Shaker
 from aemesh.net.tls import client_context
 from aemesh.net.transport import Connection
 from aemesh.protocol.handshake import Ourselves, Purpose

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from aemesh.model.key import KeyId, PublicKey
-    from aemesh.net.shake import Desk
+    from aemesh.net.doorman import Desk
     from aemesh.net.transport import Connection
 
 _log = logging.getLogger(__name__)

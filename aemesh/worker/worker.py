@@ -17,8 +17,9 @@ from aemesh import limits
 from aemesh.errors import AemeshError, BadMessage, RefusedError, UnreachableError
 from aemesh.model.machine import Facts
 from aemesh.model.trust import Decision
+from aemesh.net.doorman import Desk
 from aemesh.net.link import Closed, Ending, Link, open_link
-from aemesh.net.shake import Channel, Desk, Shaker
+from aemesh.net.shake import Channel, Shaker
 from aemesh.net.transport import Connection, Network
 from aemesh.policy.lease import Tenancy
 from aemesh.protocol import wire

@@ -33,8 +33,8 @@ class DeskDoorman(TrustDesk):
         self,
         peer: Peer,
         *,
-        purpose: Purpose = Purpose.CONTROL,
-        skew: float = 0.0,
+        purpose: Purpose = Purpose.CONTROL,  # noqa: ARG002 - the desk needs it not
+        skew: float = 0.0,  # noqa: ARG002
         expected: KeyId | None = None,
     ) -> Verdict:
         """Return the desk's verdict."""

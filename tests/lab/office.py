@@ -464,6 +464,19 @@ async def engine_pids(host: Host) -> list[int]:
     return [one.pid for one in found if (one.protocol, one.address) == _tcp_at(host)]
 
 
+def named(host: Host, word: str) -> list[int]:
+    """Return the processes of a host that have this word in their command line."""
+    found = []
+    for pid in sorted(host.processes()):
+        try:
+            words = psutil.Process(pid).cmdline()
+        except psutil.Error:
+            continue
+        if any(word == one or one.endswith(f"/{word}") for one in words):
+            found.append(pid)
+    return found
+
+
 def _tcp_at(host: Host) -> tuple[str, str]:
     # An agent listens everywhere, an engine on the one address that was chosen.
     return ("tcp", host.ipv4)

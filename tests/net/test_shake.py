@@ -399,3 +399,18 @@ async def test_a_context_for_dialling_serves_any_number_of_peers(master):
             nursery.start_soon(worker.shaker.accept, accepted)
             channel = await shaker.connect(dialled, expected=None)
         assert channel.peer.name == name
+
+
+async def test_the_tls_context_of_a_peer_is_made_once_and_few_are_kept(
+    worker: Node,
+) -> None:
+    shaker = worker.shaker()
+    known = Node.fresh(Role.MASTER).identity.certificate
+
+    first = shaker._server_untrusted(known)
+    assert shaker._server_untrusted(known) is first
+
+    for _ in range(limits.SERVER_CONTEXTS):
+        shaker._server_untrusted(Node.fresh(Role.MASTER).identity.certificate)
+    assert len(shaker.servers) == limits.SERVER_CONTEXTS
+    assert shaker._server_untrusted(known) is not first

@@ -16,7 +16,7 @@ from aemesh.host.keystore import Identity
 from aemesh.host.store import open_store
 from aemesh.host.trustdesk import TrustDesk
 from aemesh.master.master import Master
-from aemesh.master.master import Parts as MasterParts
+from aemesh.master.parts import Parts as MasterParts
 from aemesh.model.address import Address
 from aemesh.model.group import MemberState
 from aemesh.model.machine import Announcement, Facts
@@ -114,6 +114,10 @@ class Mesh:
     def tell(self, news: News) -> None:
         """Let the master hear anything."""
         self._tell.send_nowait(news)
+
+    async def tell_later(self, news: News) -> None:
+        """Let the master hear anything, when it has taken what came before."""
+        await self._tell.send(news)
 
     async def wait_event(self, kind: str, *, after: int = 0) -> str:
         """Return the text of the next event of this kind."""

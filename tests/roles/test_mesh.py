@@ -13,12 +13,13 @@ from aemesh.errors import (
     UnknownNameError,
     UnreachableError,
 )
+from aemesh.host.keystore import Identity
 from aemesh.model.group import MemberState
-from aemesh.model.names import GroupName
+from aemesh.model.names import GroupName, NodeName
 from aemesh.model.trust import Role
 from aemesh.policy.discovery import New
 from aemesh.policy.trust import TrustPolicy
-from tests.roles.mesh import Mesh, announcement, open_mesh
+from tests.roles.mesh import Machine, Mesh, announcement, open_mesh
 
 A, B = GroupName("A"), GroupName("B")
 
@@ -310,3 +311,26 @@ async def test_a_worker_that_is_not_linked_cannot_be_moved(autojump_clock) -> No
 
         with pytest.raises((UnreachableError, EngineError)):
             await mesh.master.move("office-1", B)
+
+
+async def test_a_flood_of_names_puts_no_worker_of_ours_out(
+    autojump_clock, monkeypatch
+) -> None:
+    """Threat: 61."""
+    monkeypatch.setattr(limits, "NAMES_SEEN", 50)
+    async with open_mesh("A") as mesh:
+        machine = await mesh.start_worker("office-1")
+        await serving(mesh, "office-1", "A")
+
+        for number in range(200):
+            await trio.lowlevel.checkpoint()
+            stranger = Machine(
+                NodeName(f"s-{number}"), "10.0.9.9", Identity.ephemeral("s")
+            )
+            await mesh.tell_later(New(announcement(stranger)))
+            mesh.master.roster.check()
+        await mesh.wait_worker("s-199", lambda _: True)
+
+        assert len(mesh.master.roster.records) == 50
+        assert members(mesh, "A") == ("office-1",)
+        assert machine.jobs.running

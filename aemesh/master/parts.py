@@ -1,0 +1,45 @@
+"""What a master is made of: all that it needs of the world."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+from aemesh.host.store import Store
+from aemesh.master.group import LocalJobs
+from aemesh.model.address import Address
+from aemesh.model.key import KeyId
+from aemesh.net.doorman import Desk, Doorman
+from aemesh.net.shake import Shaker
+from aemesh.net.transport import Network
+from aemesh.plugin import Engine
+from aemesh.policy.discovery import News, dialable
+
+
+class Finder(Protocol):
+    """Where news of workers come from; `aemesh.net.discovery` or a list."""
+
+    def news(self) -> AsyncIterator[News]:
+        """Yield what is heard of workers, until cancelled."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parts:
+    """What a master is made of."""
+
+    key_id: KeyId
+    name: str
+    mode: str
+    version: str
+    state_dir: str
+    shaker: Callable[[Doorman], Shaker]
+    desk: Desk
+    network: Network
+    finder: Finder
+    jobs: LocalJobs
+    store: Store
+    engines: Callable[[str], Engine]  # by name; raises `UnknownNameError`
+    head_address: Callable[[], str]
+    wall: Callable[[], float]
+    dialable: Callable[[Address], bool] = dialable  # where strangers may send us

@@ -1,0 +1,173 @@
+"""The workers that a master has heard of, and a courier for each.
+
+The table is bounded: an office has tens of machines, a flood of made-up names must
+not become a flood of records and dials (threat 61).  Workers that are trusted, or
+linked, are never put out by others.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import trio
+
+from aemesh import limits
+from aemesh.errors import UnknownNameError, quoted
+from aemesh.master.courier import Attend, Courier
+from aemesh.master.record import WorkerRecord
+from aemesh.model.trust import Decision
+from aemesh.policy.discovery import (
+    Expired,
+    Imposter,
+    New,
+    Replayed,
+    Same,
+    Silent,
+    Updated,
+)
+from aemesh.policy.membership import LINKED_STATES, Happening
+
+if TYPE_CHECKING:
+    from aemesh.master.history import History
+    from aemesh.master.parts import Parts
+    from aemesh.model.key import KeyId
+    from aemesh.model.machine import Announcement
+
+
+class Roster:
+    """All workers by key; `run` finds them."""
+
+    def __init__(self, parts: Parts, history: History, attend: Attend) -> None:
+        self.records: dict[KeyId, WorkerRecord] = {}
+        self._parts = parts
+        self._history = history
+        self._attend = attend
+        self._couriers: dict[KeyId, Courier] = {}
+        self._replays: dict[KeyId, int] = {}
+        self._dialling = trio.CapacityLimiter(limits.DIALS_AT_ONCE)
+
+    def __repr__(self) -> str:
+        linked = sum(record.link is not None for record in self.records.values())
+        return f"<Roster of {len(self.records)} workers, {linked} linked>"
+
+    async def run(self) -> None:
+        """Find workers and keep their couriers, until cancelled."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._watch_trust)
+            async for news in self._parts.finder.news():
+                match news:
+                    case New(said) | Updated(said) | Same(said):
+                        self._hear(said, nursery)
+                    case Imposter() | Replayed() | Expired():
+                        self._doubt(news)
+                    case Silent():
+                        pass  # a good-bye, perhaps forged: links tell who is gone
+
+    def wake_all(self) -> None:
+        """Let every worker's task look again at what is to be done."""
+        for record in self.records.values():
+            record.wake()
+
+    def find(self, worker: str) -> WorkerRecord:
+        """Return the worker of this name or fingerprint.
+
+        Raises `UnknownNameError` if there is none, or if two linked ones share it.
+        """
+        found = [r for r in self.records.values() if worker in (r.name, str(r.key_id))]
+        linked = [r for r in found if r.link is not None]
+        if len(linked or found) != 1:
+            names = sorted(str(record.name) for record in self.records.values())
+            kind = "worker"
+            raise UnknownNameError(kind, worker, names)
+        return (linked or found)[0]
+
+    def check(self) -> None:
+        """Assert what always holds."""
+        assert self.records.keys() == self._couriers.keys()
+        if len(self.records) > limits.NAMES_SEEN:
+            assert not any(map(self._may_go, self.records.values()))
+
+    def _hear(self, announcement: Announcement, nursery: trio.Nursery) -> None:
+        """Make a record of a new worker, and let its courier know of any."""
+        key_id = announcement.key.key_id
+        record = self.records.get(key_id)
+        if record is None:
+            self._make_room()
+            record = self._new_record(announcement, nursery)
+        # The one heard of last stands last: the first stranger is the next to go.
+        self.records[key_id] = self.records.pop(key_id)
+        if record.membership.state not in LINKED_STATES:
+            record.membership.step(Happening.ANNOUNCED, now=self._parts.wall())
+            record.address = ", ".join(str(one) for one in announcement.addresses)
+        addresses = filter(self._parts.dialable, announcement.addresses)
+        self._couriers[key_id].hear(tuple(addresses))
+
+    def _new_record(
+        self, announcement: Announcement, nursery: trio.Nursery
+    ) -> WorkerRecord:
+        parts = self._parts
+        key_id = announcement.key.key_id
+        generation, home = parts.store.worker(key_id)
+        record = WorkerRecord(key_id, announcement.name, home=home)
+        record.membership.know_generation(generation)
+        courier = Courier(
+            record=record,
+            network=parts.network,
+            shaker=parts.shaker,
+            desk=parts.desk,
+            attend=self._attend,
+            history=self._history,
+            wall=parts.wall,
+            dialling=self._dialling,
+        )
+        self.records[key_id] = record
+        self._couriers[key_id] = courier
+        nursery.start_soon(courier.run)
+        return record
+
+    def _make_room(self) -> None:
+        """Before one more comes, let go of the stranger heard of longest ago."""
+        if len(self.records) < limits.NAMES_SEEN:
+            return
+        oldest = next(filter(self._may_go, self.records.values()), None)
+        if oldest is not None:
+            del self.records[oldest.key_id]
+            self._couriers.pop(oldest.key_id).end()
+
+    def _may_go(self, record: WorkerRecord) -> bool:
+        return record.link is None and not self._parts.desk.knows(record.key_id)
+
+    def _doubt(self, news: Imposter | Replayed | Expired) -> None:
+        """Show, once, what was announced in a name that it could not prove."""
+        key_id: KeyId | None
+        if isinstance(news, Imposter):
+            who, why = quoted(news.instance), news.reason
+            key_id, times = news.key_id, news.times
+        else:
+            who, why = news.announcement.name, f"it is {type(news).__name__.lower()}"
+            key_id = news.announcement.key.key_id
+            times = self._count_replay(key_id)
+        if times == 1:
+            text = f"an announcement of {who} is not believed: {why}"
+            self._history.add("discovery.imposter", text)
+        record = self.records.get(key_id) if key_id else None
+        if record is not None:
+            record.imposters = times
+
+    def _count_replay(self, key_id: KeyId) -> int:
+        if len(self._replays) >= limits.NAMES_SEEN:
+            self._replays.clear()  # told once more, at worst
+        self._replays[key_id] = self._replays.get(key_id, 0) + 1
+        return self._replays[key_id]
+
+    async def _watch_trust(self) -> None:
+        """When trust changed: part with whom it no longer covers, try the others."""
+        while True:
+            await self._parts.desk.wait_change()
+            for key_id, record in self.records.items():
+                if record.link is None:
+                    self._couriers[key_id].try_now()
+                    continue
+                verdict = self._parts.desk.judge(record.link.peer)
+                if verdict.decision is not Decision.OK:
+                    record.link.close(f"trust was withdrawn: {verdict.reason.value}")
