@@ -51,7 +51,7 @@ def descendants(pid: int) -> list[int]:
 
 
 def used(pid: int) -> float:
-    """Return the seconds of processor time that a process has used, to the microsecond."""
+    """Return the seconds of processor time that a process has used."""
     # schedstat counts nanoseconds of each thread; stat only ticks of 10 ms.
     tasks = Path(f"/proc/{pid}/task").iterdir()
     try:

@@ -128,7 +128,7 @@ async def open_scheduler(host: Host, tls: DaskTls) -> AsyncIterator[Watched]:
         yield scheduler
 
 
-async def join_dask(  # noqa: PLR0913 - as many words has the command
+async def join_dask(
     scheduler: Watched,
     host: Host,
     tls: DaskTls,
@@ -155,7 +155,7 @@ async def join_dask(  # noqa: PLR0913 - as many words has the command
 async def join_dask_many(
     scheduler: Watched, hosts: list[Host], tls: DaskTls, *, address: str
 ) -> float:
-    """Start ``dask worker`` with one process on hosts at once; return when all are in."""
+    """Start ``dask worker`` on hosts at once; return when all are in."""
     del scheduler.lines[:]
     async with AsyncExitStack() as stack:
         started_at = time.monotonic()

@@ -6,7 +6,6 @@ Ours and the peer's take turns, so that what else the machine does meets both.
 """
 
 # The bench prints, and starts programs of its own; its page has an en dash.
-# ruff: noqa: T201, S603, RUF001, E501
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """What was measured, as a table of rows with a verdict where there is a budget."""
 
-# ruff: noqa: RUF001, RUF002 - a dash between numbers is an en dash
+
 
 from __future__ import annotations
 

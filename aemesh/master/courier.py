@@ -201,9 +201,9 @@ class _Caller:
         self,
         peer: Peer,
         *,
-        purpose: Purpose,
+        purpose: Purpose,  # noqa: ARG002 - the protocol's
         skew: float,
-        expected: KeyId | None,  # noqa: ARG002 - the protocol's
+        expected: KeyId | None,
     ) -> Verdict:
         """Return the desk's verdict, and show what it waits for."""
         courier = self._courier
@@ -257,9 +257,9 @@ class _StreamCaller:
         self,
         peer: Peer,
         *,
-        purpose: Purpose,
-        skew: float,
-        expected: KeyId | None,  # noqa: ARG002 - the protocol's
+        purpose: Purpose,  # noqa: ARG002 - the protocol's
+        skew: float,  # noqa: ARG002 - the protocol's
+        expected: KeyId | None,
     ) -> Verdict:
         """Return the desk's verdict; a person is not asked for a stream."""
         verdict = self._desk.judge(peer, expected=expected)

@@ -6,6 +6,7 @@ What they shake hands with is the real `aemesh.net.shake`, over streams in memor
 from __future__ import annotations
 
 import os
+import ssl
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -121,6 +122,7 @@ class Node:
     doorman: Doorman
     mode: Mode = Mode.LEAP
     clock: FixedClock = field(default_factory=FixedClock)
+    servers: dict[bytes, ssl.SSLContext] = field(default_factory=dict)
 
     @classmethod
     def fresh(
@@ -154,6 +156,7 @@ class Node:
             doorman=doorman,
             client=client_context(self.identity),
             clock=self.clock,
+            servers=self.servers,
         )
 
 

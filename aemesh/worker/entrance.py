@@ -4,6 +4,10 @@ An `Entry` is one connection on its way in.  It holds a place among the stranger
 until its key has proved to be one that we know; a request that waits for a person
 holds one of the fewer pending places instead.  Who comes in without being known (first
 use, open mode) keeps the stranger's place until both sides have said ok.
+
+When the room is full, the naive door drops the newcomer, and 100 idle connections keep
+every honest master out until their deadline.  Ours takes the place of whoever has
+waited longest: an honest handshake is over in milliseconds (threat 87).
 """
 
 from __future__ import annotations
@@ -30,6 +34,8 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 # Whoever is ok for one of these reasons is no stranger.
 _KNOWN = frozenset({Reason.KNOWN, Reason.ACCEPTED})
+# The chance that is dropped by a room that is full, and by no other.
+_LATEST = 1.0 - 2.0**-53
 
 
 class Door:
@@ -46,6 +52,7 @@ class Door:
         self.gate = StrangerGate()
         self.pending: Counter[str] = Counter()
         self.is_linked = is_linked
+        self.strangers: dict[Entry, None] = {}  # the one that came first is first
         self._chance = chance
         self._rate = LogRate()
 
@@ -54,6 +61,9 @@ class Door:
         source = connection.remote.source
         now = trio.current_time()
         entrance = self.gate.enter(source, now=now, chance=self._chance())
+        if entrance is Entrance.ROOM_FULL and self.strangers:
+            next(iter(self.strangers)).give_place()
+            entrance = self.gate.enter(source, now=now, chance=_LATEST)
         if entrance is Entrance.ADMIT:
             return Entry(self, source)
         self.log("%s was not let in: %s", connection.remote, entrance.value)
@@ -83,6 +93,8 @@ class Entry:
         self._stranger = True
         self._pending = False
         self._skew_told = False
+        self.scope = trio.CancelScope()  # of its handshake
+        door.strangers[self] = None
 
     def admits(self, key: PublicKey) -> bool:
         """Whether an announced key is worth a TLS handshake."""
@@ -117,6 +129,11 @@ class Entry:
         self._door.gate.blame(self._source, now=now)
         self._door.log("%s came to nothing: %s", self._source, why)
 
+    def give_place(self) -> None:
+        """End the handshake: somebody new has the place."""
+        self._known()
+        self.scope.cancel()
+
     def done(self) -> None:
         """Give back whatever place the entry holds."""
         self._known()
@@ -127,6 +144,7 @@ class Entry:
     def _known(self) -> None:
         if self._stranger:
             self._stranger = False
+            del self._door.strangers[self]
             self._door.gate.leave(self._source)
 
     def _wait_room(self) -> bool:

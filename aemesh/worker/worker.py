@@ -164,7 +164,8 @@ class Worker:
             await trio.aclose_forcefully(connection.stream)
             return None
         try:
-            return await self._parts.shaker(entry).accept(connection)
+            with entry.scope:
+                return await self._parts.shaker(entry).accept(connection)
         except AemeshError as exc:
             entry.fail(f"{exc}")
             return None
@@ -173,6 +174,8 @@ class Worker:
             raise
         finally:
             entry.done()
+        entry.fail("it gave its place to another")
+        return None
 
     async def _serve_channel(self, channel: Channel) -> None:
         connection = channel.connection

@@ -33,8 +33,8 @@ class DeskDoorman(TrustDesk):
         self,
         peer: Peer,
         *,
-        purpose: Purpose = Purpose.CONTROL,  # noqa: ARG002 - the desk needs it not
-        skew: float = 0.0,  # noqa: ARG002
+        purpose: Purpose = Purpose.CONTROL,
+        skew: float = 0.0,
         expected: KeyId | None = None,
     ) -> Verdict:
         """Return the desk's verdict."""
@@ -72,7 +72,7 @@ async def serve() -> None:
             await TcpNetwork().serve(admit, port=0, task_status=task_status)
 
         port = await nursery.start(run)
-        print("port", port, flush=True)  # noqa: T201
+        print("port", port, flush=True)
 
 
 async def dial(host: str, port: int, count: int) -> None:
@@ -85,7 +85,7 @@ async def dial(host: str, port: int, count: int) -> None:
         spans.append(time.perf_counter() - started_at)
         await trio.aclose_forcefully(channel.connection.stream)
         await trio.sleep(0.02)
-    print(json.dumps(spans))  # noqa: T201
+    print(json.dumps(spans))
 
 
 if __name__ == "__main__":

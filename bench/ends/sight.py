@@ -40,22 +40,24 @@ async def announce(count: int) -> None:
             )
             now = time.monotonic()
             await discovery.announce(presence, sign=identity.sign)
-            print("at", presence.name, now, flush=True)  # noqa: T201
+            print("at", presence.name, now, flush=True)
             await trio.sleep(_EVERY)
-        print("done", flush=True)  # noqa: T201
+        print("done", flush=True)
         await trio.sleep(1)
 
 
 async def browse() -> None:
     """Tell of nodes that are new, until killed."""
     sightings = Sightings(set())
-    async with open_discovery() as discovery:
-        async with discovery.browse(Role.WORKER, sightings) as heard:
-            print("ready", flush=True)  # noqa: T201
-            async for news in heard:
-                if isinstance(news, New):
-                    name, now = news.announcement.name, time.monotonic()
-                    print("at", name, now, flush=True)  # noqa: T201
+    async with (
+        open_discovery() as discovery,
+        discovery.browse(Role.WORKER, sightings) as heard,
+    ):
+        print("ready", flush=True)
+        async for news in heard:
+            if isinstance(news, New):
+                name, now = news.announcement.name, time.monotonic()
+                print("at", name, now, flush=True)
 
 
 if __name__ == "__main__":

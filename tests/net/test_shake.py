@@ -404,7 +404,7 @@ async def test_a_context_for_dialling_serves_any_number_of_peers(master):
 async def test_the_tls_context_of_a_peer_is_made_once_and_few_are_kept(
     worker: Node,
 ) -> None:
-    shaker = worker.shaker()
+    shaker = worker.shaker
     known = Node.fresh(Role.MASTER).identity.certificate
 
     first = shaker._server_untrusted(known)
