@@ -128,7 +128,7 @@ async def open_scheduler(host: Host, tls: DaskTls) -> AsyncIterator[Watched]:
         yield scheduler
 
 
-async def join_dask(
+async def join_dask(  # noqa: PLR0913 - the command has as many words
     scheduler: Watched,
     host: Host,
     tls: DaskTls,

@@ -1,7 +1,5 @@
 """What was measured, as a table of rows with a verdict where there is a budget."""
 
-
-
 from __future__ import annotations
 
 from dataclasses import dataclass

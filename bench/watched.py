@@ -43,9 +43,8 @@ class Watched:
                     break
                 await self._news.wait()
         said = "\n".join(line for _, line in self.lines[-20:])
-        raise RuntimeError(
-            f"no line like {pattern!r} came within {within:g} s:\n{said}"
-        )
+        what = f"no line like {pattern!r} came within {within:g} s:\n{said}"
+        raise RuntimeError(what)
 
     def lines_like(self, pattern: str) -> list[str]:
         """Return what matched, in order."""

@@ -131,6 +131,7 @@ class JobRunner:
             yield
         finally:
             self._starting.discard(job_id)
+            self._tend()  # what could not be done while this was starting
 
     async def _launch(
         self,
@@ -196,7 +197,9 @@ class JobRunner:
 
     def _tend(self) -> None:
         if not self._starting:  # its leader is not known yet
-            tend_orphans([job.tree for job in (*self.jobs, *self.spares)])
+            tend_orphans(
+                [job.tree for job in self.jobs], [job.tree for job in self.spares]
+            )
 
     async def tend(self) -> None:
         """Bury the orphans of jobs now and then, until cancelled."""

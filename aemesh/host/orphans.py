@@ -4,7 +4,8 @@ As a subreaper the agent becomes the parent of whoever lost its own.  Only jobs
 have sessions other than the agent's, so a child in another session that leads no
 job is such an orphan.  Dead ones are buried, or they would fill the process table.
 Those that carry no mark of their job any more (see `jobtree`) cannot be told
-apart; they are ended when no job is left that they could belong to.
+apart; they are ended when no job is left that they could belong to.  To a spare
+they cannot: nothing of a master's runs in it yet.
 """
 
 from __future__ import annotations
@@ -28,15 +29,15 @@ if TYPE_CHECKING:
     from aemesh.host.jobtree import JobTree
 
 
-def tend_orphans(trees: Collection[JobTree]) -> None:
-    """Bury dead orphans; end the living ones if there is no tree at all.
+def tend_orphans(trees: Collection[JobTree], spares: Collection[JobTree]) -> None:
+    """Bury dead orphans; end the living ones if no job has a tree.
 
     Without a warden this process adopts nobody, and its children are not ours to
     judge: it may be the user's own program (laptop mode).
     """
     if events_fd() is None:
         return
-    leaders = {tree.leader for tree in trees}
+    leaders = {tree.leader for tree in (*trees, *spares)}
     mine = os.getsid(0)
     orphans = [
         process
@@ -48,8 +49,10 @@ def tend_orphans(trees: Collection[JobTree]) -> None:
     alive = [process for process in orphans if process.alive]
     if alive and not trees:
         table = all_processes()
-        below = descendants(table, [process.pid for process in alive])
-        kill_all([*alive, *(table[pid] for pid in below if table[pid].alive)])
+        kept = {process.pid for spare in spares for process in spare.members(table)}
+        roots = {process.pid for process in alive} - kept
+        pids = (roots | descendants(table, roots)) & table.keys()
+        kill_all([table[pid] for pid in sorted(pids) if table[pid].alive])
 
 
 def _bury(process: Process) -> None:

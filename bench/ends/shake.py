@@ -4,6 +4,9 @@ The dialling end prints the seconds of each `Shaker.connect` over a fresh connec
 in JSON.
 """
 
+# It prints; the desk needs less than a doorman is told.
+# ruff: noqa: T201, ARG002
+
 from __future__ import annotations
 
 import json

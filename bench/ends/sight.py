@@ -4,6 +4,8 @@ Each prints, for every node, its name and the moment (on the machine's own clock
 before it was announced, or when its announcement was believed.
 """
 
+# ruff: noqa: T201
+
 from __future__ import annotations
 
 import sys

@@ -13,7 +13,7 @@ import psutil
 
 from aemesh import limits
 from aemesh.testing.lab import LabError, wait_for
-from tests.lab.office import LAB, TIMES, Agent, open_office, state
+from tests.lab.office import LAB, TIMES, Agent, named, open_office, state
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -24,6 +24,9 @@ pytestmark = LAB
 
 # On top of what is promised: a look at all processes, on a machine that is busy.
 BUSY_AFTER = 1.5
+
+EXEC = ("exec", "--group", "A", "--")
+PARTS = ["pid", "ppid", "cmdline", "status"]
 
 # Tells what a job finds, and whether it can become more than it is.
 SPY = """
@@ -116,8 +119,9 @@ trio.run(main)
 
 async def test_a_job_sees_no_key_no_secret_and_nothing_open_of_the_agent():
     """Threat: 84."""
-    secrets = {"AEMESH_SECRET": "hush-1", "SITE_PASSWORD": "hush-2"}
+    secrets = {"AEMESH_SECRET": "hush-1", "TOKEN": "hush-2", "SSH_AUTH_SOCK": "/hush"}
     async with open_office(["laptop", "office-1"]) as office:
+        secrets["AEMESH_STATE"] = str(state(office.host("office-1")))
         worker = await office.start(
             *("office-1", "worker", "--cores", "1", "--accept-first-master"),
             env=secrets,
@@ -132,15 +136,11 @@ async def test_a_job_sees_no_key_no_secret_and_nothing_open_of_the_agent():
         seen = json.loads(spied.stdout.removeprefix("office-1: "))
         agent = psutil.Process(worker.pid)
         agents = open_files(agent.pid)
-        environ = Path(f"/proc/{agent.pid}/environ").read_text()
-        jobs = {
-            job.pid: (
-                open_files(job.pid),
-                Path(f"/proc/{job.pid}/environ").read_text(),
-                " ".join(job.cmdline()),
-            )
+        environ = environment(agent.pid)
+        jobs = [
+            (open_files(job.pid), environment(job.pid), " ".join(job.cmdline()))
             for job in agent.children(recursive=True)
-        }
+        ]
         keys = key_texts(state(host, "worker") / "id_ed25519")
 
     # The attack would have had something to find.
@@ -156,10 +156,12 @@ async def test_a_job_sees_no_key_no_secret_and_nothing_open_of_the_agent():
     assert seen["uids"] == [host.uid]
     assert 0 not in seen["groups"]
     # And those of the engine, which has been there since the agent's start.
-    for files, theirs, words in jobs.values():
+    for files, theirs, words in jobs:
         check_environment(theirs, secrets.values(), keys)
         assert not any(key in words for key in keys)
-        shared = {name for name in files & agents if not name.startswith("pipe:")}
+        # Of pipes each has an end; what is anonymous only has the name in common.
+        passed = ("pipe:", "anon_inode:")
+        shared = {name for name in files & agents if not name.startswith(passed)}
         assert shared <= {"/dev/null"}, shared
         assert not any("id_ed25519" in name or "identity" in name for name in files)
 
@@ -167,8 +169,8 @@ async def test_a_job_sees_no_key_no_secret_and_nothing_open_of_the_agent():
 async def test_a_job_ends_when_the_network_to_its_master_is_cut():
     """Threat: 90."""
     async with open_office(["laptop", "office-1", "office-2"]) as office:
-        for name in ("office-1", "office-2"):
-            await office.worker(name)
+        worker = await office.worker("office-1")
+        await office.worker("office-2")
         await office.master("A")
         await office.joined("office-1", "office-2")
         assert office.events is not None
@@ -181,6 +183,8 @@ async def test_a_job_ends_when_the_network_to_its_master_is_cut():
         await host.cut()
         took = await ended(heads["office-1"], since=began)
         told = await office.events.wait("worker.lost", worker="office-1", after=mark)
+        await worker.wait_said("left group A")
+        alone = {one.pid for one in await host.listeners()}
         TIMES.append(f"a job without a network ended after {took:.3f} s")
         others = running(heads["office-2"])
         await host.mend()
@@ -191,6 +195,7 @@ async def test_a_job_ends_when_the_network_to_its_master_is_cut():
         by = limits.LOST_AFTER + limits.ORPHANED_JOB_AFTER + limits.TERM_AFTER
         assert took < by + BUSY_AFTER
         assert others == heads["office-2"]  # whose network is well
+        assert alone == {worker.pid}  # nor does an engine listen any more
         assert strangers(host) == set()
 
 
@@ -208,8 +213,11 @@ async def test_a_job_ends_when_its_master_is_killed():
         office.laptop.kill(master.pid)
         took = await ended(heads, since=began)
         TIMES.append(f"a job without a master ended after {took:.3f} s")
+        await worker.wait_said("left group A")
+        alone = {one.pid for one in await host.listeners()}
         code = await job.wait()
         await master.wait()
+        heirs = named(office.laptop, "dask_head.py")
         await office.master("A")
         await office.joined("office-1")
 
@@ -218,6 +226,8 @@ async def test_a_job_ends_when_its_master_is_killed():
         assert code != 0, job.said
         assert "Traceback" not in job.said
         assert worker.process.returncode is None
+        assert alone == {worker.pid}
+        assert heirs == []  # the warden of the master ended them
         assert strangers(host) == set()
 
 
@@ -254,9 +264,6 @@ async def test_a_worker_cannot_command_another_worker():
         )
 
 
-EXEC = ("exec", "--group", "A", "--")
-
-
 def open_files(pid: int) -> set[str]:
     """Return what a process has open, as the kernel names it."""
     found = set()
@@ -266,6 +273,11 @@ def open_files(pid: int) -> set[str]:
         except OSError:
             continue  # closed meanwhile
     return found
+
+
+def environment(pid: int) -> str:
+    """Return what a process was started with."""
+    return Path(f"/proc/{pid}/environ").read_text()
 
 
 def key_texts(path: Path) -> list[str]:
@@ -309,11 +321,9 @@ def running(pids: Collection[int]) -> set[int]:
 async def ended(heads: set[int], *, since: float) -> float:
     """Wait until no head of a hydra is left; return how long that took."""
     try:
-        await wait_for(
-            lambda: not running(heads), within=20, what="the end of a job"
-        )
+        await wait_for(lambda: not running(heads), within=20, what="the end of a job")
     except LabError as error:
-        left = [psutil.Process(pid).as_dict(["pid", "ppid"]) for pid in running(heads)]
+        left = [psutil.Process(pid).as_dict(PARTS) for pid in running(heads)]
         raise AssertionError(left) from error
     return time.monotonic() - since
 

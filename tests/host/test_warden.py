@@ -278,12 +278,14 @@ from aemesh.model.job import JobSpec
 
 async def work():
     async with open_jobs(Path(os.environ["RUN"])) as jobs:
+        await jobs.start_spare(JobSpec(argv=("sleep", "99")))
         job = await jobs.start("one", JobSpec(argv=("sh", "-c", os.environ["SCRIPT"])))
         print((await anext(job.output())).data.decode().strip(), flush=True)
         await job.close_input()
         await job.wait()
         print("over", flush=True)
         await trio.to_thread.run_sync(sys.stdin.readline)
+        print([spare.running for spare in jobs.spares], flush=True)
 
 trio.run(work)
 return 0
@@ -319,4 +321,5 @@ async def test_orphans_of_jobs_are_ended_and_buried_by_the_agent(
         assert not gone(one.agent)
         one.process.stdin.write("\n")
         one.process.stdin.flush()
+        assert one.line() == "[True]"  # a spare is nobody's orphan
         assert one.end() == 0

@@ -60,6 +60,47 @@ async def test_the_analysis_runs_to_the_end_on_what_is_there(
         await wait_for(gone(office.laptop), within=10, what="an empty laptop")
 
 
+SCRIPT = """
+import aemesh
+with aemesh.connect("A") as group:
+    print(sorted(member.name for member in group.members()))
+    with group.dask_client() as client:
+        print(sum(client.gather(client.map(lambda number: number**2, range(100)))))
+"""
+
+
+async def test_a_command_and_a_python_script_have_the_whole_group():
+    """Shows: E2, E6."""
+    async with open_office(["laptop", "office-1", "office-2"]) as office:
+        for name in ("office-1", "office-2"):
+            await office.worker(name)
+        await office.master("A")
+        await office.joined("office-1", "office-2")
+        laptop = office.laptop
+        line = "echo out; echo err >&2; [ $(hostname) = office-1 ] || exit 3"
+        exec_ = [*laptop.aemesh, "exec", "--group", "A"]
+
+        mixed = await laptop.run([*exec_, "--", "sh", "-c", line], check=False)
+        good = await laptop.run([*exec_, "--", "hostname"])
+        tasks = await laptop.run([laptop.python, "-c", SCRIPT])
+        nobody = await laptop.run(
+            [*laptop.aemesh, "exec", "--group", "B", "--", "true"], check=False
+        )
+
+        assert mixed.returncode == 3
+        assert sorted(mixed.stdout.splitlines()) == ["office-1: out", "office-2: out"]
+        assert {"office-1: err", "office-2: err", "office-2: exit code 3"} <= set(
+            mixed.stderr.splitlines()
+        )
+        assert sorted(good.stdout.splitlines()) == [
+            "office-1: office-1",
+            "office-2: office-2",
+        ]
+        assert tasks.stdout.splitlines() == ["['office-1', 'office-2']", "328350"]
+        assert nobody.returncode == 2
+        assert "B" in nobody.stderr
+
+
 def check_sockets(host: Host, sockets: list[Listener], *, dask: int) -> None:
     """Assert that a host listens with its agent, Dask and mDNS, and nothing else."""
     role = "master" if host.name == "laptop" else "worker"

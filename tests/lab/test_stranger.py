@@ -92,7 +92,7 @@ def client(security, address):
     try:
         with Client(address, security=security, timeout=3):
             return "connected"
-    except OSError as error:
+    except (OSError, TypeError):  # TypeError: without a certificate it does not start
         return "refused"
 
 said = {}
@@ -108,6 +108,7 @@ bare = Security(tls_ca_file="ca.pem", require_encryption=True)
 said["client own"] = client(own, address)
 said["client bare"] = client(bare, address)
 said["client plain"] = client(None, address.replace("tls://", "tcp://"))
+said["client none"] = client(None, address)
 print(json.dumps(said))
 """
 
@@ -223,7 +224,8 @@ async def test_a_stranger_sees_workers_and_gets_nothing(muons: Path, counts: str
     served = {k: v for k, v in tried.items() if not k.startswith("client")}
     assert {k: v for k, v in served.items() if v not in good} == {}
     assert {v for k, v in served.items() if not k.startswith("plain")} <= good - {"silence"}
-    assert {tried[f"client {how}"] for how in ("own", "bare", "plain")} == {"refused"}
+    clients = {how: tried[f"client {how}"] for how in ("own", "bare", "none", "plain")}
+    assert set(clients.values()) == {"refused"}
     assert other_group.split() == ["connected", "refused"]
     assert result["counts_sha256"] == counts
     assert after == sockets
@@ -234,7 +236,8 @@ async def test_a_stranger_sees_workers_and_gets_nothing(muons: Path, counts: str
 async def test_a_browser_sees_workers_and_a_foreign_master_is_refused():
     """Shows: A3, D1."""
     async with open_office(["laptop", *NAMES, "stranger"]) as office:
-        workers = {name: await office.worker(name) for name in NAMES}
+        for name in NAMES:
+            await office.worker(name)
         await office.master("A")
         await office.joined(*NAMES)
         async with open_avahi(office.host("stranger")) as avahi:
@@ -259,7 +262,6 @@ async def test_a_browser_sees_workers_and_a_foreign_master_is_refused():
     for name in NAMES:
         host = office.host(name)
         assert addresses & {host.ipv4, host.ipv6}
-        assert f"master stranger is refused: owned" in workers[name].said or True
     assert {one["name"]: one["group"] for one in shown} == dict.fromkeys(NAMES)
     assert all("belongs to another master" in one["note"] for one in shown)
     assert json.loads(group.stdout)["members"] == []
