@@ -32,6 +32,8 @@ _T = TypeVar("_T")
 # The master answers within its own bounds (the longest: an engine that opens,
 # then a first member); this is only for one that hangs.
 ANSWER_AFTER = 180.0
+# What the kernel keeps for a unix socket is not much more.
+_PIECE_BYTES = 64 * 1024
 
 
 class Transport:
@@ -62,18 +64,23 @@ class Transport:
             response = self._send(connection, method, target, body)
             if response.status >= 400:
                 raise _error_of(response.read())
-            while line := self._line(response):
-                yield line
+            rest: list[bytes] = []
+            while piece := self._piece(response):
+                *lines, last = piece.split(b"\n")
+                for line in lines:
+                    yield b"".join((*rest, line, b"\n"))
+                    rest.clear()
+                rest.append(last)
+            if any(rest):
+                raise self._broken(EOFError("half a line"))
 
-    def _line(self, response: http.client.HTTPResponse) -> bytes:
-        """Return the next line; empty at the end that the master meant."""
+    def _piece(self, response: http.client.HTTPResponse) -> bytes:
+        """Return what comes next; empty at the end that the master meant."""
+        # Not `readline`: it takes a connection that broke for an answer that ended.
         try:
-            line = response.readline()
+            return response.read1(_PIECE_BYTES)
         except (OSError, http.client.HTTPException) as error:
             raise self._broken(error) from error
-        if line and not line.endswith(b"\n"):
-            raise self._broken(EOFError("half a line"))
-        return line
 
     def _connect(self, timeout_after: float | None) -> http.client.HTTPConnection:
         connection = http.client.HTTPConnection("localhost")
@@ -105,6 +112,8 @@ class Transport:
     def _broken(self, error: Exception) -> UnreachableError:
         if isinstance(error, TimeoutError):
             why = f"no answer in {ANSWER_AFTER:g} s"
+        elif isinstance(error, http.client.IncompleteRead):
+            why = "its answer broke off"
         else:
             why = str(error) or type(error).__name__
         return UnreachableError("the master hung up", why=why)

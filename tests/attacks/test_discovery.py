@@ -58,7 +58,7 @@ async def known_worker(
 
 
 async def test_a_mode_that_was_lowered_on_the_way_is_an_imposter(
-    autojump_clock: trio.testing.MockClock,  # noqa: ARG001
+    autojump_clock: trio.testing.MockClock,
 ) -> None:
     """Threat: 47."""
     segment = MemorySegment()
@@ -94,7 +94,7 @@ def test_a_worker_that_announces_open_does_not_open_a_leap_master() -> None:
 
 
 async def test_a_spoofed_announcement_does_not_move_a_known_worker(
-    autojump_clock: trio.testing.MockClock,  # noqa: ARG001
+    autojump_clock: trio.testing.MockClock,
 ) -> None:
     """Threat: 59."""
     segment = MemorySegment()
@@ -152,9 +152,9 @@ def test_where_a_known_worker_proved_itself_is_tried_whatever_is_announced() -> 
 
 
 async def test_a_forged_goodbye_leaves_a_known_worker_to_be_dialled(
-    autojump_clock: trio.testing.MockClock,  # noqa: ARG001
+    autojump_clock: trio.testing.MockClock,
 ) -> None:
-    """Threat: 60."""
+    """Shows: D3; Threat: 60."""
     segment = MemorySegment()
     async with (
         known_worker(segment) as (announcer, sightings),
@@ -226,7 +226,7 @@ def test_a_table_that_was_flooded_takes_no_more_memory() -> None:
 
 
 async def test_a_flood_on_the_way_in_is_dropped_and_slowed_to_a_pace(
-    autojump_clock: trio.testing.MockClock,  # noqa: ARG001
+    autojump_clock: trio.testing.MockClock,
 ) -> None:
     """Threat: 61."""
     segment = MemorySegment()
@@ -262,7 +262,7 @@ async def test_a_flood_on_the_way_in_is_dropped_and_slowed_to_a_pace(
 async def test_an_announced_address_of_somebody_else_is_never_dialled(
     hosts: list[str],
     port: int,
-    autojump_clock: trio.testing.MockClock,  # noqa: ARG001
+    autojump_clock: trio.testing.MockClock,
 ) -> None:
     """Threat: 62."""
     segment = MemorySegment()
@@ -299,7 +299,7 @@ async def test_an_announced_address_of_somebody_else_is_never_dialled(
 )
 async def test_txt_of_nine_kilobytes_or_junk_is_ignored_and_shown_escaped(
     txt: dict[bytes, bytes | None],
-    autojump_clock: trio.testing.MockClock,  # noqa: ARG001
+    autojump_clock: trio.testing.MockClock,
 ) -> None:
     """Threat: 64."""
     segment = MemorySegment()

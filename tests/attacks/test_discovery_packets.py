@@ -116,7 +116,7 @@ def send(data):
 
 
 async def test_forged_packets_do_not_move_a_real_worker() -> None:
-    """Threat: 59."""
+    """Shows: D2; Threat: 59."""
     lies = """
 me = sys.argv[2]
 send(packet(srv(me, "liar", 6666), a("liar", "10.77.0.66")))

@@ -322,7 +322,7 @@ def agent_with_runaways(
 
 async def wait_gone(pids: list[int]) -> None:
     with trio.fail_after(10):
-        while not all(gone(pid) for pid in pids):  # noqa: ASYNC110
+        while not all(gone(pid) for pid in pids):
             await trio.sleep(0.005)
 
 

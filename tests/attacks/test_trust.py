@@ -22,7 +22,6 @@ from aemesh.errors import (
     BadMessage,
     KeyChangedError,
     RefusedError,
-    UnreachableError,
 )
 from aemesh.host import pending, trustfiles
 from aemesh.host.auditlog import AuditLog
@@ -257,9 +256,10 @@ async def test_what_a_person_does_not_confirm_is_stored_on_neither_side(
 
 @pytest.mark.parametrize("who", ["master", "worker"])
 async def test_what_a_person_does_not_answer_is_stored_on_neither_side(
-    tmp_path, autojump_clock, who
+    tmp_path, autojump_clock, who, monkeypatch
 ):
     """Threat: 26."""
+    monkeypatch.setattr(limits, "PENDING_AFTER", 60.0)
     master = Office(tmp_path / "m", Role.MASTER, "desk", accept_new=who != "master")
     worker = Office(tmp_path / "w", Role.WORKER, "lab-1", accept_first=who != "worker")
     asked = master if who == "master" else worker
@@ -274,8 +274,9 @@ async def test_what_a_person_does_not_answer_is_stored_on_neither_side(
     assert master.remembered == worker.remembered == ""
 
 
-async def test_strangers_without_end_are_remembered_only_so_far(worker):
+async def test_strangers_without_end_are_remembered_only_so_far(worker, monkeypatch):
     """Threat: 26: each is a request for a person, and most ask in vain."""
+    monkeypatch.setattr(limits, "PENDING_REQUESTS", 10)
     peer, _ = await shake_peer(Node.fresh(Role.MASTER))
     for n in range(limits.PENDING_REQUESTS + 20):
         key = PublicKey(n.to_bytes(32, "big"))
@@ -447,6 +448,8 @@ async def test_a_worker_is_not_commanded_by_whom_it_dialled_as_a_worker(
 # --- certificate requests -----------------------------------------------------------
 
 P256 = ec.generate_private_key(ec.SECP256R1())
+P256_OID = b"\x2a\x86\x48\xce\x3d\x03\x01\x07"
+SHA256 = hashes.SHA256()
 
 
 @pytest.fixture(scope="module")
@@ -454,7 +457,7 @@ def authority() -> GroupAuthority:
     return GroupAuthority(GroupName("analysisA"), now=1_800_000_000.0)
 
 
-def request(key=P256, *, subject="evil", extensions=(), digest=hashes.SHA256()) -> str:
+def request(key=P256, *, subject="evil", extensions=(), digest=SHA256) -> str:
     name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, subject)])
     builder = x509.CertificateSigningRequestBuilder().subject_name(name)
     for extension in extensions:
@@ -498,7 +501,7 @@ def changed(pem: str, old: bytes, new: bytes) -> str:
 
 
 def ssl_pem(der: bytes) -> str:
-    import ssl  # noqa: PLC0415 - only its base64 is of use here
+    import ssl
 
     return ssl.DER_cert_to_PEM_cert(der)
 
@@ -519,7 +522,7 @@ def ssl_pem(der: bytes) -> str:
         (changed(request(), b"evil", b"good"), "not signed by its own key"),
         (changed(request(), b"\x02\x01\x00", b"\x02\x01\x07"), "not a certificate"),
         (
-            changed(request(), b"\x2a\x86\x48\xce\x3d\x03\x01\x07", b"\x2a" + b"\x01" * 7),
+            changed(request(), P256_OID, b"\x2a" + b"\x01" * 7),
             "not a certificate",
         ),
         ("", "not a certificate request"),
@@ -558,5 +561,5 @@ def test_a_certificate_of_one_group_is_none_of_another(authority):
     leaf = x509.load_pem_x509_certificate(pem.encode())
     ca = x509.load_pem_x509_certificate(authority.certificate_pem.encode())
 
-    with pytest.raises(Exception):  # noqa: B017, PT011 - cryptography's choice
+    with pytest.raises(Exception):
         leaf.verify_directly_issued_by(ca)

@@ -22,6 +22,7 @@ TOLD = "aemesh: error: a: b\naemesh: hint: c\n"
 
 @pytest.mark.parametrize("name", main.COMMANDS)
 def test_the_table_says_what_the_command_says(name: str):
+    """Shows: U1."""
     module, attribute, text = main.COMMANDS[name]
     if importlib.util.find_spec(module) is None:
         pytest.skip(f"{module} is not there yet")

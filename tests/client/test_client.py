@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import inspect
+import socket
 import stat
 import subprocess
 import sys
+import threading
+from collections import deque
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -18,12 +21,13 @@ from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 import aemesh
 from aemesh import errors
-from aemesh.client.transport import error_in
+from aemesh.client.transport import Transport, error_in
 from aemesh.errors import (
     AemeshError,
     EngineError,
     NoMasterError,
     UnknownNameError,
+    UnreachableError,
     UsageError,
 )
 from aemesh.master.control import serve_control
@@ -53,12 +57,13 @@ async def serving(api: MemoryControl, state: Path):
         nursery.cancel_scope.cancel()
 
 
-async def asked(function: Callable[..., Any], *args: object, **kwargs: object) -> Any:  # noqa: ANN401
+async def asked(function: Callable[..., Any], *args: object, **kwargs: object) -> Any:
     with trio.fail_after(20):
         return await trio.to_thread.run_sync(partial(function, *args, **kwargs))
 
 
 async def test_a_group_knows_its_members(api: MemoryControl, tmp_path: Path):
+    """Shows: E6."""
     async with serving(api, tmp_path):
         group = await asked(aemesh.connect, "A", state=tmp_path)
 
@@ -199,6 +204,42 @@ def test_every_error_comes_back_as_its_own_class(kind: type[AemeshError]):
     assert type(came) is kind
     assert came.fields() == sent.fields()
     assert str(came) == "what: why"
+
+
+@pytest.mark.parametrize(
+    ("body", "lines"),
+    [
+        (b"", []),
+        (b"5\r\none\nt\r\n", [b"one\n"]),
+        (b"4\r\none\n\r\n", [b"one\n"]),
+        (b"4\r\none\n\r\n5\r\ntw", [b"one\n"]),
+        (b"5\r\none\nt\r\n3\r\nwo\n\r\n", [b"one\n", b"two\n"]),
+        (b"3\r\none\r\n0\r\n\r\n", []),
+    ],
+)
+def test_a_master_that_dies_in_its_answer_is_not_one_that_ended_it(
+    tmp_path: Path, body: bytes, lines: list[bytes]
+):
+    path = tmp_path / "control.sock"
+    head = b"HTTP/1.1 200 \r\ntransfer-encoding: chunked\r\n\r\n"
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(path))
+        listener.listen()
+        heard: list[bytes] = []
+
+        def answer() -> None:
+            with listener.accept()[0] as connection:
+                connection.recv(4096)
+                connection.sendall(head + body)
+
+        dying = threading.Thread(target=answer)
+        dying.start()
+        with pytest.raises(UnreachableError, match="hung up"):
+            for line in Transport(path).lines("GET", "/v1/events"):
+                heard.append(line)
+        dying.join()
+
+    assert heard == lines
 
 
 def test_importing_aemesh_imports_nothing_else():

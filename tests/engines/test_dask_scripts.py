@@ -1,6 +1,5 @@
 """The two Dask scripts as the agents run them: processes, JSON lines, TLS."""
 # What goes through Dask, and what it hands back, is anything.
-# ruff: noqa: ANN401
 
 from __future__ import annotations
 
@@ -148,7 +147,7 @@ class Script:
 
 async def until(true: Callable[[], bool], *, what: str, within: float = SOON) -> None:
     with trio.move_on_after(within):
-        while not true():  # noqa: ASYNC110  # these are facts of other processes
+        while not true():  # these are facts of other processes
             await trio.sleep(0.01)
         return
     pytest.fail(f"{what}: not within {within} s")
@@ -358,7 +357,7 @@ async def test_forked_workers_draw_different_numbers(tmp_path: Path) -> None:
 
 async def test_what_a_task_prints_stays_out_of_the_protocol(tmp_path: Path) -> None:
     def chat() -> int:
-        print("from print")  # noqa: T201
+        print("from print")
         os.write(1, b"from write\n")
         subprocess.run(["echo", "from a child"], check=True)
         return 5
@@ -376,7 +375,7 @@ async def test_what_a_task_prints_stays_out_of_the_protocol(tmp_path: Path) -> N
 
 
 async def test_only_tls_on_the_chosen_address_listens(tmp_path: Path) -> None:
-    """Threat: 74."""
+    """Shows: T10, E2; Threat: 74."""
     async with open_group(tmp_path, processes=2) as group:
         node = group.nodes[0]
 

@@ -21,6 +21,7 @@ def test_the_facts_are_those_of_this_machine():
 
 
 def test_a_pinned_process_offers_only_its_cores():
+    """Shows: D11."""
     program = (
         "import os; os.sched_setaffinity(0, {min(os.sched_getaffinity(0))});"
         "from aemesh.host.facts import find_facts; print(find_facts().cores)"

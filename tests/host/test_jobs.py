@@ -486,7 +486,7 @@ async def test_a_folder_that_a_job_locked_is_removed(tmp_path: Path):
 async def test_an_error_in_the_block_leaves_as_itself_and_ends_the_jobs(
     tmp_path: Path,
 ):
-    with pytest.raises(KeyError):  # noqa: PT012 - the block is what is tested
+    with pytest.raises(KeyError):
         async with jobs_in(tmp_path) as jobs:
             job = await jobs.start(ONE, JobSpec(argv=("sleep", "1000")))
             raise KeyError(1)
@@ -570,7 +570,7 @@ async def test_the_next_spare_comes_when_it_is_asked_for(
     async with jobs_in(tmp_path) as jobs:
         await jobs.start_spare(SPARE)
         await jobs.start(ONE, SPARE)
-        while not jobs.spares:  # noqa: ASYNC110
+        while not jobs.spares:
             await trio.sleep(0.01)
 
         assert len(jobs.spares) == 1

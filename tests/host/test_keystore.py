@@ -27,6 +27,7 @@ def run(*argv: str | Path) -> str:
 
 
 def test_the_second_start_finds_the_key_of_the_first(tmp_path: Path):
+    """Shows: T1."""
     first = load_or_make(tmp_path, "lab-3")
     second = load_or_make(tmp_path, "lab-3")
 
@@ -226,6 +227,7 @@ def test_a_key_that_is_a_pipe_does_not_hang_the_start(tmp_path: Path):
 
 
 def test_eight_starts_at_once_make_one_key(tmp_path: Path):
+    """Shows: T1."""
     program = (
         "import sys; from pathlib import Path;"
         "from aemesh.host.keystore import load_or_make;"

@@ -211,6 +211,7 @@ def test_an_added_peer_is_known_in_its_own_file(tmp_path: Path):
 
 
 def test_ssh_keygen_finds_lists_and_removes_our_lines(tmp_path: Path):
+    """Shows: T7."""
     path = tmp_path / "known_workers"
     for number, name in enumerate(["lab-3", "Lab.4", "lab_5@site"], 3):
         add(tmp_path, Role.WORKER, peer(name, number))

@@ -201,7 +201,7 @@ RUNAWAYS = [
 @pytest.mark.parametrize("runaway", RUNAWAYS)
 @pytest.mark.parametrize("end", ["os.kill(os.getpid(), 9)", "os._exit(0)", "return 0"])
 async def test_nothing_outlives_the_agent(runaway: str, end: str):
-    """Threat: 90."""
+    """Shows: L7; Threat: 90."""
     body = (
         f"p = subprocess.Popen(['sh', '-c', {runaway!r}], start_new_session=True)\n"
         f"p.wait()\nsys.stdin.readline()\n{end}"
@@ -313,7 +313,7 @@ async def test_orphans_of_jobs_are_ended_and_buried_by_the_agent(
         assert one.line() == "over"
 
         with trio.fail_after(10):
-            while not gone(pid):  # noqa: ASYNC110
+            while not gone(pid):
                 await trio.sleep(0.005)
         if dead_before:
             assert read_process(pid) is None  # not even a zombie

@@ -85,6 +85,7 @@ async def test_an_announcement_is_seen_by_a_running_master_in_milliseconds() -> 
 
 
 async def test_avahi_on_another_host_sees_us_by_ipv4_and_ipv6() -> None:
+    """Shows: D1."""
     async with open_lab(["office-1", "laptop"]) as lab:
         office, laptop = lab
         async with open_avahi(laptop) as avahi, running(office, WORKER) as worker:
@@ -116,6 +117,7 @@ async def test_a_host_with_nothing_but_link_local_ipv6_is_found() -> None:
 
 
 async def test_a_new_address_of_a_worker_is_heard() -> None:
+    """Shows: D7."""
     async with open_lab(["office-1", "laptop"]) as lab, pair(lab) as (master, _):
         add = ["ip", "addr", "add", "10.77.0.77/24", "dev", "eth0"]
         await lab.hosts[0].run(add, root=True)
@@ -140,6 +142,7 @@ async def test_a_worker_that_starts_without_a_network_is_found_when_there_is_one
 
 
 async def test_a_worker_whose_cable_was_cut_is_heard_again_after_it_is_mended() -> None:
+    """Shows: D7."""
     async with open_lab(["office-1", "laptop"]) as lab, pair(lab) as (master, _):
         office = lab.hosts[0]
         await office.cut()

@@ -21,7 +21,7 @@ NAMES = ["office-1", "office-2", "office-3", "office-4"]
 async def test_a_worker_moves_from_one_analysis_to_the_other_while_both_run(
     muons: Path, counts: str
 ):
-    """Shows: G1, L2, D2."""
+    """Shows: G1, G2."""
     async with open_office(["laptop", *NAMES]) as office:
         for name in NAMES:
             await office.worker(name)

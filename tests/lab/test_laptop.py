@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from aemesh.testing.lab import wait_for
-from tests.lab.office import EXAMPLES, LAB, SCALES, gone, give, open_office, state
+from tests.lab.office import EXAMPLES, LAB, SCALES, give, gone, open_office, state
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -26,7 +26,7 @@ IMPORT = "import distributed, hist, matplotlib.figure, matplotlib.font_manager, 
 async def test_a_run_alone_listens_on_loopback_only_and_leaves_nothing(
     muons: Path, counts: str
 ):
-    """Shows: D3, L9."""
+    """Shows: A1."""
     async with open_office(["laptop"]) as office:
         laptop = office.laptop
         before = await trodden(office, muons)
@@ -51,7 +51,7 @@ async def test_a_run_alone_listens_on_loopback_only_and_leaves_nothing(
 
 @pytest.mark.parametrize("way", ["ctrl-c", "warden", "agent"])
 async def test_a_run_that_is_ended_in_between_leaves_nothing(muons: Path, way: str):
-    """Shows: L9; Threat: 79, 90."""
+    """Shows: L7; Threat: 79, 90."""
     async with open_office(["laptop"]) as office:
         laptop = office.laptop
         before = await trodden(office, muons)

@@ -28,7 +28,7 @@ NAMES = ["office-1", "office-2", "office-3", "office-4"]
 async def test_engines_agents_and_wardens_may_be_killed_in_between(
     muons: Path, counts: str
 ):
-    """Shows: L4, L7; each comes back, and is used again."""
+    """Shows: L2, L7; each comes back, and is used again."""
     async with open_office(["laptop", *NAMES]) as office:
         workers = {name: await office.worker(name) for name in NAMES}
         await office.master("A")
@@ -67,7 +67,7 @@ async def test_engines_agents_and_wardens_may_be_killed_in_between(
 
 
 async def test_a_pulled_cable_in_between_is_seen_and_mended(muons: Path, counts: str):
-    """Shows: L4, L7."""
+    """Shows: L2."""
     async with open_office(["laptop", *NAMES[:3]]) as office:
         for name in NAMES[:3]:
             await office.worker(name)

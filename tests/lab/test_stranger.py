@@ -195,7 +195,7 @@ input()
 
 
 async def test_a_stranger_sees_workers_and_gets_nothing(muons: Path, counts: str):
-    """Threat: 74, 75; the analysis goes on as if nobody was there."""
+    """Shows: T10; Threat: 74, 75; the analysis goes on as if nobody was there."""
     async with open_office(["laptop", *NAMES, "stranger"]) as office:
         for name in NAMES:
             await office.worker(name)
@@ -234,7 +234,7 @@ async def test_a_stranger_sees_workers_and_gets_nothing(muons: Path, counts: str
 
 
 async def test_a_browser_sees_workers_and_a_foreign_master_is_refused():
-    """Shows: A3, D1."""
+    """Shows: D3."""
     async with open_office(["laptop", *NAMES, "stranger"]) as office:
         for name in NAMES:
             await office.worker(name)
@@ -273,7 +273,7 @@ async def test_a_browser_sees_workers_and_a_foreign_master_is_refused():
 
 
 async def test_a_forged_announcement_and_a_forged_goodbye_change_nothing():
-    """Threat: 59, 60."""
+    """Shows: D2; Threat: 59, 60."""
     async with open_office(["laptop", *NAMES, "stranger"]) as office:
         for name in NAMES:
             await office.worker(name)

@@ -105,7 +105,7 @@ async def test_on_a_terminal_each_side_asks_and_no_means_no():
 
 
 async def test_a_changed_key_is_refused_on_both_sides_and_loudly():
-    """Threat: 21, 22, 23."""
+    """Shows: T4; Threat: 21, 22, 23."""
     async with open_office(["laptop", "office-1", "office-2", "stranger"]) as office:
         workers = {n: await office.worker(n) for n in ("office-1", "office-2")}
         master = await office.master("A")
@@ -182,7 +182,7 @@ async def test_keys_that_were_given_on_the_command_line_are_trusted_unasked():
 
 
 async def test_open_mode_needs_both_sides_and_a_private_network():
-    """Threat: 45, 48."""
+    """Shows: T2; Threat: 45, 48."""
     names_ = ["laptop", "office-1", "office-2", "office-3"]
     async with open_office(names_) as office:
         one = await office.worker("office-1", "--insecure-open")

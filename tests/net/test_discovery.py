@@ -28,7 +28,7 @@ NOW = 1_800_000_000.0
 
 
 async def test_discovery_in_memory_keeps_the_contract(
-    autojump_clock: trio.testing.MockClock,  # noqa: ARG001
+    autojump_clock: trio.testing.MockClock,
 ) -> None:
     segment = MemorySegment()
 
@@ -57,7 +57,7 @@ async def test_without_loopback_a_machine_without_a_network_says_nothing() -> No
 
 
 async def test_new_addresses_are_announced(
-    autojump_clock: trio.testing.MockClock,  # noqa: ARG001
+    autojump_clock: trio.testing.MockClock,
 ) -> None:
     presence, sign = new_presence()
     segment = MemorySegment()
@@ -133,7 +133,7 @@ def test_a_link_local_address_gets_the_scope_it_was_heard_on(
 
 
 async def test_strangers_are_judged_at_a_bounded_pace(
-    autojump_clock: trio.testing.MockClock,  # noqa: ARG001
+    autojump_clock: trio.testing.MockClock,
 ) -> None:
     pace = Pace(1000)
     began = trio.current_time()

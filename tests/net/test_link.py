@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from contextlib import suppress
 
 import msgspec
 import pytest
@@ -210,6 +211,7 @@ async def test_a_bug_of_the_handler_is_answered_logged_and_ends_nothing(
     autojump_clock, caplog
 ):
     near, far = await channels()
+    caplog.set_level(logging.ERROR)
 
     async def trip(_link, body):
         if body == ASK:
@@ -217,9 +219,8 @@ async def test_a_bug_of_the_handler_is_answered_logged_and_ends_nothing(
         return wire.Done()
 
     async with open_link(far, trip), open_link(near, no_handler) as link:
-        with caplog.at_level(logging.ERROR):
-            with pytest.raises(RequestFailedError, match="a bug"):
-                await link.request(ASK, wire.Assigned)
+        with pytest.raises(RequestFailedError, match="a bug"):
+            await link.request(ASK, wire.Assigned)
         await link.tell(ASK)  # nobody waits for an answer to this one
         assert await link.request(wire.Left(moved=0, lost=0), wire.Done)
 
@@ -344,7 +345,7 @@ async def test_a_peer_that_asks_and_does_not_read_is_not_read_further(
         return wire.Done()
 
     async def pour():
-        with pytest.raises(trio.BrokenResourceError):
+        with suppress(trio.BrokenResourceError):
             while True:
                 await raw.send(flood * 100)
 
@@ -466,12 +467,11 @@ async def test_a_connection_that_breaks_is_told_at_once(autojump_clock):
     near, far = await channels()
     start = trio.current_time()
 
-    async with open_link(far, no_handler) as link:
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(_expect_gone, link)
-            await trio.testing.wait_all_tasks_blocked()
-            await trio.aclose_forcefully(near.connection.stream)
-            closed = await link.wait_closed()
+    async with open_link(far, no_handler) as link, trio.open_nursery() as nursery:
+        nursery.start_soon(_expect_gone, link)
+        await trio.testing.wait_all_tasks_blocked()
+        await trio.aclose_forcefully(near.connection.stream)
+        closed = await link.wait_closed()
 
     assert closed.ending is Ending.CLOSED
     assert trio.current_time() == start

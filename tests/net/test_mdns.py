@@ -204,5 +204,5 @@ def test_a_later_zeroconf_is_taken(text: str) -> None:
 
 async def until(is_true: Callable[[], bool]) -> None:
     with trio.fail_after(HEARD_WITHIN):
-        while not is_true():  # noqa: ASYNC110 - it is another thread that counts
+        while not is_true():
             await trio.sleep(0.01)

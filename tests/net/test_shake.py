@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ssl
+from contextlib import suppress
 
 import pytest
 import trio
@@ -80,6 +81,7 @@ async def test_either_role_may_dial(master, worker):
 
 
 async def test_it_is_tls_1_3_with_no_ticket(master, worker):
+    """Shows: T10."""
     near, far = await shake_hands(master, worker)
 
     for channel in (near, far):
@@ -163,8 +165,8 @@ async def test_two_of_one_role_do_not_talk(worker):
     assert "a worker talks to a master" in str(far)
 
 
-@pytest.mark.parametrize(("mine", "theirs"), [("client", "server"), ("server", "client")])
-async def test_who_could_not_keep_its_ok_says_no(master, worker, mine, theirs):
+@pytest.mark.parametrize("mine", ["client", "server"])
+async def test_who_could_not_keep_its_ok_says_no(master, worker, mine):
     """Of two that came at once one was quicker; the other is told why."""
     error = RefusedError("this worker belongs to another master")
     (master if mine == "client" else worker).doorman.commit_error = error
@@ -200,8 +202,9 @@ async def test_a_decision_that_takes_a_person_minutes_is_waited_for(
 
 @pytest.mark.parametrize("who", ["client", "server", "both"])
 async def test_a_decision_that_does_not_come_ends_at_the_deadline(
-    master, worker, autojump_clock, who
+    master, worker, autojump_clock, who, monkeypatch
 ):
+    monkeypatch.setattr(limits, "PENDING_AFTER", 60.0)
     for name, node in (("client", master), ("server", worker)):
         if who in (name, "both"):
             node.doorman.verdict = PENDING
@@ -211,7 +214,7 @@ async def test_a_decision_that_does_not_come_ends_at_the_deadline(
 
     assert isinstance(near, AemeshError)
     assert isinstance(far, AemeshError)
-    assert "a decision did not come within 600 s" in f"{near} {far}"
+    assert "a decision did not come within 60 s" in f"{near} {far}"
     assert trio.current_time() - start < limits.PENDING_AFTER + 5
 
 
@@ -292,10 +295,8 @@ async def test_a_preamble_and_the_client_hello_go_in_one_piece(master):
 
 
 async def _swallow(awaitable):
-    try:
+    with suppress(AemeshError):
         await awaitable
-    except AemeshError:
-        pass
 
 
 @pytest.mark.parametrize("flight", [1, 2, 3, 7, 1000])

@@ -64,6 +64,7 @@ async def open_group(folder: Path) -> AsyncIterator[LocalGroup]:
 
 
 async def test_the_command_engine_does_what_engines_must(tmp_path: Path) -> None:
+    """Shows: E1."""
     numbers = itertools.count()
 
     await check_engine(
@@ -72,6 +73,7 @@ async def test_the_command_engine_does_what_engines_must(tmp_path: Path) -> None
 
 
 async def test_the_dask_engine_does_what_engines_must(tmp_path: Path) -> None:
+    """Shows: E1."""
     numbers = itertools.count()
 
     await check_engine(dask.ENGINE, lambda: open_group(tmp_path / str(next(numbers))))

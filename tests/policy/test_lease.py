@@ -45,6 +45,7 @@ def test_an_assignment_of_a_past_generation_is_refused(generation):
 
 
 def test_two_masters_cannot_hold_one_worker(held):
+    """Shows: G5."""
     with pytest.raises(RefusedError, match="it serves group A"):
         held.assign(OTHER, "B", 6)
 
@@ -70,6 +71,7 @@ def test_the_same_master_may_replace_its_own_lease_by_a_newer_one(held):
     ],
 )
 def test_a_command_of_another_lease_is_refused(held, master, generation, words):
+    """Shows: G2."""
     with pytest.raises(RefusedError, match=words):
         held.holds(master, generation)
 

@@ -13,10 +13,11 @@ from aemesh.policy.membership import (
     LINKED_STATES,
     SERVING_STATES,
     TRANSITIONS,
-    Happening as H,
+    Happening,
     Membership,
 )
 
+H = Happening
 A = GroupName("A")
 
 # State by state, what leads where; whatever stands in no row cannot happen.

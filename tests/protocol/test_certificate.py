@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+from contextlib import suppress
 
 import pytest
 from cryptography import x509
@@ -97,10 +98,8 @@ def test_what_is_no_certificate_in_der_is_refused(der):
 @given(st.integers(0, len(DER) - 1), st.integers(0, 255))
 def test_a_certificate_with_one_byte_changed_is_a_key_or_a_bad_message(at, byte):
     """Threat: 9."""
-    try:
+    with suppress(BadMessage):
         identity_untrusted(DER[:at] + bytes((byte,)) + DER[at + 1 :])
-    except BadMessage:
-        pass
 
 
 @given(st.binary(max_size=300))

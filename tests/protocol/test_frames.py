@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -26,7 +28,7 @@ def test_a_frame_cut_anywhere_is_heard_once(bodies, cuts):
     heard = []
     edges = [0, *sorted(min(cut, len(stream)) for cut in cuts), len(stream)]
 
-    for start, end in zip(edges, edges[1:], strict=False):
+    for start, end in pairwise(edges):
         reader.receive_untrusted(stream[start:end])
         heard += read_all(reader)
 

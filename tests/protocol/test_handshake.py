@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 import msgspec
 import pytest
@@ -148,7 +149,7 @@ def test_a_handshake_cut_anywhere_is_heard_once(cuts):
     edges = [0, *sorted(min(cut, len(stream)) for cut in cuts), len(stream)]
     heard: list[HandshakeEvent] = []
 
-    for start, end in zip(edges, edges[1:], strict=False):
+    for start, end in pairwise(edges):
         heard += pair.to_server(stream[start:end])
 
     assert isinstance(heard[0], PeerKnown)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 import msgspec
 import pytest
@@ -13,7 +14,14 @@ from aemesh import limits
 from aemesh.errors import BadMessage
 from aemesh.protocol import wire
 from aemesh.protocol.frames import encode_frame
-from aemesh.protocol.session import Answer, Notice, Pulse, Request, Session, SessionEvent
+from aemesh.protocol.session import (
+    Answer,
+    Notice,
+    Pulse,
+    Request,
+    Session,
+    SessionEvent,
+)
 
 ASK = wire.Assign(group="A", generation=1)
 
@@ -93,7 +101,7 @@ def test_a_message_cut_anywhere_is_heard_once(cuts):
     edges = [0, *sorted(min(cut, len(stream)) for cut in cuts), len(stream)]
     heard = []
 
-    for start, end in zip(edges, edges[1:], strict=False):
+    for start, end in pairwise(edges):
         heard += pair.to_worker(stream[start:end])
 
     assert heard == [Request(1, ASK), Notice(wire.Bye())]

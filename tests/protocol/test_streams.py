@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -23,7 +25,7 @@ def test_a_stream_cut_anywhere_is_heard_once(said, cuts):
     heard: list[Chunk | JobExit] = []
     edges = [0, *sorted(min(cut, len(stream)) for cut in cuts), len(stream)]
 
-    for start, stop in zip(edges, edges[1:], strict=False):
+    for start, stop in pairwise(edges):
         heard += reader.receive_untrusted(stream[start:stop])
 
     assert heard == [*said, end]

@@ -61,7 +61,7 @@ async def serving(api: MemoryControl, state: Path):
         nursery.cancel_scope.cancel()
 
 
-async def asked(function: Callable[..., Any], *args: object, **kwargs: object) -> Any:  # noqa: ANN401
+async def asked(function: Callable[..., Any], *args: object, **kwargs: object) -> Any:
     with trio.fail_after(10):
         return await trio.to_thread.run_sync(
             partial(function, *args, **kwargs), abandon_on_cancel=True
@@ -80,6 +80,7 @@ def raw(path: Path, method: str, target: str, body: bytes | None = None):
 
 
 async def test_a_client_sees_what_the_facade_says(api: MemoryControl, tmp_path: Path):
+    """Shows: A7."""
     async with serving(api, tmp_path):
         mesh = Mesh(tmp_path)
 
@@ -356,6 +357,7 @@ def _as_nobody(path: str, cwd: Path) -> str:
 async def test_another_user_does_not_reach_the_socket(
     api: MemoryControl, tmp_path: Path
 ):
+    """Shows: A4."""
     async with serving(api, tmp_path) as path:
         os.chmod(path, 0o666)
         said = await asked(_as_nobody, "run/control.sock", path.parent.parent)

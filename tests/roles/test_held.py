@@ -133,7 +133,7 @@ async def test_a_release_that_overtakes_a_start_leaves_no_job(autojump_clock):
 
 
 async def test_two_starts_of_one_job_run_it_once(autojump_clock):
-    async with open_held() as (held, jobs):
+    async with open_held() as (held, _):
         await held.handle(DESK, assign(1))
         outcomes = []
 
