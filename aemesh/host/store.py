@@ -114,7 +114,9 @@ def open_store(path: Path | None) -> Iterator[Store]:
     Raises `SettingsError` when the file is damaged or of a newer aemesh.
     """
     try:
-        # Transactions are ours, by `with`; the file is 0600 inside a 0700 folder.
+        if path is not None:
+            path.touch(mode=0o600)  # SQLite gives its side files the same mode
+        # Transactions are ours, by `with`.
         db = sqlite3.connect(path or ":memory:")
         try:
             _prepare(db, str(path))

@@ -12,7 +12,7 @@ from tests.lab.office import LAB, TIMES, open_office, state
 
 if TYPE_CHECKING:
     from aemesh.testing.lab import Host
-    from tests.lab.office import Office
+    from tests.lab.office import Agent, Office
 
 pytestmark = LAB
 
@@ -20,6 +20,8 @@ pytestmark = LAB
 GOES_ON_WITHIN = 1.0
 CHANGED = "REMOTE IDENTIFICATION HAS CHANGED"
 OPEN = "OPEN: nobody is authenticated"
+IDENTITY = r'(?P<key>SHA256:\S+) "(?P<words>\S+)"'
+QUESTION = r"trust it\? \[y/N\] "
 
 
 async def test_without_a_terminal_a_request_waits_until_it_is_accepted():
@@ -221,6 +223,134 @@ async def test_open_mode_needs_both_sides_and_a_private_network():
         assert await public.listeners() == []
 
 
+async def test_each_side_shows_the_other_sides_key_and_a_no_leaves_nothing_behind():
+    """Shows: T1; Threat: 26."""
+    async with open_office(["laptop", "office-1"]) as office:
+        ends = {"laptop": ("master", "--group", "A"), "office-1": ("worker",)}
+        agents = {
+            name: await office.start(name, *words, terminal=True)
+            for name, words in ends.items()
+        }
+        shown = {
+            name: await agent.wait_said(f"{other} .*: {IDENTITY} — {QUESTION}", within=40)
+            for (name, agent), other in zip(
+                agents.items(), ("office-1", "laptop"), strict=True
+            )
+        }
+        keys = {name: (await office.ask("key", "show", name=name))[0] for name in ends}
+        events = await office.follow()
+
+        await press(agents["office-1"], "n\n")
+        refused = await events.wait("worker.unlinked", worker="office-1")
+        stored = [
+            known(office.host(name), words[0]) for name, words in ends.items()
+        ]
+        asked_there = pending(await listed(office, "office-1"))
+        # The question over here is still open, and nothing waits for its answer.
+        await press(agents["laptop"], "n\n")
+        await no_request(office, "laptop")
+        stored += [known(office.host(name), words[0]) for name, words in ends.items()]
+
+    for name, other in (("laptop", "office-1"), ("office-1", "laptop")):
+        assert shown[name].group("key") == keys[other]["key"]
+        assert shown[name].group("words") == keys[other]["words"]
+        assert len(keys[other]["words"].split("-")) == 4
+    assert "a person said no" in refused.text
+    assert asked_there == []
+    assert stored == [""] * 4
+    assert not events.find("worker.joined")
+
+
+async def test_an_owned_worker_goes_to_another_master_once_its_owner_accepts_it():
+    """Shows: T4, T7; Threat: 22."""
+    async with open_office(["laptop", "office-1", "stranger"]) as office:
+        worker = await office.worker("office-1")
+        first = await office.master("A")
+        await office.joined("office-1")
+        assert await first.end(signal.SIGINT) == 0
+        await worker.wait_said("left group A")
+
+        await office.master("X", name="stranger")
+        events = office.events
+        assert events is not None
+        told = await events.wait("worker.unlinked", worker="office-1")
+        assert not events.find("worker.joined")
+        accepted_at = await accept(office, "office-1", "stranger")
+        await worker.wait_said("linked to master stranger")
+        linked = time.monotonic() - accepted_at
+        joined = await events.wait("worker.joined", worker="office-1")
+        TIMES.append(
+            f"an owned worker, accepted: linked after {linked:.3f} s, "
+            f"serves after {joined.read_at - accepted_at:.3f} s"
+        )
+        masters = names(await listed(office, "office-1"))
+
+        host = office.host("office-1")
+        await host.run([*host.aemesh, "trust", "forget", "stranger"])
+        forgot_at = time.monotonic()
+        lost = await events.wait("worker.lost", worker="office-1")
+        TIMES.append(f"forgotten: parted after {lost.read_at - forgot_at:.3f} s")
+        again = await events.wait("worker.unlinked", after=lost.number)
+        left = await listed(office, "office-1")
+
+    assert "belongs to another master" in told.text
+    assert linked < GOES_ON_WITHIN
+    assert masters == ["laptop", "stranger"]
+    assert lost.read_at - forgot_at < GOES_ON_WITHIN
+    assert "belongs to another master" in again.text
+    assert names(left) == ["laptop"]
+    assert [row["name"] for row in pending(left)] == ["stranger"]
+
+
+async def test_only_the_words_of_this_start_make_a_node_open():
+    """Shows: T2; Threat: 48; neither a variable nor a file does."""
+    async with open_office(["laptop", "office-1"]) as office:
+        hints = {
+            f"{prefix}{name}": "1"
+            for prefix in ("", "AEMESH_", "AEMESH_MASTER_", "AEMESH_WORKER_")
+            for name in ("INSECURE_OPEN", "OPEN", "MODE")
+        }
+        text = 'insecure_open = true\ninsecure-open = true\nmode = "open"\n'
+        for host in office.lab:
+            for folder in (state(host), host.home / ".config/aemesh", host.home):
+                await host.run(["mkdir", "-p", "-m", "700", str(folder)])
+                for name in ("config", "settings", "aemesh", ".aemesh"):
+                    file = str(folder / f"{name}.toml")
+                    await host.run(["tee", file], stdin=text)
+
+        shut = [
+            await office.start("office-1", "worker", "--cores", "1", env=hints),
+            await office.start("laptop", "master", env=hints),
+        ]
+        await shut[1].wait_said("is master of", within=40)
+        events = await office.follow()
+        await events.wait("trust.request", worker="office-1")
+        (status,) = await office.ask("status")
+        waiting = pending(await listed(office, "office-1"))
+        said = [one.said for one in shut]
+        codes = [await one.end(signal.SIGINT) for one in shut]
+
+        opened = [
+            await office.start("office-1", "worker", "--cores", "1", "--insecure-open"),
+            await office.start("laptop", "master", "--insecure-open"),
+        ]
+        await opened[1].wait_said("is master of", within=40)
+        after = events.last
+        events = await office.follow()
+        await events.wait("worker.joined", worker="office-1", after=after, group="default")
+        (open_status,) = await office.ask("status")
+        stored = known(office.laptop, "master") + known(office.host("office-1"), "worker")
+        for one in opened:
+            await one.wait_said(OPEN)
+
+    assert status["mode"] == "leap"
+    assert [row["name"] for row in waiting] == ["laptop"]
+    assert not any(OPEN in one for one in said)
+    assert codes == [0, 0]
+    assert open_status["mode"] == "open"
+    assert stored == ""
+
+
 async def listed(office: Office, name: str) -> list[dict[str, Any]]:
     """Return what `aemesh trust list` shows on a host."""
     return await office.ask("trust", "list", name=name)
@@ -234,6 +364,21 @@ def names(rows: list[dict[str, Any]]) -> list[str]:
 def pending(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Return the rows of those who wait."""
     return [row for row in rows if row["state"] == "pending"]
+
+
+async def no_request(office: Office, name: str) -> None:
+    """Wait until nobody waits for trust on a host."""
+
+    async def look() -> bool:
+        return not pending(await listed(office, name))
+
+    await wait_for(look, within=5, what=f"an empty list on {name}")
+
+
+async def press(agent: Agent, keys: str) -> None:
+    """Type at the terminal of an agent."""
+    assert agent.terminal is not None
+    await agent.terminal.type(keys)
 
 
 def known(host: Host, role: str) -> str:
