@@ -151,6 +151,8 @@ TERM_AFTER = 2.0
 # A worker whose master is lost keeps its jobs so long, in case only the line is.
 ORPHANED_JOB_AFTER = 3.0
 JOBS_PER_WORKER = 256
+# Groups that a worker's owner names on one command line.
+GROUPS_ALLOWED = 64
 # A job whose stream does not come is nobody's.
 ATTACH_AFTER = 10.0
 JOB_FILES = 32

@@ -35,6 +35,7 @@ class WorkerOptions(NodeOptions):
     """What the command line of ``aemesh worker`` says."""
 
     cores: int | None = None
+    groups: tuple[str, ...] = ()
     accept_first: bool = False
 
 

@@ -12,6 +12,13 @@ from aemesh.cli.options import node_options, state_option
 @node_options
 @click.option("--cores", type=click.IntRange(1), help="Cores to offer, not all.")
 @click.option(
+    "--group",
+    "groups",
+    multiple=True,
+    metavar="NAME",
+    help="Serve this group only; may be given several times. Without it: any.",
+)
+@click.option(
     "--trust-master",
     "trusted",
     multiple=True,

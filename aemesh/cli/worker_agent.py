@@ -20,6 +20,7 @@ from aemesh.cli.node import (
 )
 from aemesh.host.facts import find_facts
 from aemesh.host.generation import read_generation, write_generation
+from aemesh.model.names import group_name_untrusted
 from aemesh.model.trust import Role, TrustRequest
 from aemesh.net.discovery import LanDiscovery, open_discovery
 from aemesh.net.presence import Presence
@@ -61,6 +62,7 @@ async def run(
                     chance=chance,
                     generation=read_generation(state.folder),
                     remember_generation=partial(write_generation, state.folder),
+                    groups=frozenset(map(group_name_untrusted, options.groups)),
                     port=options.port,
                     hosts=(options.host,) if options.host else (),
                 ),

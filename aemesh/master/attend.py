@@ -23,6 +23,7 @@ from aemesh.model.group import MemberState, Receipt
 from aemesh.model.names import GroupName
 from aemesh.net.link import Closed, Ending, Link
 from aemesh.policy.grouping import place
+from aemesh.policy.lease import allows
 from aemesh.policy.membership import Happening
 from aemesh.protocol import wire
 from aemesh.protocol.session import Pulse
@@ -106,7 +107,12 @@ class Attendant:
             return None
         # One that opens is waited for: else the first that is up would get them all.
         states = ("opening", "ready")
-        accepts = {n for n, g in self.groups.items() if g.state in states}
+        allowed = self.record.groups
+        accepts = {
+            name
+            for name, group in self.groups.items()
+            if group.state in states and allows(allowed, name)
+        }
         counts = {name: g.size for name, g in self.groups.items()}
         name = place(last=self.record.home, members=counts, accepts=accepts)
         group = None if name is None else self.groups[name]

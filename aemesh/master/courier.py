@@ -22,6 +22,7 @@ from aemesh.master.remote import DialStream
 from aemesh.model.address import Address
 from aemesh.model.group import MemberState
 from aemesh.model.machine import Facts
+from aemesh.model.names import group_name_untrusted
 from aemesh.model.trust import Decision, Peer, Reason, Verdict
 from aemesh.net.doorman import Desk, Doorman
 from aemesh.net.link import Closed, Ending, Link, open_link
@@ -178,6 +179,7 @@ class Courier:
                 self.record.facts = Facts(
                     body.cores, body.memory, body.python, body.system
                 )
+                self.record.groups = frozenset(map(group_name_untrusted, body.groups))
                 self.record.membership.know_generation(body.generation)
                 self._facts_came.set()
                 return None

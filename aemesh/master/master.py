@@ -18,6 +18,7 @@ import trio
 from aemesh import limits
 from aemesh.errors import (
     GroupIncompleteError,
+    RefusedError,
     SettingsError,
     UnknownNameError,
     UnreachableError,
@@ -38,6 +39,7 @@ from aemesh.model.view import (
     WorkerView,
 )
 from aemesh.plugin import Engine, Exec
+from aemesh.policy.lease import allows
 from aemesh.tasks.nursery import open_crew
 
 if TYPE_CHECKING:
@@ -143,6 +145,10 @@ class Master:
         if record.link is None:
             msg = f"{record.name} is not linked"
             raise UnreachableError(msg, why=record.note)
+        if not allows(record.groups, group):
+            only = ", ".join(sorted(record.groups))
+            what = f"{record.name} does not serve {group}"
+            raise RefusedError(what, why=f"its owner allows only {only}")
         order = Order(
             why=f"it moves to {group}", move_to=group, by_after=limits.RETIRE_AFTER
         )

@@ -41,6 +41,7 @@ class WorkerRecord:
     address: str = ""
     note: str = ""
     waiting: Reason | None = None  # whose yes is missing, or why it was refused
+    groups: frozenset[GroupName] = frozenset()  # its owner allows; empty: any
     imposters: int = 0  # announcements in its name that could not prove it
     home: GroupName | None = None  # the group it comes back to
     order: Order | None = None

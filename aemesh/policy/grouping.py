@@ -25,7 +25,7 @@ def place(
     """Return the group for a free worker, or None when no group takes members.
 
     `last` is the group that it served or was moved to, `members` counts those that
-    each group has, `accepts` are the groups whose engine is up.
+    each group has, `accepts` are the groups that the worker may serve now.
     """
     if last is not None and last in accepts:
         return last

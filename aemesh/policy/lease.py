@@ -19,8 +19,15 @@ if TYPE_CHECKING:
 class Tenancy:
     """At most one lease, and the highest generation that was ever held."""
 
-    def __init__(self, worker: KeyId, *, generation: int = 0) -> None:
+    def __init__(
+        self,
+        worker: KeyId,
+        *,
+        generation: int = 0,
+        groups: frozenset[GroupName] = frozenset(),
+    ) -> None:
         self.worker = worker
+        self.groups = groups  # that the owner allows; empty: any
         self.generation = generation
         self.lease: Lease | None = None
 
@@ -34,6 +41,9 @@ class Tenancy:
         The same master may replace its own lease by a newer one: it has lost the
         old one from sight, and its jobs are ended by the caller.
         """
+        if not allows(self.groups, group):
+            what = "the worker's owner does not allow it"
+            raise RefusedError(what, why=f"group {group}; only {_names(self.groups)}")
         held = self.lease
         if held is not None and held.master != master:
             why = f"it serves group {held.group} of the master {held.master}"
@@ -68,3 +78,12 @@ class Tenancy:
     def check(self) -> None:
         """Assert what always holds."""
         assert self.lease is None or self.lease.generation == self.generation
+
+
+def allows(groups: frozenset[GroupName], group: GroupName) -> bool:
+    """Whether an owner who names these groups allows `group`; none named allows any."""
+    return not groups or group in groups
+
+
+def _names(groups: frozenset[GroupName]) -> str:
+    return ", ".join(sorted(groups))

@@ -88,13 +88,17 @@ class Bye(Body, frozen=True, kw_only=True):
 
 
 class WorkerFacts(Body, frozen=True, kw_only=True):
-    """A worker tells its master what it is, and in which generation it is held."""
+    """A worker tells its master what it is, and in which generation it is held.
+
+    `groups` are those that its owner allows; none named means any.
+    """
 
     cores: Count
     memory: Count
     python: Name
     system: Name
     generation: Count
+    groups: Annotated[tuple[Name, ...], Meta(max_length=limits.GROUPS_ALLOWED)] = ()
 
 
 class Assign(Body, frozen=True, kw_only=True):

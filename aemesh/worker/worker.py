@@ -16,6 +16,7 @@ import trio
 from aemesh import limits
 from aemesh.errors import AemeshError, BadMessage, RefusedError, UnreachableError
 from aemesh.model.machine import Facts
+from aemesh.model.names import GroupName
 from aemesh.model.trust import Decision
 from aemesh.net.doorman import Desk
 from aemesh.net.link import Closed, Ending, Link, open_link
@@ -60,6 +61,7 @@ class Parts:
     chance: Callable[[], float]  # uniform in [0, 1), for the early drop
     generation: int
     remember_generation: Callable[[int], None]
+    groups: frozenset[GroupName] = frozenset()  # that may be served; empty: any
     port: int = 0
     hosts: tuple[str, ...] = ()
 
@@ -80,7 +82,7 @@ class Worker:
         self.links: dict[KeyId, Link] = {}
         self.port = 0
         self.held = Held(
-            Tenancy(key_id, generation=parts.generation),
+            Tenancy(key_id, generation=parts.generation, groups=parts.groups),
             parts.jobs,
             parts.remember_generation,
         )
@@ -266,6 +268,7 @@ def _facts_body(facts: Facts, tenancy: Tenancy) -> wire.WorkerFacts:
         python=facts.python,
         system=facts.system,
         generation=tenancy.generation,
+        groups=tuple(sorted(tenancy.groups)),
     )
 
 

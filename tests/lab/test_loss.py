@@ -58,7 +58,7 @@ async def test_engines_agents_and_wardens_may_be_killed_in_between(
             await office.worker(name)
         await office.joined("office-2", "office-3", "office-4", after=before)
         result = await analysis.wait()
-        following = await (await office.analyse("A", muons, scales=100)).wait()
+        following = await (await office.analyse("A", muons, scales=88)).wait()
 
         told = "; ".join(map(str, deaths))
         assert max(one.after for one in deaths) < DEATH_SEEN_WITHIN, told
@@ -89,7 +89,7 @@ async def test_a_pulled_cable_in_between_is_seen_and_mended(muons: Path, counts:
         await host.mend()
         await office.joined(host.name, after=cut.event.number)
         result = await analysis.wait()
-        following = await (await office.analyse("A", muons, scales=100)).wait()
+        following = await (await office.analyse("A", muons, scales=88)).wait()
 
         assert cut.after < CUT_SEEN_WITHIN, str(cut)
         assert result["counts_sha256"] == counts

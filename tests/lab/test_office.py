@@ -20,9 +20,7 @@ pytestmark = LAB
 UP = ["office-1", "office-2", "office-3"]
 
 
-async def test_the_analysis_runs_to_the_end_on_what_is_there(
-    muons: Path, counts: str
-):
+async def test_the_analysis_runs_to_the_end_on_what_is_there(muons: Path, counts: str):
     """Shows: A2, A4, D1, E2, G1, L4; one comes late, and one leaves in between."""
     async with open_office(["laptop", *UP, "office-4", "office-5"]) as office:
         workers = {name: await office.worker(name) for name in [*UP, "office-4"]}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import signal
 import subprocess
 from typing import TYPE_CHECKING, Any
 
@@ -223,14 +222,21 @@ async def test_a_stranger_sees_workers_and_gets_nothing(muons: Path, counts: str
     good = {"closed", "SSLError", "ConnectionResetError", "silence"}
     served = {k: v for k, v in tried.items() if not k.startswith("client")}
     assert {k: v for k, v in served.items() if v not in good} == {}
-    assert {v for k, v in served.items() if not k.startswith("plain")} <= good - {"silence"}
+    assert {v for k, v in served.items() if not k.startswith("plain")} <= good - {
+        "silence"
+    }
     clients = {how: tried[f"client {how}"] for how in ("own", "bare", "none", "plain")}
     assert set(clients.values()) == {"refused"}
     assert other_group.split() == ["connected", "refused"]
     assert result["counts_sha256"] == counts
     assert after == sockets
     kinds = {one.kind for one in office.events.seen}
-    assert not kinds & {"worker.lost", "worker.suspect", "engine.broken", "engine.report"}
+    assert not kinds & {
+        "worker.lost",
+        "worker.suspect",
+        "engine.broken",
+        "engine.report",
+    }
 
 
 async def test_a_browser_sees_workers_and_a_foreign_master_is_refused():
@@ -242,7 +248,9 @@ async def test_a_browser_sees_workers_and_a_foreign_master_is_refused():
         await office.joined(*NAMES)
         async with open_avahi(office.host("stranger")) as avahi:
             lines = await avahi.browse(SERVICE)
-        foreign = await office.start("stranger", "master", "--group", "X", "--accept-new")
+        foreign = await office.start(
+            "stranger", "master", "--group", "X", "--accept-new"
+        )
         await foreign.wait_said("is master of", within=40)
         events = await office.follow(name="stranger")
         for name in NAMES:
@@ -267,7 +275,8 @@ async def test_a_browser_sees_workers_and_a_foreign_master_is_refused():
     assert json.loads(group.stdout)["members"] == []
     for rows in requests:
         assert [(r["state"], r["name"]) for r in rows] == [
-            ("known", "laptop"), ("pending", "stranger")
+            ("known", "laptop"),
+            ("pending", "stranger"),
         ]
     assert [(one["state"], one["group"]) for one in mine] == [("leased", "A")] * 2
 
@@ -301,7 +310,18 @@ async def test_a_forged_announcement_and_a_forged_goodbye_change_nothing():
         # A goodbye takes effect a second after it (RFC 6762, section 10.1): two
         # rounds of what the office does show that nothing did.
         for _ in range(2):
-            said = await office.laptop.run([*office.laptop.aemesh, "exec", "--group", "A", "--", "sh", "-c", "sleep 1; hostname"])
+            said = await office.laptop.run(
+                [
+                    *office.laptop.aemesh,
+                    "exec",
+                    "--group",
+                    "A",
+                    "--",
+                    "sh",
+                    "-c",
+                    "sleep 1; hostname",
+                ]
+            )
             assert sorted(said.stdout.splitlines()) == [f"{n}: {n}" for n in NAMES]
         after = await office.ask("workers")
 

@@ -43,10 +43,14 @@ async def test_without_a_terminal_a_request_waits_until_it_is_accepted():
         linked = time.monotonic() - accepted_at
         await office.joined("office-1")
         joined = time.monotonic() - accepted_at
-        TIMES.append(f"accepted: linked after {linked:.3f} s, serves after {joined:.3f} s")
+        TIMES.append(
+            f"accepted: linked after {linked:.3f} s, serves after {joined:.3f} s"
+        )
         after = [await listed(office, name) for name in ("laptop", "office-1")]
 
-        revoke = await office.laptop.run([*office.laptop.aemesh, "trust", "revoke", "office-1"])
+        revoke = await office.laptop.run(
+            [*office.laptop.aemesh, "trust", "revoke", "office-1"]
+        )
         revoked_at = time.monotonic()
         lost = await events.wait("worker.lost", worker="office-1")
         parted = lost.read_at - revoked_at
@@ -74,15 +78,15 @@ async def test_without_a_terminal_a_request_waits_until_it_is_accepted():
 async def test_on_a_terminal_each_side_asks_and_no_means_no():
     """Shows: T1, U1."""
     async with open_office(["laptop", "office-1", "office-2"]) as office:
-        one = await office.start(
-            "office-1", "worker", "--cores", "1", terminal=True
-        )
+        one = await office.start("office-1", "worker", "--cores", "1", terminal=True)
         two = await office.worker("office-2")
         master = await office.start("laptop", "master", "--group", "A", terminal=True)
         await master.wait_said("is master of", within=40)
         events = office.events = await office.follow()
 
-        question = r"(office-\d) wants to join: SHA256:\S+ \"\S+\" — trust it\? \[y/N\] $"
+        question = (
+            r"(office-\d) wants to join: SHA256:\S+ \"\S+\" — trust it\? \[y/N\] $"
+        )
         for turn in (1, 2):
             # Both are asked about, one at a time.
             asked = await master.wait_said(question)
@@ -91,8 +95,12 @@ async def test_on_a_terminal_each_side_asks_and_no_means_no():
             await master.terminal.type("y\n" if name == "office-1" else "n\n")
             if turn == 1:
                 other = "office-2" if name == "office-1" else "office-1"
-                await master.wait_said(rf"{other} wants to join: .* — trust it\? \[y/N\] $")
-        await one.wait_said(r"laptop at \S+ wants to use this machine: SHA256:\S+ \"\S+\" — trust it\? \[y/N\] $")
+                await master.wait_said(
+                    rf"{other} wants to join: .* — trust it\? \[y/N\] $"
+                )
+        await one.wait_said(
+            r"laptop at \S+ wants to use this machine: SHA256:\S+ \"\S+\" — trust it\? \[y/N\] $"
+        )
         assert one.terminal is not None
         await one.terminal.type("y\n")
         await office.joined("office-1")
@@ -101,7 +109,10 @@ async def test_on_a_terminal_each_side_asks_and_no_means_no():
         assert refused["trust"] == "declined"
         assert not events.find("worker.joined", worker="office-2")
         assert names(await listed(office, "laptop")) == ["office-1"]
-        assert "office-2" not in (state(office.laptop, "master") / "known_workers").read_text()
+        assert (
+            "office-2"
+            not in (state(office.laptop, "master") / "known_workers").read_text()
+        )
         assert names(await listed(office, "office-2")) == []
         assert "linked to master" not in two.said
 
@@ -121,15 +132,15 @@ async def test_a_changed_key_is_refused_on_both_sides_and_loudly():
         again = await office.worker("office-1")
         await master.wait_said(CHANGED)
         await again.wait_said("refuses us: it knows our name with another key")
-        shown = [one for one in await office.ask("workers") if one["name"] == "office-1"]
+        shown = [
+            one for one in await office.ask("workers") if one["name"] == "office-1"
+        ]
         assert "key-changed" in {one["trust"] for one in shown}
         assert known(office.laptop, "master") == book
         assert known(office.host("office-1"), "worker") == ""
 
         # 22: another master, under another name, at a worker that has one.
-        await office.start(
-            "stranger", "master", "--group", "X", "--accept-new"
-        )
+        await office.start("stranger", "master", "--group", "X", "--accept-new")
         stranger = office.agents[-1]
         await stranger.wait_said("is master of", within=40)
         foreign = await office.follow(name="stranger")
@@ -171,10 +182,14 @@ async def test_keys_that_were_given_on_the_command_line_are_trusted_unasked():
                 what="a key",
             )
             await once.end(signal.SIGINT)
-            ((keys[role]),) = [one["key"] for one in await office.ask("key", "show", name=name)]
+            ((keys[role]),) = [
+                one["key"] for one in await office.ask("key", "show", name=name)
+            ]
 
         await office.worker("office-1", "--trust-master", keys["master"])
-        await office.start("laptop", "master", "--group", "A", "--trust-worker", keys["worker"])
+        await office.start(
+            "laptop", "master", "--group", "A", "--trust-worker", keys["worker"]
+        )
         await office.agents[-1].wait_said("is master of", within=40)
         office.events = await office.follow()
         await office.joined("office-1")
@@ -189,7 +204,9 @@ async def test_open_mode_needs_both_sides_and_a_private_network():
     async with open_office(names_) as office:
         one = await office.worker("office-1", "--insecure-open")
         await office.worker("office-2")
-        master = await office.start("laptop", "master", "--group", "A", "--insecure-open")
+        master = await office.start(
+            "laptop", "master", "--group", "A", "--insecure-open"
+        )
         await master.wait_said("is master of", within=40)
         office.events = await office.follow()
         await office.joined("office-1")
@@ -209,15 +226,15 @@ async def test_open_mode_needs_both_sides_and_a_private_network():
         await office.events.wait("worker.unlinked", worker="office-1", after=before)
         shown = await office.view("office-1")
         assert shown["trust"] == "mode"
-        assert not office.events.find(
-            "worker.joined", worker="office-1", after=before
-        )
+        assert not office.events.find("worker.joined", worker="office-1", after=before)
         await cautious.end(signal.SIGINT)
 
         public = office.host("office-3")
         await public.run(["ip", "addr", "add", "8.8.8.8/32", "dev", "eth0"], root=True)
         for role in ("worker", "master"):
-            done = await public.run([*public.aemesh, role, "--insecure-open"], check=False)
+            done = await public.run(
+                [*public.aemesh, role, "--insecure-open"], check=False
+            )
             assert done.returncode == 3
             assert "8.8.8.8 is public" in done.stderr
         assert await public.listeners() == []
@@ -232,7 +249,9 @@ async def test_each_side_shows_the_other_sides_key_and_a_no_leaves_nothing_behin
             for name, words in ends.items()
         }
         shown = {
-            name: await agent.wait_said(f"{other} .*: {IDENTITY} — {QUESTION}", within=40)
+            name: await agent.wait_said(
+                f"{other} .*: {IDENTITY} — {QUESTION}", within=40
+            )
             for (name, agent), other in zip(
                 agents.items(), ("office-1", "laptop"), strict=True
             )
@@ -242,9 +261,7 @@ async def test_each_side_shows_the_other_sides_key_and_a_no_leaves_nothing_behin
 
         await press(agents["office-1"], "n\n")
         refused = await events.wait("worker.unlinked", worker="office-1")
-        stored = [
-            known(office.host(name), words[0]) for name, words in ends.items()
-        ]
+        stored = [known(office.host(name), words[0]) for name, words in ends.items()]
         asked_there = pending(await listed(office, "office-1"))
         # The question over here is still open, and nothing waits for its answer.
         await press(agents["laptop"], "n\n")
@@ -337,9 +354,13 @@ async def test_only_the_words_of_this_start_make_a_node_open():
         await opened[1].wait_said("is master of", within=40)
         after = events.last
         events = await office.follow()
-        await events.wait("worker.joined", worker="office-1", after=after, group="default")
+        await events.wait(
+            "worker.joined", worker="office-1", after=after, group="default"
+        )
         (open_status,) = await office.ask("status")
-        stored = known(office.laptop, "master") + known(office.host("office-1"), "worker")
+        stored = known(office.laptop, "master") + known(
+            office.host("office-1"), "worker"
+        )
         for one in opened:
             await one.wait_said(OPEN)
 
@@ -383,7 +404,9 @@ async def press(agent: Agent, keys: str) -> None:
 
 def known(host: Host, role: str) -> str:
     """Return the trust file of a role on a host."""
-    file = state(host, role) / ("known_workers" if role == "master" else "known_masters")
+    file = state(host, role) / (
+        "known_workers" if role == "master" else "known_masters"
+    )
     return file.read_text() if file.exists() else ""
 
 

@@ -114,3 +114,14 @@ def test_generations_only_rise(steps):
             assert (tenancy.generation, tenancy.lease) == before
         tenancy.check()
         assert tenancy.generation >= before[0]
+
+
+def test_a_group_that_the_owner_does_not_allow_gets_no_lease():
+    """Shows: G1."""
+    tenancy = Tenancy(WORKER, groups=frozenset({"A", "B"}))
+
+    with pytest.raises(RefusedError, match="group C; only A, B"):
+        tenancy.assign(DESK, "C", 1)
+
+    assert tenancy.lease is None
+    assert tenancy.assign(DESK, "B", 1).group == "B"

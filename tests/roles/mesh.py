@@ -84,7 +84,12 @@ class Mesh:
             yield news
 
     async def start_worker(
-        self, name: str, *, policy: TrustPolicy | None = None, announce: bool = True
+        self,
+        name: str,
+        *,
+        policy: TrustPolicy | None = None,
+        announce: bool = True,
+        groups: frozenset[GroupName] = frozenset(),
     ) -> Machine:
         """Start a worker, on its old machine if it has one."""
         machine = self.machines.get(name)
@@ -99,7 +104,7 @@ class Mesh:
             folder=None,
             wall=wall,
         )
-        machine.worker = self._worker(machine, machine.desk)
+        machine.worker = self._worker(machine, machine.desk, groups)
         machine.scope = trio.CancelScope()
         await self.nursery.start(self._run_worker, machine)
         if announce:
@@ -152,7 +157,9 @@ class Mesh:
         with machine.scope:
             machine.departure = await machine.worker.run(task_status=task_status)
 
-    def _worker(self, machine: Machine, desk: TrustDesk) -> Worker:
+    def _worker(
+        self, machine: Machine, desk: TrustDesk, groups: frozenset[GroupName]
+    ) -> Worker:
         def remember(generation: int) -> None:
             machine.generation = generation
 
@@ -167,6 +174,7 @@ class Mesh:
                 chance=lambda: 0.999,
                 generation=machine.generation,
                 remember_generation=remember,
+                groups=groups,
                 port=PORT,
             ),
             key_id=machine.identity.key_id,

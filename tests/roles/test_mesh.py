@@ -9,6 +9,7 @@ from aemesh import limits
 from aemesh.errors import (
     EngineError,
     GroupIncompleteError,
+    RefusedError,
     SettingsError,
     UnknownNameError,
     UnreachableError,
@@ -22,8 +23,6 @@ from aemesh.policy.trust import TrustPolicy
 from tests.roles.mesh import Machine, Mesh, announcement, open_mesh
 
 A, B = GroupName("A"), GroupName("B")
-
-
 
 
 async def serving(mesh: Mesh, name: str, group: str) -> None:
@@ -336,3 +335,23 @@ async def test_a_flood_of_names_puts_no_worker_of_ours_out(
         assert len(mesh.master.roster.records) == 50
         assert members(mesh, "A") == ("office-1",)
         assert machine.jobs.running
+
+
+async def test_a_worker_serves_only_the_groups_that_its_owner_allows(
+    autojump_clock,
+) -> None:
+    """Shows: G1 (a worker may be allowed in a list of groups)."""
+    async with open_mesh("A", "B", "C") as mesh:
+        await mesh.start_worker("office-1", groups=frozenset({B, GroupName("C")}))
+        await serving(mesh, "office-1", "B")
+
+        with pytest.raises(RefusedError, match="its owner allows only B, C"):
+            await mesh.master.move("office-1", A)
+        await mesh.master.move("office-1", GroupName("C"))
+        await serving(mesh, "office-1", "C")
+
+        await mesh.master.close_group(GroupName("C"))
+        await serving(mesh, "office-1", "B")
+        await mesh.master.close_group(B)
+        await mesh.wait_worker("office-1", lambda view: view.group is None)
+        assert members(mesh, "A") == ()
