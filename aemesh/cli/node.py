@@ -18,7 +18,7 @@ from aemesh.host.keystore import Identity, load_or_make
 from aemesh.host.trustdesk import Ask, TrustDesk
 from aemesh.model.names import NodeName, node_name_untrusted
 from aemesh.model.trust import Mode, Role, TrustRequest
-from aemesh.net.interfaces import local_addresses
+from aemesh.net.interfaces import every_host
 from aemesh.net.shake import Shaker, shakers
 from aemesh.policy.openness import OPEN_WARNING, OPEN_WARNING_ROOT, check_open_allowed
 from aemesh.protocol.handshake import Ourselves
@@ -61,7 +61,7 @@ def make_node(state: StateDir, options: NodeOptions, policy: TrustPolicy) -> Nod
     """Return the node of a state directory; makes its key at the first start."""
     name = node_name(options.name)
     if options.insecure_open:
-        check_open_allowed(one.host for one in local_addresses())
+        check_open_allowed(sorted(every_host()))
     identity = load_or_make(state.folder, name)
     desk = TrustDesk(
         policy,

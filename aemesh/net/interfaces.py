@@ -60,6 +60,16 @@ def local_addresses(
     return tuple(sorted(set(found)))
 
 
+def every_host() -> frozenset[str]:
+    """Return all addresses of this machine, wherever and in whatever state they are."""
+    return frozenset(
+        host
+        for name, addresses in psutil.net_if_addrs().items()
+        for address in addresses
+        if (host := _host(name, address.family, address.address)) is not None
+    )
+
+
 class InterfaceWatch:
     """Yields `local_addresses` each time they are not what they were; first at once."""
 

@@ -3,7 +3,7 @@
 ::
 
     announced -> linked -> trusted -> leased -> draining -> left
-                    suspect <-> leased, and from every linked state -> lost
+                    suspect <-> leased, and from all behind linked -> lost
 
 What the table does not name does not happen: `step` raises `BugError`.
 """

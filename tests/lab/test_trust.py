@@ -1,4 +1,4 @@
-"""Trust on first use, as people meet it: with and without a terminal, and when it ends."""
+"""Trust on first use as people meet it: with a terminal, without one, at its end."""
 
 from __future__ import annotations
 
@@ -95,12 +95,9 @@ async def test_on_a_terminal_each_side_asks_and_no_means_no():
             await master.terminal.type("y\n" if name == "office-1" else "n\n")
             if turn == 1:
                 other = "office-2" if name == "office-1" else "office-1"
-                await master.wait_said(
-                    rf"{other} wants to join: .* — trust it\? \[y/N\] $"
-                )
-        await one.wait_said(
-            r"laptop at \S+ wants to use this machine: SHA256:\S+ \"\S+\" — trust it\? \[y/N\] $"
-        )
+                await master.wait_said(rf"{other} wants to join: .* — {QUESTION}$")
+        wish = r"laptop at \S+ wants to use this machine"
+        await one.wait_said(rf"{wish}: {IDENTITY} — {QUESTION}$")
         assert one.terminal is not None
         await one.terminal.type("y\n")
         await office.joined("office-1")
@@ -174,17 +171,11 @@ async def test_keys_that_were_given_on_the_command_line_are_trusted_unasked():
             # A first start makes the key; its owner reads it out to the other.
             once = await office.start(name, role)
             await once.wait_said("key SHA256:", within=40)
-            await wait_for(
-                lambda host=office.host(name), role=role: (
-                    state(host, role) / "id_ed25519.pub"
-                ).exists(),
-                within=10,
-                what="a key",
-            )
+            public = state(office.host(name), role) / "id_ed25519.pub"
+            await wait_for(public.exists, within=10, what="a key")
             await once.end(signal.SIGINT)
-            ((keys[role]),) = [
-                one["key"] for one in await office.ask("key", "show", name=name)
-            ]
+            (shown,) = await office.ask("key", "show", name=name)
+            keys[role] = shown["key"]
 
         await office.worker("office-1", "--trust-master", keys["master"])
         await office.start(
@@ -230,13 +221,21 @@ async def test_open_mode_needs_both_sides_and_a_private_network():
         await cautious.end(signal.SIGINT)
 
         public = office.host("office-3")
-        await public.run(["ip", "addr", "add", "8.8.8.8/32", "dev", "eth0"], root=True)
-        for role in ("worker", "master"):
-            done = await public.run(
-                [*public.aemesh, role, "--insecure-open"], check=False
-            )
+        link = ["ip", "link", "add", "br-1", "type", "veth", "peer", "name", "br-2"]
+        await public.run(link, root=True)
+        # On the bridge of an emulator as well: we would listen there all the same.
+        for address, port, role in (
+            ("8.8.8.8", "eth0", "worker"),
+            ("8.8.4.4", "lo", "master"),
+            ("2001:4860::8888", "br-1", "worker"),
+        ):
+            where = [f"{address}/{128 if ':' in address else 32}", "dev", port]
+            await public.run(["ip", "addr", "add", *where], root=True)
+            argv = [*public.aemesh, role, "--insecure-open"]
+            done = await public.run(argv, check=False, within=20)
             assert done.returncode == 3
-            assert "8.8.8.8 is public" in done.stderr
+            assert f"{address} is public" in done.stderr
+            await public.run(["ip", "addr", "del", *where], root=True)
         assert await public.listeners() == []
 
 
@@ -248,14 +247,8 @@ async def test_each_side_shows_the_other_sides_key_and_a_no_leaves_nothing_behin
             name: await office.start(name, *words, terminal=True)
             for name, words in ends.items()
         }
-        shown = {
-            name: await agent.wait_said(
-                f"{other} .*: {IDENTITY} — {QUESTION}", within=40
-            )
-            for (name, agent), other in zip(
-                agents.items(), ("office-1", "laptop"), strict=True
-            )
-        }
+        asked = rf"(?:laptop|office-1) .*: {IDENTITY} — {QUESTION}"
+        shown = {n: await one.wait_said(asked, within=40) for n, one in agents.items()}
         keys = {name: (await office.ask("key", "show", name=name))[0] for name in ends}
         events = await office.follow()
 
@@ -307,14 +300,13 @@ async def test_an_owned_worker_goes_to_another_master_once_its_owner_accepts_it(
         forgot_at = time.monotonic()
         lost = await events.wait("worker.lost", worker="office-1")
         TIMES.append(f"forgotten: parted after {lost.read_at - forgot_at:.3f} s")
-        again = await events.wait("worker.unlinked", after=lost.number)
         left = await listed(office, "office-1")
 
     assert "belongs to another master" in told.text
     assert linked < GOES_ON_WITHIN
     assert masters == ["laptop", "stranger"]
     assert lost.read_at - forgot_at < GOES_ON_WITHIN
-    assert "belongs to another master" in again.text
+    assert "trust was withdrawn" in lost.text
     assert names(left) == ["laptop"]
     assert [row["name"] for row in pending(left)] == ["stranger"]
 
@@ -354,13 +346,10 @@ async def test_only_the_words_of_this_start_make_a_node_open():
         await opened[1].wait_said("is master of", within=40)
         after = events.last
         events = await office.follow()
-        await events.wait(
-            "worker.joined", worker="office-1", after=after, group="default"
-        )
+        joined = await events.wait("worker.joined", worker="office-1", after=after)
         (open_status,) = await office.ask("status")
-        stored = known(office.laptop, "master") + known(
-            office.host("office-1"), "worker"
-        )
+        stored = known(office.laptop, "master")
+        stored += known(office.host("office-1"), "worker")
         for one in opened:
             await one.wait_said(OPEN)
 
@@ -369,6 +358,7 @@ async def test_only_the_words_of_this_start_make_a_node_open():
     assert not any(OPEN in one for one in said)
     assert codes == [0, 0]
     assert open_status["mode"] == "open"
+    assert joined.group == "default"
     assert stored == ""
 
 
