@@ -143,11 +143,19 @@ REDIAL_AFTER = 0.25
 REDIAL_CAP_AFTER = 5.0
 # Peers dialled at one time.
 DIALS_AT_ONCE = 16
+# Handshakes with workers that nobody trusts yet, each a connection that may wait
+# minutes for a person: far below the 1024 open files of a process.  More: the one that
+# has waited longest is hung up on; its request stays, and an accept dials it again.
+UNTRUSTED_SHAKES = 128
 
 # --- jobs -------------------------------------------------------------------
 
 # From the polite signal to the certain one, when a job is released.
 TERM_AFTER = 2.0
+# The longest span from the one to the other that a master may ask for.  A job that is
+# let go with a year to end would outlive its lease, its link and the trust in who
+# started it; the longest retirement is the longest anybody waits for one.
+TERM_CAP_AFTER = 30.0
 # A worker whose master is lost keeps its jobs so long, in case only the line is.
 ORPHANED_JOB_AFTER = 3.0
 JOBS_PER_WORKER = 256
@@ -171,6 +179,14 @@ SPARES = 4
 SPARE_AGAIN_AFTER = 1.0
 ENGINE_OPEN_AFTER = 60.0
 MEMBER_ADD_AFTER = 60.0
+# A worker's answer to an order: it ends jobs first, by TERM_AFTER and GONE_AFTER.  One
+# that only beats, and never answers, would hold its place in a group for ever.
+ANSWER_AFTER = 20.0
+# How far one assignment may raise a worker's generation, which is written down and
+# never falls.  A master counts on by one; a worker that lost its state is some
+# thousands behind.  Without it, one assignment of the highest number that fits makes
+# the worker useless for everybody, for good; with it that takes 2**33 of them.
+GENERATION_LEAP = 2**20
 # Retiring moves data; a graceful leave waits no longer than this unless told.
 RETIRE_AFTER = 30.0
 

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 # A line longer than this is shown in parts: no member fills our memory.
 _LINE_BYTES = 64 * 1024
+# The highest exit code there is, for a member whose own is not known.
+_LOST = 255
 
 
 @click.command("exec", context_settings={"ignore_unknown_options": True})
@@ -53,7 +55,7 @@ def _as_json(pieces: Iterable[OutputView]) -> int:
     worst = 0
     for piece in pieces:
         ui.write_json(msgspec.to_builtins(piece))
-        worst = max(worst, piece.code or 0)
+        worst = max(worst, _exit_code(piece))
     return worst
 
 
@@ -71,8 +73,17 @@ def _as_lines(pieces: Iterable[OutputView]) -> int:
         if piece.code or piece.reason:
             why = f" ({piece.reason})" if piece.reason else ""
             ui.say(f"{piece.worker}: exit code {piece.code}{why}")
-        worst = max(worst, piece.code)
+        worst = max(worst, _exit_code(piece))
     return worst
+
+
+def _exit_code(piece: OutputView) -> int:
+    """Return a code that a shell does not take for another one.
+
+    A member that was lost has -1, which would be better than all; 256 would be 0.
+    """
+    code = piece.code or 0
+    return code if 0 <= code <= _LOST else _LOST
 
 
 def _show(piece: OutputView, parts: dict[tuple[str, str], bytes]) -> None:

@@ -18,6 +18,7 @@ from aemesh.cli.node import (
     start_logging,
     warn_open,
 )
+from aemesh.cli.settings import typed
 from aemesh.host.plugins import find_engine
 from aemesh.host.store import Store, open_store
 from aemesh.master.control import serve_control
@@ -116,7 +117,8 @@ def head_address() -> str:
 
 def _remember_groups(store: Store, options: MasterOptions) -> None:
     """Add the groups of the command line to those of the last time."""
-    names = [group_name_untrusted(name) for name in options.groups]
+    with typed():
+        names = [group_name_untrusted(name) for name in options.groups]
     if not names and not store.groups():
         names = [_DEFAULT_GROUP]
     for name in names:

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 import trio
 
 from aemesh.cli import ui
+from aemesh.cli.settings import typed
+from aemesh.errors import BadMessage, SettingsError
 from aemesh.host.auditlog import AuditLog
 from aemesh.host.guard import Guard, Notice
 from aemesh.host.keystore import Identity, load_or_make
@@ -75,7 +77,14 @@ def make_node(state: StateDir, options: NodeOptions, policy: TrustPolicy) -> Nod
 
 def node_name(given: str | None) -> NodeName:
     """Return the name to go by: the given one, or the machine's without its domain."""
-    return node_name_untrusted(given or socket.gethostname().partition(".")[0])
+    if given is not None:
+        with typed():
+            return node_name_untrusted(given)
+    try:
+        return node_name_untrusted(socket.gethostname().partition(".")[0])
+    except BadMessage as error:
+        msg = "this machine's name cannot be ours"
+        raise SettingsError(msg, why=error.what, hint="give one: `--name`") from None
 
 
 def start_logging(*, verbose: bool) -> None:
@@ -115,6 +124,7 @@ async def obey(
             scope.cancel()
             return
         leaving = True
+        ui.stop_asking()
         ui.say("leaving; once more to leave at once")
         leave("its owner stopped it")
 

@@ -57,7 +57,11 @@ def node_options(command: _F) -> _F:
             help="The one address of ours to be reached at.",
         ),
         click.option(
-            "--port", default=0, metavar="PORT", help="The port to listen on."
+            "--port",
+            type=click.IntRange(0, 65535),
+            default=0,
+            metavar="PORT",
+            help="The port to listen on.",
         ),
         click.option("--name", metavar="NAME", help="Our name, not the host's."),
     ):

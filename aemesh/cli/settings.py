@@ -2,10 +2,25 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
+from aemesh.errors import BadMessage, UsageError
 from aemesh.model.key import KeyId
 from aemesh.model.trust import Mode
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+@contextmanager
+def typed() -> Iterator[None]:
+    """Blame the command line, not a peer, for a word that cannot be read."""
+    try:
+        yield
+    except BadMessage as error:
+        raise UsageError(error.what) from None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,7 +42,8 @@ class NodeOptions:
 
     def trusted_keys(self) -> frozenset[KeyId]:
         """Return the keys given on the command line."""
-        return frozenset(KeyId.parse_untrusted(text) for text in self.trusted)
+        with typed():
+            return frozenset(KeyId.parse_untrusted(text) for text in self.trusted)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

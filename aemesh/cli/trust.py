@@ -20,6 +20,7 @@ from aemesh.errors import (
     AemeshError,
     BadMessage,
     RefusedError,
+    SettingsError,
     UnknownNameError,
     UsageError,
 )
@@ -192,7 +193,7 @@ def _rows(state: str | None, role: str | None) -> list[Row]:
     rows = []
     for peers in Role if role is None else (Role(role),):
         folder = _folder(state, peers)
-        if folder.is_dir():
+        if _is_there(folder):
             rows += _known(folder, peers) + _pending(folder, peers)
     return rows
 
@@ -200,6 +201,14 @@ def _rows(state: str | None, role: str | None) -> list[Row]:
 def _folder(state: str | None, peers: Role) -> Path:
     """Return where we keep what we know of these peers: under our role, not theirs."""
     return state_root(state) / peers.other.value
+
+
+def _is_there(folder: Path) -> bool:
+    try:
+        return folder.is_dir()
+    except OSError as error:  # a folder above it that we may not enter
+        msg = f"folder {folder} cannot be used"
+        raise SettingsError(msg, why=error.strerror) from error
 
 
 def _known(folder: Path, peers: Role) -> list[Row]:
@@ -302,7 +311,7 @@ def _forget_void(who: str, role: str | None, state: str | None) -> bool:
     gone = 0
     for peers in Role if role is None else (Role(role),):
         folder = _folder(state, peers)
-        if folder.is_dir():
+        if _is_there(folder):
             gone += len(trustfiles.forget(folder, peers, who))
     if gone:
         ui.say(f"removed {gone} void lines of {who}")

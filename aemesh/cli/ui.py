@@ -183,6 +183,8 @@ def bug(broken: BaseException) -> int:
 
 _open_question: str | None = None
 _turn: trio.Lock | None = None
+_asking: trio.CancelScope | None = None
+_asks_no_more = False
 
 
 def can_ask() -> bool:
@@ -203,9 +205,11 @@ async def ask(question: str) -> bool:
     """Ask a yes-or-no question on the terminal; anything but "yes" is No.
 
     It may be cancelled while it waits; a second caller waits until the first has
-    its answer.  Without a terminal the answer is No, at once.
+    its answer.  Without a terminal the answer is No, at once; after `stop_asking`
+    there is none.
     """
-    global _turn  # noqa: PLW0603 - one terminal a process, one question at a time
+    # One terminal a process, one question at a time.
+    global _turn, _asking  # noqa: PLW0603
     import trio  # noqa: PLC0415
 
     if not can_ask():
@@ -213,7 +217,21 @@ async def ask(question: str) -> bool:
     if _turn is None:
         _turn = trio.Lock()
     async with _turn:
-        return await _ask_here(f"{plain(question)} [y/N] ")
+        if not _asks_no_more:
+            with trio.CancelScope() as _asking:
+                return await _ask_here(f"{plain(question)} [y/N] ")
+        await trio.sleep_forever()  # silence is no answer: nobody is declined by it
+
+
+def stop_asking() -> None:
+    """Withdraw the open question and ask no other; who asks waits to be cancelled."""
+    global _asks_no_more, _open_question  # noqa: PLW0603 - see `ask`
+    _asks_no_more = True
+    if _open_question is not None:
+        _open_question = None
+        print(file=sys.stderr, flush=True)
+    if _asking is not None:
+        _asking.cancel()
 
 
 async def _ask_here(shown: str) -> bool:
@@ -235,7 +253,7 @@ async def _ask_here(shown: str) -> bool:
         answer = os.read(fd, _ANSWER_BYTES)
         answered = answer.endswith(b"\n")
     finally:
-        _open_question = None
-        if not answered:
+        withdrawn, _open_question = _open_question is None, None
+        if not answered and not withdrawn:
             print(file=sys.stderr, flush=True)
     return answer.split(b"\n")[0].strip().lower() in {b"y", b"yes"}

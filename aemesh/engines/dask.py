@@ -15,7 +15,7 @@ from collections import deque
 from contextlib import aclosing, asynccontextmanager, suppress
 from importlib.resources import files
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, TypedDict
+from typing import TYPE_CHECKING, TypedDict, cast
 
 import trio
 
@@ -35,6 +35,7 @@ _log = logging.getLogger(__name__)
 _LINE_BYTES = 1024 * 1024
 # The last words of a process that ended badly, for its error message.
 _LAST_WORDS = 5
+_SHOWN_BYTES = 100
 # From "close" to SIGTERM to SIGKILL; the scripts themselves take at most 1.5 s.
 _CLOSE_AFTER = 2.0
 # Members that are gone, told to each node that comes: as many as the scripts keep.
@@ -58,6 +59,18 @@ class Said(TypedDict, total=False):
     moved: int
     lost: int
     workers: list[str]
+
+
+# What each field of a line must be.  A member's script is a program on a machine that
+# may be rogue: whatever else stands in its lines is passed over.
+_FIELDS = {
+    **dict.fromkeys(("id", "code", "moved", "lost"), int),
+    **dict.fromkeys(("event", "address", "name", "message", "reason"), str),
+    "workers": list,
+}
+# Lines of one script that come to the log or the history in a minute: a job that says
+# nonsense without end would fill both, and stop everything else meanwhile.
+_TOLD_PER_MINUTE = 30
 
 
 class DaskEngine:
@@ -229,6 +242,9 @@ class Talk:
         self._exit: JobExit | None = None
         self._numbers = itertools.count(1)
         self._answers: dict[int, Said] = {}
+        self._asked: set[int] = set()
+        self._told = 0  # since `_told_at`
+        self._told_at = float("-inf")
         self._opened: Said | None = None
         self._news = trio.Event()
         self._words: deque[str] = deque(maxlen=_LAST_WORDS)
@@ -248,10 +264,15 @@ class Talk:
     async def ask(self, op: str, **fields: object) -> Said:
         """Send an order, and return the answer; raises `EngineError`."""
         number = next(self._numbers)
-        await self._send({"op": op, "id": number, **fields})
-        while number not in self._answers:
-            await self._wait_news()
-        answer = self._answers.pop(number)
+        self._asked.add(number)
+        try:
+            await self._send({"op": op, "id": number, **fields})
+            while number not in self._answers:
+                await self._wait_news()
+            answer = self._answers[number]
+        finally:
+            self._asked.discard(number)
+            self._answers.pop(number, None)
         if answer["event"] == "error":
             msg = f"{self.name} could not {op}"
             raise EngineError(msg, why=answer.get("message"))
@@ -303,23 +324,33 @@ class Talk:
         return code + reason + words
 
     def _take_line(self, line: bytes) -> None:
-        try:
-            said: Said = json.loads(line)
-            event = said["event"]
-        except (ValueError, KeyError, TypeError):
-            _log.warning("%s said no line of ours: %s", self.name, quoted(repr(line)))
+        said = _said_untrusted(line)
+        if said is None:
+            if self._may_tell():
+                shown = quoted(repr(line[:_SHOWN_BYTES]))
+                _log.warning("%s said no line of ours: %s", self.name, shown)
             return
+        event, message = said["event"], said.get("message", "")
         if event in ("ready", "up"):
             self._opened = said
-        elif event == "error" and said.get("id") is None:
-            self._words.append(said.get("message", ""))
-            _log.warning("%s: %s", self.name, quoted(said.get("message", "")))
-        elif isinstance(said.get("id"), int):
+        elif said.get("id") in self._asked:
             self._answers[said["id"]] = said
-        else:
-            _log.debug("%s: %s", self.name, said)
+        elif event == "error":
+            self._words.append(message)
+            if self._may_tell():
+                _log.warning("%s: %s", self.name, quoted(message))
+        elif self._may_tell():
+            _log.debug("%s: %s", self.name, event)
             self.take(said)
         self._tell_news()
+
+    def _may_tell(self) -> bool:
+        """Whether one more line of this script may be told in this minute."""
+        now = trio.current_time()
+        if now - self._told_at >= 60.0:
+            self._told_at, self._told = now, 0
+        self._told += 1
+        return self._told <= _TOLD_PER_MINUTE
 
     def _take_words(self, line: bytes) -> None:
         text = line.decode("utf-8", "replace").strip()
@@ -358,6 +389,19 @@ async def _stay_alive(head: Talk, block: trio.CancelScope) -> None:
 async def _tell_refused(talk: Talk, label: str) -> None:
     with suppress(EngineError):  # one that has ended lets nobody in
         await talk.refuse([label])
+
+
+def _said_untrusted(line: bytes) -> Said | None:
+    """Return what a line says as far as it is ours; None if it says nothing."""
+    try:
+        found = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(found, dict):
+        return None
+    # Not `isinstance`: true is no number.
+    said = {name: v for name, v in found.items() if type(v) is _FIELDS.get(name)}
+    return cast("Said", said) if "event" in said else None
 
 
 def _ignore(_said: Said) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import trio
@@ -28,7 +28,7 @@ class Start:
     spec: JobSpec
     room: Path  # its folder, not there yet
     marker: str
-    tls: Mapping[str, bytes]
+    tls: Mapping[str, bytes] = field(repr=False)  # a private key is among them
     env: Mapping[str, str]
 
 

@@ -31,6 +31,7 @@ from aemesh.model.trust import (
     Verdict,
 )
 from aemesh.policy.trust import TrustPolicy, changed_key_message, judge
+from aemesh.tasks.nursery import open_crew
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -73,6 +74,7 @@ class TrustDesk:
         self._told: set[tuple[KeyId, Reason]] = set()
         self._asking, self._to_ask = trio.open_memory_channel[TrustRequest](32)
         self._changed = trio.Event()
+        self._unreadable = ""  # why, if the files cannot be read
         self._read()
 
     def __repr__(self) -> str:
@@ -161,11 +163,27 @@ class TrustDesk:
             if request.key.key_id not in self.waiting:
                 continue  # settled meanwhile, on another terminal
             try:
-                answer = await ask(request)
+                answer = await self._answer(ask, request)
                 if answer is not None:
                     self._settle(request, accepted=answer)
             except AemeshError as exc:
                 self._alarm(str(exc))
+
+    async def _answer(self, ask: Ask, request: TrustRequest) -> bool | None:
+        """Return the answer; None if the request is settled elsewhere before it."""
+        answer = None
+
+        async def ask_once() -> None:
+            nonlocal answer
+            answer = await ask(request)
+            crew.cancel_scope.cancel()
+
+        async with open_crew() as crew:
+            crew.start_soon(ask_once)
+            while request.key.key_id in self.waiting:
+                await self._changed.wait()
+            crew.cancel_scope.cancel()
+        return answer
 
     def _settle(self, request: TrustRequest, *, accepted: bool) -> None:
         if accepted:
@@ -195,16 +213,30 @@ class TrustDesk:
         before = self._book
         try:
             self._book = trustfiles.read_book(self._folder, self.policy.role.other)
-        except AemeshError as exc:
+        except (AemeshError, OSError) as exc:
             # Fail closed: nobody is known until the file is mended.
             self._book = TrustBook()
-            self._alarm(f"{exc}; nobody is trusted until it is mended")
+            self._tell_unreadable(exc)
+        else:
+            self._unreadable = ""
         for key_id in [k for k in self.waiting if self._book.by_key(k)]:
             self._forget_request(self.waiting[key_id])
         # Not for a request that was only written down: who waits for a change asks
         # again, and would be written down again.
         if self._book != before:
             self._tell_changed()
+
+    def _tell_unreadable(self, error: AemeshError | OSError) -> None:
+        """Say, once, why nobody is trusted; what was no word of ours passes by itself.
+
+        Out of file descriptors, or a disk that is away: nothing in the folder changes
+        when that is over, so the files are looked at again.
+        """
+        if isinstance(error, OSError) and self._files is not None:
+            self._files.look_again()
+        if str(error) != self._unreadable:
+            self._unreadable = str(error)
+            self._alarm(f"{error}; nobody is trusted until it is mended")
 
     def _tell_changed(self) -> None:
         self._changed.set()

@@ -122,7 +122,11 @@ class TrustFolder:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self._seen = self.stamp()
+        self._seen: Stamp | None = self.stamp()
+
+    def look_again(self) -> None:
+        """Take the files for changed: they could not be read."""
+        self._seen = None
 
     def stamp(self) -> Stamp:
         """Return what tells the present files from any later ones."""

@@ -18,7 +18,7 @@ from aemesh.host.store import Store
 from aemesh.master.group import Group
 from aemesh.master.history import History
 from aemesh.master.record import Order, WorkerRecord
-from aemesh.master.remote import DialStream, RemoteMember
+from aemesh.master.remote import DialStream, RemoteMember, ask
 from aemesh.model.group import MemberState, Receipt
 from aemesh.model.names import GroupName
 from aemesh.net.link import Closed, Ending, Link
@@ -176,7 +176,7 @@ class Attendant:
         body = wire.Release(
             generation=record.membership.generation, term_after=limits.TERM_AFTER
         )
-        await self.link.request(body, wire.Done)
+        await ask(self.link, body, wire.Done, within=limits.ANSWER_AFTER)
         record.membership.step(Happening.RETIRED, now=self.wall())
         text = f"{record.name} left {name}: {receipt.moved} pieces moved,"
         self._say("worker.retired", f"{text} {receipt.lost} lost")

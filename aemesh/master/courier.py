@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING
 import trio
 
 from aemesh import limits
-from aemesh.errors import AemeshError, RefusedError, UnreachableError
+from aemesh.errors import AemeshError, RefusedError, UnreachableError, quoted
+from aemesh.master.anteroom import Anteroom
 from aemesh.master.history import History
 from aemesh.master.record import Order, WorkerRecord
 from aemesh.master.remote import DialStream
@@ -53,6 +54,7 @@ class Courier:
     history: History
     wall: Callable[[], float]
     dialling: trio.CapacityLimiter  # shared by the couriers to strangers
+    anteroom: Anteroom  # and this
     addresses: tuple[Address, ...] = ()
     heard_of: trio.Event = field(default_factory=trio.Event)
     _facts_came: trio.Event = field(default_factory=trio.Event)
@@ -130,9 +132,7 @@ class Courier:
         for address in self.addresses:
             try:
                 connection = await self._connect(address)
-                return await self.shaker(caller).connect(
-                    connection, expected=self.record.key_id, purpose=purpose
-                )
+                return await self._shake(connection, caller, purpose)
             except RefusedError as exc:
                 if isinstance(caller, _Caller) and caller.judged:
                     raise  # the worker itself, or we, said no
@@ -144,6 +144,19 @@ class Courier:
         why = "; ".join(reasons) or "it announced no address"
         msg = f"cannot reach {self.record.name}"
         raise UnreachableError(msg, why=why)
+
+    async def _shake(
+        self, connection: Connection, caller: Doorman, purpose: Purpose
+    ) -> Channel:
+        """Shake hands; a stranger holds a place meanwhile, and may have to give it."""
+        key_id = self.record.key_id
+        shaker = self.shaker(caller)
+        if self.desk.knows(key_id):
+            return await shaker.connect(connection, expected=key_id, purpose=purpose)
+        with trio.CancelScope() as scope, self.anteroom.place(scope):
+            return await shaker.connect(connection, expected=key_id, purpose=purpose)
+        msg = f"{self.record.name} gave its place to another that waits for trust"
+        raise RefusedError(msg)
 
     async def _connect(self, address: Address) -> Connection:
         """Dial; strangers take turns, whom we know does not wait behind them."""
@@ -157,7 +170,7 @@ class Courier:
 
     async def _leave(self, body: wire.Leave) -> wire.Body:
         """The worker asks to go: let its work and data move first."""
-        order = Order(why=body.reason[:200], leave=True, by_after=body.by_after)
+        order = Order(why=quoted(body.reason), leave=True, by_after=body.by_after)
         self.record.give(order)
         await order.done.wait()
         if order.receipt is None:

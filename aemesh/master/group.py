@@ -18,7 +18,7 @@ import trio
 from aemesh import limits
 from aemesh.errors import AemeshError, EngineError
 from aemesh.master.authority import GroupAuthority
-from aemesh.master.remote import DialStream, RemoteMember
+from aemesh.master.remote import DialStream, RemoteMember, ask
 from aemesh.model.group import Receipt
 from aemesh.model.names import GroupName, JobId
 from aemesh.model.view import GroupView
@@ -37,8 +37,9 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
-# A common name has 64 characters (RFC 5280), of which a number takes what is left.
-_LABEL_NAME_LENGTH = 48
+# A common name has 64 characters (RFC 5280), of which a number takes what is left: a
+# dot and the 16 digits of 2**53.
+_LABEL_NAME_LENGTH = 47
 
 
 class LocalJobs(Protocol):
@@ -124,12 +125,18 @@ class Group:
             async with open_crew():  # an engine's error leaves its block in a group
                 await self._run()
         except AemeshError as exc:
-            self.note = str(exc)
-            text = f"group {self.name} has no engine: {exc}"
-            self.history.add("group.failed", text, group=self.name)
+            self._tell_failed(str(exc))
+        except Exception as exc:  # noqa: BLE001 - a plug-in's bug ends its group only
+            _log.exception("engine %s met a bug", self.engine.name)
+            self._tell_failed(f"a bug of its engine, {type(exc).__name__}")
         finally:
             self.running = None
             self._become("closed" if self._closing.is_set() else "failed")
+
+    def _tell_failed(self, why: str) -> None:
+        self.note = why
+        text = f"group {self.name} has no engine: {why}"
+        self.history.add("group.failed", text, group=self.name)
 
     async def _run(self) -> None:
         async with self.engine.open(Context(self)) as running:
@@ -180,8 +187,8 @@ class Group:
     ) -> RemoteMember:
         running = self._engine()
         generation = record.membership.generation
-        ask = wire.Assign(group=self.name, generation=generation)
-        assigned = await link.request(ask, wire.Assigned)
+        order = wire.Assign(group=self.name, generation=generation)
+        assigned = await ask(link, order, wire.Assigned, within=limits.ANSWER_AFTER)
         label = self._next_label(record.name, generation)
         facts = record.facts
         member = RemoteMember(

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 import trio
 
+from aemesh.errors import RefusedError
 from aemesh.model.group import MemberState, Receipt
 from aemesh.model.key import KeyId
 from aemesh.model.machine import Facts
@@ -48,7 +49,14 @@ class WorkerRecord:
     ordered: trio.Event = field(default_factory=trio.Event)
 
     def give(self, order: Order) -> None:
-        """Hand the worker's task its next order; it looks when it is woken."""
+        """Hand the worker's task its next order; it looks when it is woken.
+
+        Nobody is left waiting for one that this takes the place of.
+        """
+        if self.order is not None:
+            what = f"{self.name} got another order"
+            self.order.error = RefusedError(what, why=order.why)
+            self.order.done.set()
         self.order = order
         self.wake()
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import trio
 
@@ -29,6 +29,8 @@ from aemesh.protocol.strictjson import convert_untrusted, decode_untrusted
 
 if TYPE_CHECKING:
     from aemesh.plugin import Job
+
+B = TypeVar("B", bound=wire.Body)
 
 # Dials a further connection to the worker of a link.
 DialStream = Callable[[], Awaitable[NetChannel]]
@@ -64,7 +66,7 @@ class RemoteMember:
             authority=self.authority if spec.tls else "",
         )
         try:
-            await self.link.request(body, wire.Started)
+            await ask(self.link, body, wire.Started, within=limits.ANSWER_AFTER)
             channel = await self.dial_stream()
         except UnreachableError:
             raise
@@ -113,6 +115,8 @@ class RemoteJob:
                     if isinstance(item, JobExit):
                         self._finish(item)
                         return
+                    if item.channel is Channel.STDIN:
+                        return  # no job's output; engines know two channels
                     yield item
                 data = bytes(await self._stream.receive_some(limits.CHUNK_BYTES))
                 if not data:
@@ -155,6 +159,14 @@ class RemoteJob:
             except (trio.BrokenResourceError, trio.ClosedResourceError) as exc:
                 msg = f"job {self._job_id} has ended"
                 raise UnreachableError(msg) from exc
+
+
+async def ask(link: Link, body: wire.Body, kind: type[B], *, within: float) -> B:
+    """Return a worker's answer; raises `UnreachableError` if it keeps us waiting."""
+    with trio.move_on_after(within):
+        return await link.request(body, kind)
+    msg = f"{link.peer.name} does not do what it is asked"
+    raise UnreachableError(msg, why=f"no answer in {within:g} s")
 
 
 async def _attach(

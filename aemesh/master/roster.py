@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 import trio
 
 from aemesh import limits
-from aemesh.errors import UnknownNameError, quoted
+from aemesh.errors import UnknownNameError, UsageError, quoted
+from aemesh.master.anteroom import Anteroom
 from aemesh.master.courier import Attend, Courier
 from aemesh.master.record import WorkerRecord
 from aemesh.model.trust import Decision
@@ -44,6 +45,7 @@ class Roster:
         self._attend = attend
         self._couriers: dict[KeyId, Courier] = {}
         self._replays: dict[KeyId, int] = {}
+        self._anteroom = Anteroom()
         self._dialling = trio.CapacityLimiter(limits.DIALS_AT_ONCE)
 
     def __repr__(self) -> str:
@@ -71,11 +73,16 @@ class Roster:
     def find(self, worker: str) -> WorkerRecord:
         """Return the worker of this name or fingerprint.
 
-        Raises `UnknownNameError` if there is none, or if two linked ones share it.
+        Raises `UnknownNameError` if there is none, `UsageError` if several share it;
+        one that is linked goes before those that are not.
         """
         found = [r for r in self.records.values() if worker in (r.name, str(r.key_id))]
         linked = [r for r in found if r.link is not None]
-        if len(linked or found) != 1:
+        if len(linked or found) > 1:
+            what = f"several workers go by the name {quoted(worker)}"
+            keys = ", ".join(str(record.key_id) for record in linked or found)
+            raise UsageError(what, why=keys, hint="give the fingerprint of one")
+        if not found:
             names = sorted(str(record.name) for record in self.records.values())
             kind = "worker"
             raise UnknownNameError(kind, worker, names)
@@ -119,6 +126,7 @@ class Roster:
             history=self._history,
             wall=parts.wall,
             dialling=self._dialling,
+            anteroom=self._anteroom,
         )
         self.records[key_id] = record
         self._couriers[key_id] = courier

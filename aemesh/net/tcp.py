@@ -75,12 +75,13 @@ async def _bind(port: int, hosts: tuple[str, ...]) -> list[trio.socket.SocketTyp
             return await _bind_all(candidate, hosts)
         except OSError as exc:
             last = exc
-    msg = f"cannot listen on port {port}"
-    raise SettingsError(
-        msg,
-        why=str(last),
-        hint="name a free one with `--port`",
-    ) from last
+    assert last is not None
+    where = f" of {', '.join(hosts)}" if hosts else ""
+    msg = f"cannot listen on port {port or DEFAULT_PORT}{where}"
+    hint = "name a free one with `--port`"
+    if isinstance(last, socket.gaierror) or last.errno == errno.EADDRNOTAVAIL:
+        hint = "`--host` takes an address of this machine; `ip addr` lists them"
+    raise SettingsError(msg, why=last.strerror or str(last), hint=hint) from last
 
 
 async def _bind_all(port: int, hosts: tuple[str, ...]) -> list[trio.socket.SocketType]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from aemesh import limits
 from aemesh.errors import RefusedError
 from aemesh.model.group import Lease
 
@@ -52,6 +53,10 @@ class Tenancy:
         if generation <= self.generation:
             why = f"generation {generation} is over; the last one was {self.generation}"
             what = "the assignment came late"
+            raise RefusedError(what, why=why)
+        if generation > self.generation + limits.GENERATION_LEAP:
+            what = "the assignment's generation is not the next one"
+            why = f"{generation}; the last one was {self.generation}"
             raise RefusedError(what, why=why)
         self.generation = generation
         self.lease = Lease(master, self.worker, group, generation)

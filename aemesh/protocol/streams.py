@@ -12,7 +12,10 @@ waits in its write.
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import msgspec
+from msgspec import Meta
 
 from aemesh import limits
 from aemesh.errors import BadMessage
@@ -27,7 +30,7 @@ _LIMIT = limits.CHUNK_BYTES + 1
 class Exit(msgspec.Struct, frozen=True):
     """How the job ended, as it is on the wire."""
 
-    code: int
+    code: Annotated[int, Meta(ge=0, le=255)]  # what a process can end with
     reason: str = ""
 
 

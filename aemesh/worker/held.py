@@ -103,14 +103,14 @@ class Held:
         running = self._running.get(job_id_untrusted(body.job))
         if running is not None:
             self.tenancy.holds(master, running.generation)
-            await running.job.end(term_after=body.term_after)
+            await running.job.end(term_after=_bounded(body.term_after))
         return wire.Done()
 
     async def release(self, master: KeyId, body: wire.Release) -> wire.Body:
         """End the lease's jobs and give it back."""
         lease = self.tenancy.lease
         if lease and lease.master == master and lease.generation == body.generation:
-            await self.let_go(body.term_after)
+            await self.let_go(_bounded(body.term_after))
         return wire.Done()
 
     async def let_go(self, term_after: float) -> None:
@@ -181,6 +181,10 @@ class Held:
     def _forget(self, job_id: JobId, running: Running) -> None:
         if self._running.get(job_id) is running:
             del self._running[job_id]
+
+
+def _bounded(term_after: float) -> float:
+    return min(term_after, limits.TERM_CAP_AFTER)
 
 
 async def _end(job: Job, term_after: float) -> None:

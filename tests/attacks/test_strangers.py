@@ -140,9 +140,7 @@ def lines(caplog) -> list[str]:
     return [r.getMessage() for r in caplog.records if r.name.startswith("aemesh")]
 
 
-async def test_a_crowd_of_strangers_does_not_keep_an_honest_master_out(
-    caplog, capsys
-):
+async def test_a_crowd_of_strangers_does_not_keep_an_honest_master_out(caplog, capsys):
     """Threat: 87: idle, preamble-only and half-handshake connections, 800 in all."""
     caplog.set_level(logging.INFO)
     says = (b"", PREAMBLE, PREAMBLE + b"\x16\x03\x01\x02\x00\x01")

@@ -303,9 +303,7 @@ async def test_a_man_in_the_middle_with_a_key_of_his_own_is_refused_by_both(
     near, entry = connection_pair()
     async with trio.open_nursery() as nursery, worker.attacked() as leaving:
         nursery.start_soon(evil_server, entry.stream, evil_context(server=True), b"")
-        error = await connect_error(
-            master, near, expected=worker.node.identity.key_id
-        )
+        error = await connect_error(master, near, expected=worker.node.identity.key_id)
         announced = encode_preamble((EVIL.certificate,))
         tls = await client_tls(leaving)
         me = {"me": str(master.identity.key_id)}
@@ -775,9 +773,7 @@ async def test_a_client_of_other_tls_is_refused(worker, context, kind):
     ],
     ids=["TLS 1.2", "no ALPN", "other ALPN"],
 )
-async def test_a_server_of_other_tls_is_refused(
-    master, context, kind, autojump_clock
-):
+async def test_a_server_of_other_tls_is_refused(master, context, kind, autojump_clock):
     """Threat: 15."""
     error = await dial_evil(master, context, hello(EVIL, master.identity, b""))
 

@@ -119,6 +119,26 @@ trio.run(main)
         await terminal.shows("beta False")
 
 
+async def test_a_question_that_is_withdrawn_is_neither_repeated_nor_answered():
+    code = """
+async def main():
+    with trio.move_on_after(0.2) as scope:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(ui.ask, "trust it?")
+            await trio.testing.wait_all_tasks_blocked()
+            ui.stop_asking()
+            ui.say("leaving")
+            await ui.ask("and that one?")
+    print("unanswered", scope.cancelled_caught, flush=True)
+import trio.testing
+trio.run(main)
+"""
+    with Terminal(code) as terminal:
+        await terminal.shows("unanswered True")
+        assert terminal.shown.count("trust it?") == 1
+        assert "leaving\r\nunanswered" in terminal.shown
+
+
 async def test_a_line_said_meanwhile_repeats_the_question():
     code = """
 async def main():

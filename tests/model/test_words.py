@@ -39,7 +39,9 @@ def test_no_two_words_differ_in_one_letter_only():
 
 def one_edit(a: str, b: str) -> bool:
     """Return whether one letter changed, added or removed makes one of the other."""
-    same = sum(1 for _ in itertools.takewhile(lambda p: p[0] == p[1], zip(a, b)))
+    same = sum(
+        1 for _ in itertools.takewhile(lambda p: p[0] == p[1], zip(a, b, strict=False))
+    )
     tail_a, tail_b = a[same:], b[same:]
     return tail_a[1:] == tail_b[1:] or tail_a[1:] == tail_b or tail_a == tail_b[1:]
 

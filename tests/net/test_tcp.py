@@ -109,7 +109,8 @@ async def test_an_address_that_is_not_ours_is_told_with_the_reason():
     with pytest.raises(SettingsError, match="cannot listen on port 7999") as caught:
         await TcpNetwork().serve(hang_up, port=7999, hosts=("127.0.0.1", "192.0.2.1"))
 
-    assert "assign requested address" in caught.value.why
+    assert caught.value.why == "Cannot assign requested address"
+    assert "ip addr" in caught.value.hint
     async with trio.open_nursery() as nursery:  # the first one was given back
         await nursery.start(_serve(hang_up, port=7999, hosts=("127.0.0.1",)))
         nursery.cancel_scope.cancel()

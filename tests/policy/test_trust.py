@@ -125,9 +125,7 @@ def test_whoever_answers_for_another_is_refused(role):
 
     verdict = judge(peer, KNOWN, policy, expected=KEY2.key_id)
 
-    assert verdict == Verdict(
-        NO, Reason.EXPECTED_OTHER, f"{KEY2.key_id} was dialled"
-    )
+    assert verdict == Verdict(NO, Reason.EXPECTED_OTHER, f"{KEY2.key_id} was dialled")
     assert judge(peer, KNOWN, policy, expected=KEY.key_id).decision is OK
 
 

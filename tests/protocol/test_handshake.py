@@ -395,9 +395,7 @@ def test_a_long_detail_of_ours_is_cut_to_what_the_peer_takes(pair):
 
 def test_a_purpose_is_said_by_whoever_dials():
     pair = HandshakePair(
-        client=machine(
-            Side.CLIENT, MASTER, WORKER, Role.MASTER, purpose=Purpose.STREAM
-        )
+        client=machine(Side.CLIENT, MASTER, WORKER, Role.MASTER, purpose=Purpose.STREAM)
     )
 
     (known,) = pair.to_server(pair.client.hello())

@@ -280,7 +280,7 @@ async def test_a_master_that_stops_lets_its_workers_go(autojump_clock) -> None:
         mesh.master.stop()
         with trio.fail_after(60):
             # The memory engine tells nobody, and the clock is virtual.
-            while machine.jobs.running or "close A" not in mesh.engine.told:  # noqa: ASYNC110
+            while machine.jobs.running or "close A" not in mesh.engine.told:
                 await trio.sleep(0.05)
 
         assert "retire office-1.1" in mesh.engine.told
@@ -296,6 +296,23 @@ async def test_what_does_not_exist_is_named(autojump_clock) -> None:
             await mesh.master.open_group(B, "spark")
         with pytest.raises(SettingsError, match="group A is there already"):
             await mesh.master.open_group(A, "command")
+
+
+async def test_a_name_that_several_workers_share_is_not_guessed(
+    autojump_clock,
+) -> None:
+    async with open_mesh("A", policy=TrustPolicy(role=Role.MASTER)) as mesh:
+        first = await mesh.start_worker("office-1")
+        await mesh.wait_state("office-1", MemberState.LINKED)
+        del mesh.machines["office-1"]  # another machine of the same name
+        second = await mesh.start_worker("office-1")
+        await trio.sleep(1)
+
+        with pytest.raises(UsageError, match="several workers go by") as caught:
+            await mesh.master.move("office-1", A)
+
+        for machine in (first, second):
+            assert str(machine.identity.key_id) in str(caught.value.why)
 
 
 async def test_connect_says_why_a_group_has_no_workers(autojump_clock) -> None:
