@@ -52,8 +52,10 @@ check: $(READY)
 	$(VENV)/bin/mypy
 	$(VENV)/bin/lint-imports
 
+# In a user namespace everybody is called root: pytest's own folder is taken by the real one.
+pytest: TEMPROOT := $(if $(filter 0,$(shell id -u)),,PYTEST_DEBUG_TEMPROOT=$$(mktemp -d))
 pytest: $(READY)
-	$(LAB) $(PYTHON) -m pytest
+	$(TEMPROOT) $(LAB) $(PYTHON) -m pytest
 
 bench: $(READY)
 	@.ci/setup iproute2 nftables util-linux mount

@@ -194,3 +194,8 @@ RETIRE_AFTER = 30.0
 
 CONTROL_BODY_BYTES = 1024 * 1024
 EVENTS_KEPT = 10_000
+# Events a minute about workers that nobody trusts yet: names and reasons are of their
+# own choice, new ones each time, and each is a write to the disk.  More than an office
+# that starts at once; what was kept before is then pushed out in 40 minutes at the
+# earliest, not in ten seconds (threat 89).
+STRANGER_EVENTS_PER_MINUTE = 240

@@ -220,7 +220,8 @@ async def ask(question: str) -> bool:
         if not _asks_no_more:
             with trio.CancelScope() as _asking:
                 return await _ask_here(f"{plain(question)} [y/N] ")
-        await trio.sleep_forever()  # silence is no answer: nobody is declined by it
+        # Silence is no answer: nobody is declined by it.
+        return await trio.sleep_forever()
 
 
 def stop_asking() -> None:

@@ -379,7 +379,8 @@ class _Stream:
         self._pieces = pieces
 
     async def __call__(self, _scope: Scope, receive: Receive, send: Send) -> None:
-        async with aclosing(self._pieces), trio.open_nursery() as nursery:
+        # The generator may have a nursery of its own, which is to end before ours.
+        async with trio.open_nursery() as nursery, aclosing(self._pieces):
             nursery.start_soon(_cancel_when_gone, receive, nursery.cancel_scope)
             await send(
                 {

@@ -184,7 +184,9 @@ class Courier:
             record.membership.step(Happening.BROKEN, now=self.wall())
         if record.note != str(error):
             record.note = str(error)
-            self.history.add("worker.unlinked", str(error), worker=record.name)
+            known = self.desk.knows(record.key_id)
+            add = self.history.add if known else self.history.add_of_stranger
+            add("worker.unlinked", str(error), worker=record.name)
 
     async def _handle(self, link: Link, body: wire.Body) -> wire.Body | None:  # noqa: ARG002 - the protocol's
         match body:
@@ -249,13 +251,15 @@ class _Caller:
             note = f"{peer.name} asks its owner whether to trust us"
             if record.note != note:
                 record.note = note
-                self._courier.history.add("trust.waits", note, worker=record.name)
+                self._courier.history.add_of_stranger(
+                    "trust.waits", note, worker=record.name
+                )
 
     def _tell(self, peer: Peer, verdict: Verdict) -> None:
         text = f"{peer.name} wants to join: {peer.key_id} {peer.key_id.words}"
         if verdict.decision is Decision.NO:
             text = f"{peer.name} is refused: {verdict.detail}"
-        self._courier.history.add("trust.request", text, worker=peer.name)
+        self._courier.history.add_of_stranger("trust.request", text, worker=peer.name)
 
 
 class _StreamCaller:

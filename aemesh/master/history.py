@@ -7,6 +7,9 @@ from typing import TYPE_CHECKING
 
 import trio
 
+from aemesh import limits
+from aemesh.policy.lograte import LogRate
+
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable
 
@@ -25,6 +28,18 @@ class History:
         self._store = store
         self._wall = wall
         self._news = trio.Event()
+        self._strangers = LogRate(limits.STRANGER_EVENTS_PER_MINUTE)
+
+    def add_of_stranger(
+        self, kind: str, text: str, *, worker: NodeName | None = None
+    ) -> None:
+        """Write one line about somebody untrusted; beyond so many a minute, nothing."""
+        turn = self._strangers.turn(now=trio.current_time())
+        if turn.left_out:
+            count = f"{turn.left_out} more events of strangers were left out"
+            self.add("strangers.left-out", count)
+        if turn.write:
+            self.add(kind, text, worker=worker)
 
     def add(
         self,

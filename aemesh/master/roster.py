@@ -157,7 +157,7 @@ class Roster:
             times = self._count_replay(key_id)
         if times == 1:
             text = f"an announcement of {who} is not believed: {why}"
-            self._history.add("discovery.imposter", text)
+            self._history.add_of_stranger("discovery.imposter", text)
         record = self.records.get(key_id) if key_id else None
         if record is not None:
             record.imposters = times

@@ -30,7 +30,8 @@ _LIMIT = limits.CHUNK_BYTES + 1
 class Exit(msgspec.Struct, frozen=True):
     """How the job ended, as it is on the wire."""
 
-    code: Annotated[int, Meta(ge=0, le=255)]  # what a process can end with
+    # What fits an exit status anywhere; our own JSON ends at 64 bits.
+    code: Annotated[int, Meta(ge=-(2**31), lt=2**31)]
     reason: str = ""
 
 

@@ -17,7 +17,9 @@ from aemesh.engines.dask import Talk
 from aemesh.errors import BadMessage, RefusedError
 from aemesh.host import trustfiles
 from aemesh.host.keystore import Identity
+from aemesh.host.store import open_store
 from aemesh.host.trustdesk import TrustDesk
+from aemesh.master.history import History
 from aemesh.master.record import Order, WorkerRecord
 from aemesh.model.group import MemberState
 from aemesh.model.job import JobExit, JobSpec
@@ -208,6 +210,20 @@ async def test_workers_that_wait_for_trust_hold_only_so_many_connections(
         await mesh.wait_state("honest", MemberState.LEASED)
 
 
+async def test_strangers_do_not_push_out_the_history(autojump_clock):
+    """Threat: 89: each try may fail for a reason that the stranger invents anew."""
+    with open_store(None) as store:
+        history = History(store, wall=trio.current_time)
+        history.add("worker.joined", "honest serves A")
+        for number in range(10_000):
+            history.add_of_stranger("worker.unlinked", f"refused: {number}")
+
+        kept = [event.text async for event in history.read(0, follow=False)]
+
+    assert kept[0] == "honest serves A"
+    assert len(kept) == 1 + limits.STRANGER_EVENTS_PER_MINUTE
+
+
 async def test_a_trust_file_that_cannot_be_opened_for_a_while_ends_no_agent(
     tmp_path, monkeypatch
 ):
@@ -244,7 +260,7 @@ async def test_a_trust_file_that_cannot_be_opened_for_a_while_ends_no_agent(
 # --- what a job's stream says -------------------------------
 
 
-@pytest.mark.parametrize("code", [-1, 256, 10**19, 10**20 - 1])
+@pytest.mark.parametrize("code", [-(2**31) - 1, 2**31, 10**19, 10**20 - 1])
 def test_an_exit_code_that_no_process_has_is_refused(code):
     frame = encode_frame(b'\x03{"code":%d}' % code, limit=1000)
 

@@ -1,4 +1,4 @@
-"""An office of a laptop and five machines, from the first announcement to the result."""
+"""An office of a laptop and five machines, from the announcement to the result."""
 
 from __future__ import annotations
 

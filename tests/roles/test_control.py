@@ -207,7 +207,9 @@ async def test_an_error_within_a_stream_is_raised_at_the_client(
             await asked(lambda: list(Mesh(tmp_path).exec("nothing", ["hostname"])))
 
 
-async def test_a_command_ends_when_its_client_goes(api: MemoryControl, tmp_path: Path):
+async def test_a_command_ends_when_its_client_goes(
+    api: MemoryControl, tmp_path: Path, caplog: pytest.LogCaptureFixture
+):
     api.output = [
         OutputView(worker="office-1", channel="stdout", data="eA==")
     ] * 100_000
@@ -220,6 +222,8 @@ async def test_a_command_ends_when_its_client_goes(api: MemoryControl, tmp_path:
 
         with trio.fail_after(5):
             await api.exec_ended.wait()
+
+    assert caplog.text == ""
 
 
 async def test_events_are_the_history_and_then_what_happens(
