@@ -11,6 +11,7 @@ from aemesh.errors import AemeshError
 from aemesh.model.group import Receipt
 from aemesh.model.job import Chunk, JobExit, JobSpec
 from aemesh.model.names import GroupName, NodeName
+from aemesh.tasks.nursery import open_crew
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping
@@ -84,13 +85,13 @@ async def open_run(
 ) -> AsyncIterator[trio.MemoryReceiveChannel[Item]]:
     """Run `spec` on each member while the block lasts; give what they say."""
     send, receive = trio.open_memory_channel[Item](_WAITING)
-    async with trio.open_nursery() as nursery:
+    async with open_crew() as crew:
         async with send:
             for member in list(members):
-                nursery.start_soon(_run_on, member, spec, send.clone())
+                crew.start_soon(_run_on, member, spec, send.clone())
         async with receive:
             yield receive
-        nursery.cancel_scope.cancel()
+        crew.cancel_scope.cancel()
 
 
 async def _run_on(

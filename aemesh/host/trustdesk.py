@@ -95,6 +95,11 @@ class TrustDesk:
         """Whether this key was accepted already, in the files or by a flag."""
         return key_id in self.policy.trusted_keys or bool(self.book.by_key(key_id))
 
+    def name_of(self, key_id: KeyId) -> NodeName | None:
+        """Return the name under which this key was accepted, if it was."""
+        known = self.book.by_key(key_id)
+        return None if known is None else known.name
+
     def judge(self, peer: Peer, *, expected: KeyId | None = None) -> Verdict:
         """Return the verdict on a peer, and see to it that a person is asked."""
         verdict = judge(peer, self.book, self.policy, expected=expected)

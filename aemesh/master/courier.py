@@ -227,7 +227,8 @@ class _Caller:
         record = courier.record
         if not self.judged:
             self.judged = True
-            record.name = peer.name
+            # A known key has the name under which it was accepted, whatever it says.
+            record.name = courier.desk.name_of(peer.key_id) or peer.name
             record.membership.step(Happening.LINKED, now=courier.wall())
         verdict = courier.desk.judge(peer, expected=expected)
         if verdict.decision is not Decision.OK and record.waiting is not verdict.reason:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import itertools
 import logging
 import secrets
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol
 
@@ -26,7 +27,7 @@ from aemesh.protocol import wire
 from aemesh.tasks.nursery import open_crew
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
     from aemesh.master.history import History
     from aemesh.master.record import WorkerRecord
@@ -213,7 +214,10 @@ class Group:
     async def _bring_up(self, running: RunningEngine, member: RemoteMember) -> None:
         """Add a member to the engine; leave nothing of it there if that fails."""
         try:
-            with trio.fail_after(limits.MEMBER_ADD_AFTER):
+            with (
+                self._plugin_faults(f"adding {member.name}"),
+                trio.fail_after(limits.MEMBER_ADD_AFTER),
+            ):
                 await running.add(member)
         except BaseException as exc:
             with trio.move_on_after(limits.TERM_AFTER, shield=True):
@@ -231,7 +235,12 @@ class Group:
         receipt = Receipt(record.name, self.name, graceful=True)
         try:
             if member is not None and self.running is not None:
-                receipt = await self.running.retire(member, by_after=by_after)
+                # The engine owes an end by then; one that forgets is left behind.
+                with (
+                    self._plugin_faults(f"retiring {record.name}"),
+                    trio.move_on_after(by_after + limits.TERM_AFTER),
+                ):
+                    receipt = await self.running.retire(member, by_after=by_after)
             took = trio.current_time() - started
             return replace(receipt, took_after=took)
         finally:
@@ -241,7 +250,20 @@ class Group:
         """Go on without a worker that is gone."""
         self._remove(record)
         if member is not None and self.running is not None:
-            await self.running.lost(member)
+            with self._plugin_faults(f"losing {record.name}"):
+                await self.running.lost(member)
+
+    @contextmanager
+    def _plugin_faults(self, what: str) -> Iterator[None]:
+        """Make an error of the engine's out of whatever its plug-in raises."""
+        try:
+            yield
+        except (AemeshError, trio.TooSlowError):
+            raise
+        except Exception as exc:
+            _log.exception("engine %s met a bug when %s", self.engine.name, what)
+            text = f"engine {self.engine.name} met a bug when {what}"
+            raise EngineError(text, why=type(exc).__name__) from exc
 
     def is_broken(self, record: WorkerRecord) -> bool:
         """Whether the engine said that its node on this member is lost."""

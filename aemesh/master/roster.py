@@ -115,7 +115,8 @@ class Roster:
         parts = self._parts
         key_id = announcement.key.key_id
         generation, home = parts.store.worker(key_id)
-        record = WorkerRecord(key_id, announcement.name, home=home)
+        name = parts.desk.name_of(key_id) or announcement.name
+        record = WorkerRecord(key_id, name, home=home)
         record.membership.know_generation(generation)
         courier = Courier(
             record=record,

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from aemesh.model.key import KeyId, PublicKey
+    from aemesh.model.names import NodeName
     from aemesh.model.trust import Peer, Verdict
     from aemesh.protocol.handshake import Purpose
 
@@ -48,6 +49,9 @@ class Desk(Protocol):
 
     def knows(self, key_id: KeyId) -> bool:
         """Whether this key was accepted already."""
+
+    def name_of(self, key_id: KeyId) -> NodeName | None:
+        """Return the name under which this key was accepted, if it was."""
 
     async def wait_change(self) -> None:
         """Wait until trust may have changed."""

@@ -158,11 +158,9 @@ class MemoryControl:
         try:
             await self._checkpoint()
             self._known(group)
-            # Over yields, as the real one has it: an end in the wrong order is told.
-            async with trio.open_nursery():
-                for piece in self._made_up(group, argv, env):
-                    yield piece
-                    await trio.lowlevel.checkpoint()
+            for piece in self._made_up(group, argv, env):
+                yield piece
+                await trio.lowlevel.checkpoint()
         finally:
             self.exec_ended.set()
 

@@ -28,6 +28,7 @@ class MemoryEngine:
     def __init__(self) -> None:
         self.told: list[str] = []
         self.fails_on: set[str] = set()  # members whose node does not come up
+        self.bug_on: set[str] = set()  # members on which the plug-in trips itself
         self.running: dict[GroupName, RunningMemory] = {}
         self.dies = trio.Event()
 
@@ -71,6 +72,8 @@ class RunningMemory:
         if member.name in self._engine.fails_on:
             msg = f"no engine on {member.name}"
             raise EngineError(msg, why="the test said so")
+        if member.name in self._engine.bug_on:
+            raise ZeroDivisionError
         self.nodes[member.label] = await member.start(NODE)
         self.members[member.label] = member
         self._tell("add", member)

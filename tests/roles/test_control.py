@@ -28,14 +28,15 @@ from aemesh.errors import (
     UnknownNameError,
     UsageError,
 )
-from aemesh.master.control import serve_control
+from aemesh.master.control import _Stream, serve_control
 from aemesh.master.control_wire import SOCKET_FILE, connected
 from aemesh.model.group import Receipt
 from aemesh.model.view import EventView, OutputView
+from aemesh.tasks.nursery import open_crew
 from aemesh.testing.memory_control import MemoryControl
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import AsyncGenerator, Callable, MutableMapping
     from pathlib import Path
 
 NOBODY = 65534
@@ -207,9 +208,7 @@ async def test_an_error_within_a_stream_is_raised_at_the_client(
             await asked(lambda: list(Mesh(tmp_path).exec("nothing", ["hostname"])))
 
 
-async def test_a_command_ends_when_its_client_goes(
-    api: MemoryControl, tmp_path: Path, caplog: pytest.LogCaptureFixture
-):
+async def test_a_command_ends_when_its_client_goes(api: MemoryControl, tmp_path: Path):
     api.output = [
         OutputView(worker="office-1", channel="stdout", data="eA==")
     ] * 100_000
@@ -223,7 +222,31 @@ async def test_a_command_ends_when_its_client_goes(
         with trio.fail_after(5):
             await api.exec_ended.wait()
 
-    assert caplog.text == ""
+
+async def test_a_stream_with_a_nursery_of_its_own_ends_when_its_client_goes():
+    sending = trio.Event()
+    ended = False
+
+    async def pieces() -> AsyncGenerator[bytes, None]:
+        nonlocal ended
+        try:
+            async with open_crew():  # as `aemesh.engines.command` has one
+                yield b"y"
+        finally:
+            ended = True
+
+    async def receive() -> dict[str, Any]:
+        await sending.wait()
+        return {"type": "http.disconnect"}
+
+    async def send(message: MutableMapping[str, Any]) -> None:
+        if message["type"] == "http.response.body":
+            sending.set()
+            await trio.sleep_forever()  # nobody reads it
+
+    await _Stream("text/plain", pieces())({}, receive, send)
+
+    assert ended
 
 
 async def test_events_are_the_history_and_then_what_happens(

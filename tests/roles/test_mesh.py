@@ -373,3 +373,34 @@ async def test_a_worker_serves_only_the_groups_that_its_owner_allows(
         await mesh.master.close_group(B)
         await mesh.wait_worker("office-1", lambda view: view.group is None)
         assert members(mesh, "A") == ()
+
+
+async def test_a_known_worker_keeps_its_name_whatever_it_says(autojump_clock) -> None:
+    """Threat: 21 (the name of another that is not taken yet)."""
+    async with open_mesh("A") as mesh:
+        machine = await mesh.start_worker("office-3")
+        await serving(mesh, "office-3", "A")
+        machine.scope.cancel()
+        await mesh.wait_state("office-3", MemberState.LOST)
+
+        mesh.machines["office-9"] = machine
+        machine.name = NodeName("office-9")
+        machine.identity.name = "office-9"
+        await mesh.start_worker("office-9")
+        await mesh.wait_worker("office-3", lambda view: view.generation == 2)
+        await serving(mesh, "office-3", "A")
+
+        assert [view.name for view in mesh.master.workers()] == ["office-3"]
+
+
+async def test_a_bug_of_an_engine_ends_neither_master_nor_group(
+    autojump_clock,
+) -> None:
+    async with open_mesh("A") as mesh:
+        mesh.engine.bug_on.add("office-1")
+        await mesh.start_worker("office-1")
+        text = await mesh.wait_event("worker.failed")
+        assert "met a bug when adding office-1: ZeroDivisionError" in text
+
+        mesh.engine.bug_on.clear()
+        await serving(mesh, "office-1", "A")
