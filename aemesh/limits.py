@@ -141,6 +141,10 @@ GOODBYE_AFTER = 1.0
 DIAL_AFTER = 3.0
 REDIAL_AFTER = 0.25
 REDIAL_CAP_AFTER = 5.0
+# After so many failures in a row (two minutes) a machine is off, or another by now;
+# it is tried this seldom until it is announced again.
+REDIALS = 28
+REDIAL_SELDOM_AFTER = 60.0
 # Peers dialled at one time.
 DIALS_AT_ONCE = 16
 # Handshakes with workers that nobody trusts yet, each a connection that may wait

@@ -29,7 +29,7 @@ from aemesh.model.names import GroupName, group_name_untrusted
 from aemesh.model.trust import Role, TrustRequest
 from aemesh.net.discovery import LanDiscovery, open_discovery
 from aemesh.net.interfaces import local_addresses
-from aemesh.net.tcp import TcpNetwork
+from aemesh.net.tcp import TcpNetwork, check_ours
 from aemesh.policy.discovery import News, Sightings
 from aemesh.policy.trust import TrustPolicy
 from aemesh.tasks.nursery import open_crew
@@ -66,6 +66,8 @@ async def _run(
     code = _INTERRUPTED
     async with open_crew() as crew:
         node = make_node(state, options, _policy(options))
+        if options.host is not None:
+            check_ours(options.host)
         _remember_groups(store, options)
         async with open_discovery() as discovery:
             finder = _Finder(node, discovery)

@@ -56,13 +56,6 @@ def node_options(command: _F) -> _F:
             metavar="ADDRESS",
             help="The one address of ours to be reached at.",
         ),
-        click.option(
-            "--port",
-            type=click.IntRange(0, 65535),
-            default=0,
-            metavar="PORT",
-            help="The port to listen on.",
-        ),
         click.option("--name", metavar="NAME", help="Our name, not the host's."),
     ):
         command = add(command)

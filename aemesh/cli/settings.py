@@ -30,7 +30,6 @@ class NodeOptions:
     state: str | None = None
     name: str | None = None
     host: str | None = None
-    port: int = 0
     insecure_open: bool = False
     verbose: bool = False
     trusted: tuple[str, ...] = ()
@@ -50,6 +49,7 @@ class NodeOptions:
 class WorkerOptions(NodeOptions):
     """What the command line of ``aemesh worker`` says."""
 
+    port: int = 0
     cores: int | None = None
     groups: tuple[str, ...] = ()
     accept_first: bool = False

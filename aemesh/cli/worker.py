@@ -10,6 +10,13 @@ from aemesh.cli.options import node_options, state_option
 @click.command()
 @state_option
 @node_options
+@click.option(
+    "--port",
+    type=click.IntRange(0, 65535),
+    default=0,
+    metavar="PORT",
+    help="The port to listen on.",
+)
 @click.option("--cores", type=click.IntRange(1), help="Cores to offer, not all.")
 @click.option(
     "--group",

@@ -128,20 +128,17 @@ class Courier:
 
     async def _dial(self, caller: Doorman, purpose: Purpose) -> Channel:
         """Return a channel to the worker; tries each address, keeps every reason."""
-        reasons: list[str] = []
+        reasons: dict[str, list[str]] = {}
         for address in self.addresses:
             try:
                 connection = await self._connect(address)
                 return await self._shake(connection, caller, purpose)
-            except RefusedError as exc:
-                if isinstance(caller, _Caller) and caller.judged:
-                    raise  # the worker itself, or we, said no
-                reasons.append(str(exc))  # somebody else answered at this address
             except AemeshError as exc:
                 if isinstance(caller, _Caller) and caller.judged:
-                    raise
-                reasons.append(str(exc))
-        why = "; ".join(reasons) or "it announced no address"
+                    raise  # it was the worker itself; what it, or we, said is the news
+                reasons.setdefault(exc.why or exc.what, []).append(str(address))
+        tried = (f"{why} at {', '.join(where)}" for why, where in reasons.items())
+        why = "; ".join(tried) or "it announced no address"
         msg = f"cannot reach {self.record.name}"
         raise UnreachableError(msg, why=why)
 
@@ -295,6 +292,9 @@ class _StreamCaller:
 
 
 def _pause(failures: int) -> float:
+    """Return how long to wait after so many failures in a row."""
+    if failures > limits.REDIALS:
+        return limits.REDIAL_SELDOM_AFTER
     pause: float = limits.REDIAL_AFTER * 2 ** min(failures - 1, 10)
     return min(pause, limits.REDIAL_CAP_AFTER)
 

@@ -11,7 +11,7 @@ import socket
 import trio
 
 from aemesh import limits
-from aemesh.errors import SettingsError, UnreachableError
+from aemesh.errors import SettingsError, UnreachableError, quoted
 from aemesh.model.address import Address
 from aemesh.net.transport import Connection, Handler
 from aemesh.tasks.nursery import open_crew
@@ -65,6 +65,21 @@ def _why(error: OSError) -> str:
     if isinstance(cause, ExceptionGroup):
         return "; ".join(_why(e) for e in cause.exceptions if isinstance(e, OSError))
     return os.strerror(error.errno) if error.errno else str(error)
+
+
+def check_ours(host: str) -> None:
+    """Raise `SettingsError` if `host` is no address of this machine."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        with socket.socket(family, socket.SOCK_DGRAM) as sock:
+            sock.bind((host, 0))
+    except OSError as exc:
+        msg = f"cannot listen at {quoted(host)}"
+        raise SettingsError(
+            msg,
+            why=exc.strerror or str(exc),
+            hint="name an address of this machine with `--host`; `ip addr` shows them",
+        ) from exc
 
 
 async def _bind(port: int, hosts: tuple[str, ...]) -> list[trio.socket.SocketType]:

@@ -15,7 +15,7 @@ from aemesh import limits
 from aemesh.errors import SettingsError, UnreachableError
 from aemesh.model.address import Address
 from aemesh.net import tcp
-from aemesh.net.tcp import TcpNetwork
+from aemesh.net.tcp import TcpNetwork, check_ours
 from aemesh.testing.checks_network import Pair, check_network
 from aemesh.testing.memory_network import MemorySegment
 
@@ -236,3 +236,16 @@ def _serve(handler, *, network=None, **options):
 
 async def _never(*_):
     await trio.sleep_forever()
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
+def test_an_address_of_this_machine_passes(host):
+    check_ours(host)
+
+
+@pytest.mark.parametrize("host", ["192.0.2.1", "2001:db8::1", "office-1"])
+def test_an_address_of_another_machine_is_named(host):
+    with pytest.raises(SettingsError, match=f'cannot listen at "{host}"') as caught:
+        check_ours(host)
+
+    assert "--host" in (caught.value.hint or "")
