@@ -61,9 +61,7 @@ async def join_many(master: Watched, hosts: list[Host], *, cores: int) -> list[J
         del master.lines[:seen]
         joined = []
         for host in hosts:
-            first = await master.wait_line(
-                rf"'event': 'worker-added'.*'name': '{host.name}\."
-            )
+            first = await master.wait_line(rf'registered "{host.name}\.')
             last = await master.wait_line(rf"{host.name} serves {GROUP}")
             joined.append(Joined(first - started_at, last - started_at))
     for host in hosts:

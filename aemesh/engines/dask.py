@@ -340,7 +340,8 @@ class Talk:
             if self._may_tell():
                 _log.warning("%s: %s", self.name, quoted(message))
         elif self._may_tell():
-            _log.debug("%s: %s", self.name, event)
+            subject = quoted(said.get("name", ""))
+            _log.debug("%s: %s %s", self.name, event, subject)
             self.take(said)
         self._tell_news()
 

@@ -16,6 +16,7 @@ from nacl.signing import VerifyKey
 
 from aemesh.errors import KeyFileError
 from aemesh.host.keystore import Identity, load_or_make
+from aemesh.testing.lab_needs import has_many_users
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -153,7 +154,9 @@ def test_a_key_that_others_can_read_is_refused_with_the_remedy(
     assert f"{mode:04o}" in str(caught.value)
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away")
+@pytest.mark.skipif(
+    os.geteuid() != 0 or not has_many_users(), reason="only root gives files away"
+)
 def test_a_key_of_another_user_is_refused(tmp_path: Path):
     load_or_make(tmp_path, "lab-3")
     os.chown(tmp_path / "id_ed25519", 12345, -1)

@@ -33,6 +33,7 @@ from aemesh.master.control_wire import SOCKET_FILE, connected
 from aemesh.model.group import Receipt
 from aemesh.model.view import EventView, OutputView
 from aemesh.tasks.nursery import open_crew
+from aemesh.testing.lab_needs import has_many_users
 from aemesh.testing.memory_control import MemoryControl
 
 if TYPE_CHECKING:
@@ -40,7 +41,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 NOBODY = 65534
-as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can be another user")
+as_root = pytest.mark.skipif(
+    os.geteuid() != 0 or not has_many_users(), reason="only root can be another user"
+)
 
 
 @pytest.fixture
