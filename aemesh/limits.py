@@ -132,7 +132,7 @@ ADDRESSES_REMEMBERED = 8
 LINK_LOCAL_SCOPES = 4
 # Network interfaces are looked at this often (0.3 ms a time): a laptop that comes
 # back to its network is found again before its user wonders.
-INTERFACES_EVERY = 5.0
+INTERFACES_EVERY = 2.0
 # The goodbye at the end is sent three times in 0.25 s; no exit waits longer.
 GOODBYE_AFTER = 1.0
 

@@ -140,8 +140,7 @@ async def test_who_answers_for_another_is_not_even_greeted(master, worker):
     near, far = await both(master, worker, expected=other.identity.key_id)
 
     assert isinstance(near, RefusedError)
-    assert str(other.identity.key_id) in str(near)
-    assert str(worker.identity.key_id) in str(near)
+    assert str(worker.identity.key_id) in str(near)  # who was meant, the caller knows
     assert isinstance(far, AemeshError)
     assert master.doorman.judged == []
 
