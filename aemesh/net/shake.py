@@ -106,7 +106,7 @@ class Shaker:
                 msg = f"{connection.remote} is not who was meant"
                 raise RefusedError(
                     msg,
-                    why=f"the key there is {key.key_id}",
+                    why=f"the key there is {key.key_id}, expected {expected}",
                 )
             machine = self._machine(Side.CLIENT, key, connection, preamble, purpose)
             return await self._converse(machine, stream, connection, expected)

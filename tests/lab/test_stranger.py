@@ -87,10 +87,13 @@ async def plain(host, port):
     except TimeoutError:
         return "silence"
 
+async def connect(security, address):
+    async with Client(address, security=security, timeout=3, asynchronous=True):
+        return "connected"
+
 def client(security, address):
     try:
-        with Client(address, security=security, timeout=3):
-            return "connected"
+        return asyncio.run(connect(security, address))
     except (OSError, TypeError):  # TypeError: without a certificate it does not start
         return "refused"
 
