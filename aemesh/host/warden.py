@@ -20,6 +20,7 @@ of few pages.  So this file imports the standard library's basics only.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import select
@@ -79,10 +80,9 @@ def run_guarded(main: Callable[[], int]) -> int:
         os.close(writing)
         _be_agent(reading, main)
     os.close(reading)
-    _forward(agent, writing)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, _HANDLED)
-    code = _wait_agent(agent)
+    code = _see_out(agent, writing)
     _clear()
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGCHLD, *_HANDLED})
     return code
 
 
@@ -112,31 +112,39 @@ def _leave_to_warden(_number: int, _frame: FrameType | None) -> None:
     """Do nothing: the warden got the same signal and forwards it."""
 
 
-def _forward(agent: int, writing: int) -> None:
-    """Pass signals on to the agent from now on."""
-    interrupts = 0
+def _see_out(agent: int, writing: int) -> int:
+    """Pass signals on to the agent until its end; return its exit status.
 
-    def forward(number: int, _frame: FrameType | None) -> None:
-        nonlocal interrupts
-        interrupts += number == signal.SIGINT
-        try:
-            if interrupts >= _INTERRUPTS_TO_KILL:
-                os.kill(agent, signal.SIGKILL)
-            os.write(writing, _BYTES[signal.Signals(number)])
-        except (ProcessLookupError, BrokenPipeError, BlockingIOError):
-            return  # it is ending, or has many to read already
-
-    for number in _BYTES:
-        if signal.getsignal(number) is not signal.SIG_IGN:  # nohup stays nohup
-            signal.signal(number, forward)
+    The signals stay blocked and are waited for by name: a handler that runs just
+    before a blocking `waitpid` would lose the news until the next one.
+    """
+    passed_on = {n for n in _BYTES if signal.getsignal(n) is not signal.SIG_IGN}
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGCHLD})
     # The agent dies of it by itself, and we must outlive it.
     signal.signal(signal.SIGQUIT, _leave_to_warden)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _HANDLED - passed_on)
+    interrupts = 0
+    while (code := _buried(agent)) is None:
+        number = signal.sigwaitinfo({signal.SIGCHLD, *passed_on}).si_signo
+        interrupts += number == signal.SIGINT
+        if interrupts >= _INTERRUPTS_TO_KILL:
+            os.kill(agent, signal.SIGKILL)  # not buried yet: its number is its own
+        elif number != signal.SIGCHLD:
+            with contextlib.suppress(BrokenPipeError, BlockingIOError):
+                # It is ending, or has many to read already.
+                os.write(writing, _BYTES[signal.Signals(number)])
+    return code
 
 
-def _wait_agent(agent: int) -> int:
-    """Wait for the agent's end; bury orphans that come while it still runs."""
+def _buried(agent: int) -> int | None:
+    """Bury whoever has ended, orphans too; return the agent's status if it did."""
     while True:
-        pid, status = os.waitpid(-1, 0)
+        try:
+            pid, status = os.waitpid(-1, os.WNOHANG)
+        except ChildProcessError:
+            return None
+        if pid == 0:
+            return None
         if pid == agent:
             code = os.waitstatus_to_exitcode(status)
             return 128 - code if code < 0 else code
