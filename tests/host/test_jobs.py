@@ -485,6 +485,8 @@ async def test_a_folder_that_a_job_locked_is_removed(tmp_path: Path):
         )
         await job.wait()
 
+    assert not job.room.exists()
+
 
 async def test_an_error_in_the_block_leaves_as_itself_and_ends_the_jobs(
     tmp_path: Path,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import signal
-import time
 from typing import Any
 
 from aemesh.testing.lab import wait_for
@@ -56,16 +55,11 @@ async def test_a_second_master_in_one_folder_is_refused_by_name():
         assert "a master is already running" in second.said
 
 
-async def test_a_master_is_ready_in_under_a_second():
-    """Shows: A8; from its start to its control socket."""
+async def test_a_master_answers_once_it_says_that_it_is_ready():
+    """Shows: A8 (that it is ready; `make bench` measures how soon)."""
     async with open_office(["desk"]) as office:
-        took = []
         for _ in range(TRIES):
-            began_at = time.monotonic()
             master = await office.start("desk", "master", "--group", "red")
             await master.wait_said("is master of", within=UP_WITHIN)
-            took.append(time.monotonic() - began_at)
             assert await office.ask("status")
             await master.end(signal.SIGINT)
-
-        assert min(took) < 1.0, took
