@@ -27,7 +27,7 @@ from aemesh.errors import (
 from aemesh.host import trustfiles
 from aemesh.host.pending import list_requests, remove_request
 from aemesh.host.statedir import state_folder, state_root
-from aemesh.model.key import PublicKey
+from aemesh.model.key import KeyId, PublicKey
 from aemesh.model.names import NodeName
 from aemesh.model.trust import KnownPeer, Role, TrustRequest
 
@@ -48,7 +48,8 @@ class Row:
     state: str  # known, revoked, pending
     role: Role  # of the peer
     name: str
-    key: PublicKey
+    key_id: KeyId
+    openssh: str
     folder: Path
     file: str
     via: str = ""
@@ -56,13 +57,18 @@ class Row:
     request: TrustRequest | None = None
 
     @property
+    def key(self) -> PublicKey:
+        """The key of a node; raises `BadMessage` if it is of another kind."""
+        return PublicKey.parse_untrusted(*self.openssh.split())
+
+    @property
     def id(self) -> str:
         """The short name to type."""
-        return self.key.key_id.label[:8]
+        return self.key_id.label[:8]
 
     def is_called(self, who: str) -> bool:
         """Whether `who` is its name, id or fingerprint."""
-        return who in {self.name, self.id, str(self.key.key_id)}
+        return who in {self.name, self.id, str(self.key_id)}
 
     def shown(self) -> dict[str, str]:
         """Return what `show` and ``--json`` print."""
@@ -71,11 +77,11 @@ class Row:
             "role": self.role.value,
             "name": self.name,
             "id": self.id,
-            "key": str(self.key.key_id),
-            "words": self.key.key_id.words,
+            "key": str(self.key_id),
+            "words": self.key_id.words,
             "via": self.via,
             "added": self.added,
-            "openssh": self.key.openssh,
+            "openssh": self.openssh,
             "file": self.file,
         }
 
@@ -219,7 +225,8 @@ def _known(folder: Path, peers: Role) -> list[Row]:
             state="known",
             role=peers,
             name=peer.name,
-            key=peer.key,
+            key_id=peer.key.key_id,
+            openssh=peer.key.openssh,
             via=peer.via,
             added=peer.added,
             folder=folder,
@@ -227,13 +234,14 @@ def _known(folder: Path, peers: Role) -> list[Row]:
         )
         for peer in book.known
     ]
-    names = {peer.key: peer.name for peer in book.known}
+    names = {peer.key.key_id: peer.name for peer in book.known}
     revoked = [
         Row(
             state="revoked",
             role=peers,
-            name=names.get(dead.key, ""),
-            key=dead.key,
+            name=names.get(dead.key_id, ""),
+            key_id=dead.key_id,
+            openssh=dead.openssh,
             folder=folder,
             file=f"{path}:{dead.line}",
         )
@@ -248,7 +256,8 @@ def _pending(folder: Path, peers: Role) -> list[Row]:
             state="pending",
             role=request.role,
             name=request.name,
-            key=request.key,
+            key_id=request.key.key_id,
+            openssh=request.key.openssh,
             via=request.reason.value,
             added=_day(request.asked_at),
             folder=folder,
@@ -270,7 +279,7 @@ def _called(rows: Sequence[Row], who: str, kind: str) -> list[Row]:
 
 def _one_key(rows: Sequence[Row], who: str) -> Row:
     """Return one of `rows` if all have one key: a name may be an imposter's."""
-    keys = {row.key: row.id for row in rows}
+    keys = {row.key_id: row.id for row in rows}
     if len(keys) > 1:
         msg = f"{len(keys)} different keys go by the name {who}"
         ids = ", ".join(keys.values())
@@ -301,7 +310,7 @@ def _accept_name(waiting: Sequence[Row], name: str) -> int:
 
 def _forget_known(rows: Sequence[Row], who: str) -> None:
     for row in rows:
-        by = who if who == row.name else str(row.key.key_id)
+        by = who if who == row.name else str(row.key_id)
         trustfiles.forget(row.folder, row.role, by)
         ui.say(f"forgot {_described(row)}")
 
@@ -319,7 +328,7 @@ def _forget_void(who: str, role: str | None, state: str | None) -> bool:
 
 
 def _described(row: Row) -> str:
-    key = row.key.key_id
+    key = row.key_id
     return f'{row.role.value} {row.name} {key} "{key.words}"'
 
 

@@ -89,7 +89,7 @@ class TrustDesk:
 
     def admits(self, key: PublicKey) -> bool:
         """Whether an announced key is worth a TLS handshake: it is not revoked."""
-        return all(line.key != key for line in self.book.revoked)
+        return not self.book.is_revoked(key.key_id)
 
     def knows(self, key_id: KeyId) -> bool:
         """Whether this key was accepted already, in the files or by a flag."""

@@ -87,9 +87,9 @@ def revoke(
 
     def change(lines: list[str]) -> list[str] | None:
         for entry in _entries(path, lines):
-            if isinstance(entry, RevokedKey) and entry.key == key:
+            if isinstance(entry, RevokedKey) and entry.key_id == key.key_id:
                 return None
-        return [*lines, revoked_line(key, comment)]
+        return [*lines, revoked_line(key.openssh, comment)]
 
     return _change(path, change)
 
@@ -157,7 +157,7 @@ def _is_same(
         return False
     where = f"{path}:{entry.line}"
     if isinstance(entry, RevokedKey):
-        if entry.key == peer.key:
+        if entry.key_id == peer.key.key_id:
             what = f"key {peer.key.key_id} of {peer.name} is revoked"
             raise RefusedError(what, why=f"{where} says so")
         return False

@@ -18,7 +18,7 @@ import re
 from dataclasses import dataclass
 
 from aemesh.errors import BadMessage, quoted
-from aemesh.model.key import PublicKey
+from aemesh.model.key import PublicKey, openssh_key_id_untrusted
 from aemesh.model.names import node_name_untrusted
 from aemesh.model.trust import KnownPeer, Mode, RevokedKey
 
@@ -86,10 +86,10 @@ def known_line(peer: KnownPeer) -> str:
     return text
 
 
-def revoked_line(key: PublicKey, comment: str) -> str:
+def revoked_line(openssh: str, comment: str) -> str:
     """Return the line that revokes a key; of the comment only what fits in a line."""
     shown = " ".join("".join(c if c.isprintable() else " " for c in comment).split())
-    return f"{REVOKED} * {key.openssh} {shown[:_COMMENT_LENGTH]}".rstrip()
+    return f"{REVOKED} * {openssh} {shown[:_COMMENT_LENGTH]}".rstrip()
 
 
 def line_name(text: str) -> str | None:
@@ -107,14 +107,13 @@ def _marked(words: list[str], line: int) -> RevokedKey | None:
     if len(words) < 4:
         msg = f"expected {REVOKED} * KEYTYPE KEY"
         raise RefusedLineError(msg)
-    if words[2] != "ssh-ed25519":
-        return None  # no identity of ours has a key of that kind
     try:
-        key = PublicKey.parse_untrusted(words[2], words[3])
+        key_id = openssh_key_id_untrusted(words[2], words[3])
     except BadMessage as error:
         raise RefusedLineError(error.what) from None
     # The pattern does not narrow it: a key that is lost is lost under every name.
-    return RevokedKey(key, " ".join(words[4:]), line)
+    openssh = f"{words[2]} {words[3]}"
+    return RevokedKey(key_id, openssh, " ".join(words[4:]), line)
 
 
 def _known(words: list[str], line: int) -> KnownPeer:

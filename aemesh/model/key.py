@@ -45,6 +45,11 @@ class KeyId:
         return base64.b32encode(self.digest[:16]).decode().rstrip("=").lower()
 
     @classmethod
+    def of_blob(cls, blob: bytes) -> KeyId:
+        """Return the fingerprint of a public key in OpenSSH's wire form (RFC 4253)."""
+        return cls(hashlib.sha256(blob).digest())
+
+    @classmethod
     def parse_untrusted(cls, text: str) -> KeyId:
         """Return the fingerprint printed as `text`, or raise `BadMessage`."""
         if not text.startswith(_PREFIX) or len(text) != 50:
@@ -83,7 +88,7 @@ class PublicKey:
     @property
     def key_id(self) -> KeyId:
         """The fingerprint of this key."""
-        return KeyId(hashlib.sha256(self.blob).digest())
+        return KeyId.of_blob(self.blob)
 
     @property
     def openssh(self) -> str:
@@ -109,3 +114,19 @@ class PublicKey:
             msg = f"{quoted(encoded)} is not an ssh-ed25519 key"
             raise BadMessage(msg)
         return cls(raw)
+
+
+def openssh_key_id_untrusted(algorithm: str, encoded: str) -> KeyId:
+    """Return the fingerprint of a key of any kind, as an OpenSSH line has it.
+
+    Raises `BadMessage` if `encoded` is not base64 of a key of that `algorithm`.
+    """
+    try:
+        blob = base64.b64decode(encoded, validate=True)
+    except (binascii.Error, ValueError):
+        blob = b""
+    name = algorithm.encode("ascii", "replace")
+    if not name or blob[: 4 + len(name)] != len(name).to_bytes(4, "big") + name:
+        msg = f"{quoted(encoded)} is not the base64 of a key of {quoted(algorithm)}"
+        raise BadMessage(msg)
+    return KeyId.of_blob(blob)

@@ -60,6 +60,22 @@ class Reason(enum.Enum):
     EXPIRED = "expired"
     CLOCK = "clock"
     FULL = "full"
+    CERTIFIED = "certified"
+    CERTIFICATE = "certificate"
+    CRL = "crl"
+    PRINCIPAL = "principal"
+    UNLISTED = "unlisted"
+    TOKEN = "token"  # noqa: S105 - the name of a reason
+    TOKEN_UNKNOWN = "token-unknown"  # noqa: S105
+    TOKEN_SPENT = "token-spent"  # noqa: S105
+    TOKEN_EXPIRED = "token-expired"  # noqa: S105
+    TOKEN_ROLE = "token-role"  # noqa: S105
+    TOKEN_KEY = "token-key"  # noqa: S105
+    WEAKER = "weaker"
+    SOURCE = "source"
+    USER = "user"
+    TRIES = "tries"
+    CLONE = "clone"
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +88,33 @@ class Verdict:
 
 
 @dataclass(frozen=True, slots=True)
+class Terms:
+    """What a line of trust allows; an empty field allows all.
+
+    `groups` are patterns of group names (``analysis*``, ``!secret``), `sources` are
+    networks or patterns of addresses (``192.0.2.0/24``, ``!192.0.2.7``), `users` are
+    local users as whom jobs may run; as in sshd's authorized_keys (sshd(8)).
+    """
+
+    groups: tuple[str, ...] = ()
+    sources: tuple[str, ...] = ()
+    users: tuple[str, ...] = ()
+    expires_at: float | None = None  # seconds since 1970
+
+
+@dataclass(frozen=True, slots=True)
+class TokenProof:
+    """What became of a join token in a handshake.
+
+    `refused` None: both sides have proved that they know its secret.
+    """
+
+    id: str
+    refused: Reason | None = None
+    terms: Terms = Terms()
+
+
+@dataclass(frozen=True, slots=True)
 class Peer:
     """Who is at the other end of a connection, as far as TLS and HELLO proved it."""
 
@@ -80,6 +123,11 @@ class Peer:
     key: PublicKey
     mode: Mode
     address: str
+    chain: tuple[bytes, ...] = ()  # X.509, DER, leaf first; TLS proved the leaf's key
+    run: str = ""  # what tells two processes of one key apart
+    code: str = ""  # four words that both sides show at a first meeting
+    token: TokenProof | None = None
+    principal: str = ""  # that Kerberos proved, "alice@EXAMPLE.ORG"
 
     @property
     def key_id(self) -> KeyId:
@@ -93,19 +141,66 @@ class KnownPeer:
 
     name: NodeName
     key: PublicKey
-    via: str  # tofu, accept, flag; later sas, token:<id>, gss:<principal>
+    via: str  # prompt, sas, accept, flag, tofu, hand, token:<id>, gss:<principal>, …
     added: str  # YYYYMMDD
     mode: Mode = Mode.LEAP
     line: int = 0  # where in its file, for messages
+    last: str = ""  # YYYYMMDD when it was seen last
+    terms: Terms = Terms()
 
 
 @dataclass(frozen=True, slots=True)
 class RevokedKey:
-    """One ``@revoked`` line: this key is refused under every name."""
+    """One ``@revoked`` line: this key is refused under every name, in every mode.
 
-    key: PublicKey
+    It may be of any kind that OpenSSH knows: a certified node's key, or a CA's.
+    """
+
+    key_id: KeyId
+    openssh: str  # algorithm and base64, as in the file
     comment: str = ""
     line: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class AuthorizedKey:
+    """One line of authorized_masters: who may use this worker, by an administrator.
+
+    With ``cert-authority`` the key is a CA's, and `principals` are patterns of the
+    certified identities (``aemesh://lab/master/*``) that the line is about.
+    """
+
+    key_id: KeyId
+    openssh: str
+    terms: Terms = Terms()
+    cert_authority: bool = False
+    principals: tuple[str, ...] = ()
+    comment: str = ""
+    line: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Principal:
+    """One line of gss_principals: a Kerberos principal and what it may."""
+
+    name: str  # "alice@EXAMPLE.ORG"
+    terms: Terms = Terms()
+    line: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Anchors:
+    """What X.509 is judged by: the CA that signs our peers, and the site's rules.
+
+    All certificates and revocation lists are DER; `dns` is an administrator's
+    pattern for company certificates that have no ``aemesh://`` URI.
+    """
+
+    authorities: tuple[bytes, ...] = ()
+    crls: tuple[bytes, ...] = ()
+    crl_required: bool = False
+    site: str = ""  # expected in aemesh://SITE/role/name; empty: any
+    dns: str = ""  # "*.workers.example.org"; empty: DNS names are not taken
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,14 +209,21 @@ class TrustBook:
 
     known: tuple[KnownPeer, ...] = ()
     revoked: tuple[RevokedKey, ...] = ()
+    authorized: tuple[AuthorizedKey, ...] = ()
+    principals: tuple[Principal, ...] = ()
+    anchors: Anchors | None = None  # None: no X.509 is set up here
 
     def by_key(self, key_id: KeyId) -> KnownPeer | None:
         """Return the line of this key, if there is one."""
         return next((p for p in self.known if p.key.key_id == key_id), None)
 
     def by_name(self, name: NodeName) -> KnownPeer | None:
-        """Return the line of this name, if there is one."""
+        """Return the first line of this name, if there is one."""
         return next((p for p in self.known if p.name == name), None)
+
+    def is_revoked(self, key_id: KeyId) -> bool:
+        """Whether a key is refused under every name."""
+        return any(line.key_id == key_id for line in self.revoked)
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,6 +236,8 @@ class TrustRequest:
     address: str
     reason: Reason
     asked_at: float  # seconds since 1970
+    code: str = ""  # four words that both sides show in this meeting
+    tries: int = 1  # meetings of this source that nobody confirmed, with this one
 
     @property
     def id(self) -> str:

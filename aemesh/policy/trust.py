@@ -1,11 +1,9 @@
 """Whether to work with a peer: one pure function for both roles and every mode.
 
 The rows of `_RULES` are asked in order; the first that has an opinion decides.  What
-TLS and HELLO proved comes in as `Peer`; what the user and the files say comes in as
-`TrustPolicy` and `TrustBook`.  Nothing that mDNS said comes in at all (threat 47).
-
-Places kept: tokens and GSS add proofs to `Peer` and a row each above `_first_use`;
-X.509 adds a row above `_known`; pairing codes change `via` of an accepted key.
+TLS, HELLO and the proofs after it proved comes in as `Peer`; what the user and the
+files say comes in as `TrustPolicy` and `TrustBook`.  Nothing that mDNS said comes in
+at all (threat 47).
 """
 
 from __future__ import annotations
@@ -16,15 +14,24 @@ from dataclasses import dataclass
 from aemesh.model.address import Address
 from aemesh.model.key import KeyId
 from aemesh.model.trust import (
+    AuthorizedKey,
     Decision,
+    KnownPeer,
     Mode,
     Peer,
     Reason,
     Role,
+    Terms,
     TrustBook,
     Verdict,
 )
 from aemesh.policy.openness import is_public
+from aemesh.policy.terms import breach, matches
+from aemesh.policy.x509 import Certified, verify_untrusted
+
+# How much a mode proves of a peer.  A token introduces a key, as a leap does; from
+# then on the key itself is the proof, and a pin is worth the same in both.
+_RANK = {Mode.OPEN: 0, Mode.LEAP: 1, Mode.TOKEN: 1, Mode.GSS: 2, Mode.X509: 3}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,6 +43,8 @@ class TrustPolicy:
     trusted_keys: frozenset[KeyId] = frozenset()  # --trust-master, --trust-worker
     accept_first: bool = False  # a worker: imprint on the first master, once
     accept_new: bool = False  # a master: accept unknown workers, unverified
+    user: str = ""  # the local user as whom jobs run; empty: none is asked for
+    by_token: bool = False  # a worker with a token takes no other introduction
     declined: frozenset[KeyId] = frozenset()  # a person said no in this run
 
 
@@ -47,16 +56,34 @@ class Case:
     book: TrustBook
     policy: TrustPolicy
     expected: KeyId | None = None  # whom we meant to dial
+    now: float = 0.0  # seconds since 1970
+
+    @property
+    def host(self) -> str:
+        """The peer's address without its port."""
+        return Address.parse_untrusted(self.peer.address).host
+
+    def breach(self, terms: Terms) -> Verdict | None:
+        """Return the no of a line's terms, or None if they allow this."""
+        return breach(terms, host=self.host, user=self.policy.user, now=self.now)
 
 
 Rule = Callable[[Case], Verdict | None]
 
 
 def judge(
-    peer: Peer, book: TrustBook, policy: TrustPolicy, *, expected: KeyId | None = None
+    peer: Peer,
+    book: TrustBook,
+    policy: TrustPolicy,
+    *,
+    expected: KeyId | None = None,
+    now: float = 0.0,
 ) -> Verdict:
-    """Return whether to work with `peer`: ok, pending (a person decides) or no."""
-    case = Case(peer, book, policy, expected)
+    """Return whether to work with `peer`: ok, pending (a person decides) or no.
+
+    `now` is seconds since 1970; certificates and lines of trust end in time.
+    """
+    case = Case(peer, book, policy, expected, now)
     for rule in _RULES:
         verdict = rule(case)
         if verdict is not None:
@@ -84,6 +111,35 @@ def changed_key_message(peer: Peer, book: TrustBook, *, file: str) -> str:
     )
 
 
+def terms_of(peer: Peer, book: TrustBook, *, now: float) -> tuple[Terms, ...]:
+    """Return the terms under which a peer that was judged ok is let in.
+
+    Each of them has to allow what the peer asks for.
+    """
+    if peer.mode is Mode.X509:
+        certified = _certify(peer, book, now)
+        line = certified and _authority_line(certified, book)
+        return (line.terms,) if line else ()
+    if peer.mode is Mode.GSS:
+        return tuple(p.terms for p in book.principals if p.name == peer.principal)
+    known = book.by_key(peer.key_id)
+    authorized = _authorized_line(peer.key_id, book)
+    found = (authorized or known) and (authorized, known)
+    return tuple(line.terms for line in found or () if line is not None)
+
+
+def refuses_chain(
+    chain: tuple[bytes, ...], book: TrustBook, *, role: Role, now: float
+) -> Verdict | None:
+    """Return the no to a chain that is only announced, before TLS is spent on it."""
+    certified = _verified(chain, book, role=role, now=now)
+    if isinstance(certified, Verdict):
+        return certified
+    if any(map(book.is_revoked, certified.key_ids)):
+        return _no(Reason.REVOKED, "a key of the certificate chain is revoked here")
+    return None
+
+
 def _role(case: Case) -> Verdict | None:
     wanted = case.policy.role.other
     if case.peer.role is wanted:
@@ -98,7 +154,7 @@ def _expected(case: Case) -> Verdict | None:
 
 
 def _revoked(case: Case) -> Verdict | None:
-    if any(r.key == case.peer.key for r in case.book.revoked):
+    if case.book.is_revoked(case.peer.key_id):
         return _no(Reason.REVOKED, "the key is revoked here")
     return None
 
@@ -110,9 +166,60 @@ def _mode(case: Case) -> Verdict | None:
     return _no(Reason.MODE, f"we require {ours.value}, you {theirs.value}")
 
 
+def _weaker(case: Case) -> Verdict | None:
+    """Refuse who was seen in a stronger mode, by its key or by its name (T11)."""
+    peer, book = case.peer, case.book
+    for line in book.known:
+        if line.key != peer.key and line.name != peer.name:
+            continue
+        if _RANK[line.mode] > _RANK[peer.mode]:
+            seen = f"seen in mode {line.mode.value} before, now in {peer.mode.value}"
+            return _no(Reason.WEAKER, seen)
+    return None
+
+
+def _certified(case: Case) -> Verdict | None:
+    """In mode x509 the certificate decides, and nothing else does."""
+    if case.policy.mode is not Mode.X509:
+        return None
+    peer, book = case.peer, case.book
+    certified = _verified(peer.chain, book, role=peer.role, now=case.now)
+    if isinstance(certified, Verdict):
+        return certified
+    if any(map(book.is_revoked, certified.key_ids)):
+        return _no(Reason.REVOKED, "a key of the certificate chain is revoked here")
+    if certified.name != peer.name:
+        told = f"the certificate is of {certified.name}, HELLO says {peer.name}"
+        return _no(Reason.CERTIFICATE, told)
+    line = _authority_line(certified, book)
+    if line is None and case.policy.role is Role.WORKER and _has_authorities(book):
+        told = f"no cert-authority line of authorized_masters has {certified.identity}"
+        return _no(Reason.UNLISTED, told)
+    refusal = case.breach(line.terms) if line else None
+    return refusal or Verdict(Decision.OK, Reason.CERTIFIED, certified.identity)
+
+
+def _principal(case: Case) -> Verdict | None:
+    """In mode gss Kerberos names the peer; a worker has to list a master's user."""
+    if case.policy.mode is not Mode.GSS:
+        return None
+    name = case.peer.principal
+    if not name:
+        return _no(Reason.PRINCIPAL, "Kerberos proved no principal")
+    if case.policy.role is Role.MASTER:
+        # The ticket was for this very service: the name is what the KDC vouches for.
+        return Verdict(Decision.OK, Reason.PRINCIPAL, name)
+    lines = [line for line in case.book.principals if line.name == name]
+    if not lines:
+        return _no(Reason.UNLISTED, f"{name} is not in gss_principals")
+    refusal = next(filter(None, (case.breach(line.terms) for line in lines)), None)
+    return refusal or Verdict(Decision.OK, Reason.PRINCIPAL, name)
+
+
 def _changed(case: Case) -> Verdict | None:
-    known = case.book.by_name(case.peer.name)
-    if known is None or known.key == case.peer.key:
+    lines = [line for line in case.book.known if line.name == case.peer.name]
+    # A key that is being changed has two lines of one name for a while.
+    if not lines or any(line.key == case.peer.key for line in lines):
         return None
     return _no(Reason.KEY_CHANGED, "the name is known with another key")
 
@@ -120,15 +227,22 @@ def _changed(case: Case) -> Verdict | None:
 def _open(case: Case) -> Verdict | None:
     if case.policy.mode is not Mode.OPEN:
         return None
-    if is_public(Address.parse_untrusted(case.peer.address).host):
+    if is_public(case.host):
         return _no(Reason.ADDRESS, "open is for private addresses only")
     return Verdict(Decision.OK, Reason.OPEN)
 
 
 def _known(case: Case) -> Verdict | None:
-    if case.book.by_key(case.peer.key_id) is None:
+    key_id = case.peer.key_id
+    lines: tuple[KnownPeer | AuthorizedKey | None, ...] = (
+        _authorized_line(key_id, case.book),
+        case.book.by_key(key_id),
+    )
+    found = [line for line in lines if line is not None]
+    if not found:
         return None
-    return Verdict(Decision.OK, Reason.KNOWN)
+    refusal = next(filter(None, (case.breach(line.terms) for line in found)), None)
+    return refusal or Verdict(Decision.OK, Reason.KNOWN)
 
 
 def _declined(case: Case) -> Verdict | None:
@@ -143,8 +257,22 @@ def _given(case: Case) -> Verdict | None:
     return Verdict(Decision.OK, Reason.ACCEPTED, "given on the command line")
 
 
+def _token(case: Case) -> Verdict | None:
+    """A proved token introduces its holder, or its issuer; a bad one nobody."""
+    proof = case.peer.token
+    if proof is None:
+        if case.policy.by_token:
+            return _no(Reason.TOKEN_KEY, "the join token is of another master")
+        return None
+    if proof.refused is not None:
+        return _no(proof.refused, _TOKEN_SAYS[proof.refused])
+    refusal = case.breach(proof.terms)
+    return refusal or Verdict(Decision.OK, Reason.TOKEN, f"join token {proof.id}")
+
+
 def _owned(case: Case) -> Verdict | None:
-    if case.policy.role is Role.MASTER or not case.book.known:
+    book = case.book
+    if case.policy.role is Role.MASTER or not (book.known or book.authorized):
         return None
     return _no(Reason.OWNED, "this worker belongs to another master")
 
@@ -162,14 +290,59 @@ _RULES: tuple[Rule, ...] = (
     _expected,
     _revoked,
     _mode,
+    _certified,
+    _weaker,
     _changed,
+    _principal,
     _known,
     _declined,
     _open,
     _given,
+    _token,
     _owned,
     _first_use,
 )
+
+_TOKEN_SAYS = {
+    Reason.TOKEN_UNKNOWN: "we gave out no such join token",
+    Reason.TOKEN_SPENT: "the join token was used as often as it may be",
+    Reason.TOKEN_EXPIRED: "the join token has expired",
+    Reason.TOKEN_ROLE: "the join token is for the other role",
+    Reason.TOKEN_KEY: "the join token is of another master",
+    Reason.REVOKED: "the join token was revoked",
+}
+
+
+def _verified(
+    chain: tuple[bytes, ...], book: TrustBook, *, role: Role, now: float
+) -> Certified | Verdict:
+    if book.anchors is None or not book.anchors.authorities:
+        return _no(Reason.CERTIFICATE, "no CA is set up here")
+    return verify_untrusted(chain, book.anchors, role=role, now=now)
+
+
+def _certify(peer: Peer, book: TrustBook, now: float) -> Certified | None:
+    found = _verified(peer.chain, book, role=peer.role, now=now)
+    return found if isinstance(found, Certified) else None
+
+
+def _has_authorities(book: TrustBook) -> bool:
+    return any(line.cert_authority for line in book.authorized)
+
+
+def _authority_line(certified: Certified, book: TrustBook) -> AuthorizedKey | None:
+    """Return the cert-authority line that a certified master is under."""
+    for line in book.authorized:
+        if not line.cert_authority or line.key_id not in certified.key_ids[1:]:
+            continue
+        if matches(line.principals, certified.identity):
+            return line
+    return None
+
+
+def _authorized_line(key_id: KeyId, book: TrustBook) -> AuthorizedKey | None:
+    lines = (line for line in book.authorized if not line.cert_authority)
+    return next((line for line in lines if line.key_id == key_id), None)
 
 
 def _no(reason: Reason, detail: str) -> Verdict:
