@@ -28,7 +28,7 @@ from aemesh.model.trust import (
     TokenProof,
     Verdict,
 )
-from aemesh.net.doorman import Desk, Doorman, Proofs
+from aemesh.net.doorman import Desk, Doorman, MakeGss, Proofs
 from aemesh.net.shake import Channel, Shaker
 from aemesh.net.tls import client_context
 from aemesh.net.transport import Connection
@@ -174,6 +174,7 @@ class Node:
     mode: Mode = Mode.LEAP
     clock: FixedClock = field(default_factory=FixedClock)
     servers: dict[bytes, ssl.SSLContext] = field(default_factory=dict)
+    gss: MakeGss | None = None
 
     @classmethod
     def fresh(
@@ -208,6 +209,7 @@ class Node:
             client=client_context(self.identity),
             clock=self.clock,
             servers=self.servers,
+            gss=self.gss,
         )
 
 
