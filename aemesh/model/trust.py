@@ -71,6 +71,7 @@ class Reason(enum.Enum):
     TOKEN_EXPIRED = "token-expired"  # noqa: S105
     TOKEN_ROLE = "token-role"  # noqa: S105
     TOKEN_KEY = "token-key"  # noqa: S105
+    TOKEN_NAME = "token-name"  # noqa: S105
     WEAKER = "weaker"
     SOURCE = "source"
     USER = "user"

@@ -309,6 +309,7 @@ _TOKEN_SAYS = {
     Reason.TOKEN_EXPIRED: "the join token has expired",
     Reason.TOKEN_ROLE: "the join token is for the other role",
     Reason.TOKEN_KEY: "the join token is of another master",
+    Reason.TOKEN_NAME: "the join token is for other names",
     Reason.REVOKED: "the join token was revoked",
 }
 
