@@ -63,18 +63,14 @@ def _from_file(path: Path) -> str:
     A file that others read is refused, as a key is: it may have been read already.
     """
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        with path.open("rb") as file:
+            mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
+            line = file.readline(limits.JOIN_LINE_BYTES)
     except OSError as error:
         msg = f"the join token's file {path} cannot be read"
         raise SettingsError(msg, why=error.strerror) from error
-    with os.fdopen(fd, "rb") as file:
-        mode = stat.S_IMODE(os.fstat(fd).st_mode)
-        if mode & _OTHERS:
-            msg = f"the join token's file {path} is open to others"
-            why = f"its mode is {mode:04o}, expected 0600"
-            raise SettingsError(msg, why=why, hint=f"chmod 600 {path}")
-        try:
-            return file.readline(limits.JOIN_LINE_BYTES).decode(errors="replace")
-        except OSError as error:  # a folder
-            msg = f"the join token's file {path} cannot be read"
-            raise SettingsError(msg, why=error.strerror) from error
+    if mode & _OTHERS:
+        msg = f"the join token's file {path} is open to others"
+        why = f"its mode is {mode:04o}, expected 0600"
+        raise SettingsError(msg, why=why, hint=f"chmod 600 {path}")
+    return line.decode(errors="replace")
