@@ -30,6 +30,15 @@ PENDING_AFTER = 600.0
 # PENDING_AFTER is 300; who says more is refused, for each costs us a judgement.
 VERDICTS = 1000
 
+# --- proofs (after HELLO, before the verdicts) --------------------------------
+
+# Three messages make a code, two spend a token, Kerberos takes two or three.
+PROOFS = 16
+# A ticket with a group list of Active Directory has up to 12 kB; RFC 4121 allows 64.
+GSS_TOKEN_BYTES = 32 * 1024
+# A KDC far away answers in a second or two; all other proofs are computed.
+PROOF_AFTER = 15.0
+
 # --- messages ---------------------------------------------------------------
 
 # HELLO and VERDICT come from strangers: one page of JSON.

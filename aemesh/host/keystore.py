@@ -61,6 +61,11 @@ class Identity:
         return self.public.key_id
 
     @property
+    def chain(self) -> tuple[bytes, ...]:
+        """The certificate alone: it is self-signed."""
+        return (self.certificate,)
+
+    @property
     def certificate_pem(self) -> str:
         """The certificate as PEM."""
         return ssl.DER_cert_to_PEM_cert(self.certificate)

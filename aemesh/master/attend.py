@@ -21,6 +21,7 @@ from aemesh.master.record import Order, WorkerRecord
 from aemesh.master.remote import DialStream, RemoteMember, ask
 from aemesh.model.group import MemberState, Receipt
 from aemesh.model.names import GroupName
+from aemesh.net.doorman import Desk
 from aemesh.net.link import Closed, Ending, Link
 from aemesh.policy.grouping import place
 from aemesh.policy.lease import allows
@@ -41,6 +42,7 @@ class Attendant:
     link: Link
     dial_stream: DialStream
     groups: Mapping[GroupName, Group]
+    desk: Desk
     store: Store
     history: History
     wall: Callable[[], float]
@@ -111,7 +113,9 @@ class Attendant:
         accepts = {
             name
             for name, group in self.groups.items()
-            if group.state in states and allows(allowed, name)
+            if group.state in states
+            and allows(allowed, name)
+            and self.desk.allows_group(self.link.peer, name)
         }
         counts = {name: g.size for name, g in self.groups.items()}
         name = place(last=self.record.home, members=counts, accepts=accepts)

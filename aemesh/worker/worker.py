@@ -16,7 +16,7 @@ import trio
 from aemesh import limits
 from aemesh.errors import AemeshError, BadMessage, RefusedError, UnreachableError
 from aemesh.model.machine import Facts
-from aemesh.model.names import GroupName
+from aemesh.model.names import GroupName, group_name_untrusted
 from aemesh.model.trust import Decision
 from aemesh.net.doorman import Desk
 from aemesh.net.link import Closed, Ending, Link, open_link
@@ -25,7 +25,7 @@ from aemesh.net.transport import Connection, Network
 from aemesh.policy.lease import Tenancy
 from aemesh.protocol import wire
 from aemesh.protocol.frames import FrameReader, encode_frame
-from aemesh.protocol.handshake import Purpose
+from aemesh.protocol.hello import Purpose
 from aemesh.protocol.strictjson import convert_untrusted, decode_untrusted
 from aemesh.tasks.nursery import open_crew
 from aemesh.worker.entrance import Door, Entry
@@ -34,6 +34,7 @@ from aemesh.worker.jobstream import carry
 
 if TYPE_CHECKING:
     from aemesh.model.key import KeyId
+    from aemesh.model.trust import Peer
 
 _log = logging.getLogger(__name__)
 
@@ -86,9 +87,7 @@ class Worker:
             parts.jobs,
             parts.remember_generation,
         )
-        self._door = Door(
-            parts.desk, chance=parts.chance, is_linked=self.links.__contains__
-        )
+        self._door = Door(parts.desk, chance=parts.chance, linked=self._linked)
         self._leaving = trio.Event()
         self._reason = ""
         self.departure = Departure()
@@ -122,6 +121,10 @@ class Worker:
         """Leave gracefully: work and data move to others first."""
         self._reason = reason
         self._leaving.set()
+
+    def _linked(self, master: KeyId) -> Peer | None:
+        link = self.links.get(master)
+        return None if link is None else link.peer
 
     async def _serve(self, *, task_status: trio.TaskStatus[int]) -> None:
         await self._parts.network.serve(
@@ -222,7 +225,15 @@ class Worker:
             await self.held.let_go(limits.TERM_AFTER)
 
     async def _handle(self, link: Link, body: wire.Body) -> wire.Body | None:
+        if isinstance(body, wire.Assign):
+            self._check_group(link.peer, group_name_untrusted(body.group))
         return await self.held.handle(link.peer.key_id, body)
+
+    def _check_group(self, master: Peer, group: GroupName) -> None:
+        """Raise `RefusedError` if the master's line of trust forbids this group."""
+        if not self._parts.desk.allows_group(master, group):
+            what = f"master {master.name} may not use this worker for {group}"
+            raise RefusedError(what, why="its line of trust has other groups")
 
     async def _serve_stream(self, channel: Channel) -> None:
         """Find the job that a stream is for, and carry it."""

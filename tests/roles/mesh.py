@@ -27,7 +27,7 @@ from aemesh.net.shake import shakers
 from aemesh.plugin import Engine
 from aemesh.policy.discovery import New, News, Updated
 from aemesh.policy.trust import TrustPolicy
-from aemesh.protocol.handshake import Ourselves
+from aemesh.protocol.hello import Ourselves
 from aemesh.testing.memory_engine import MemoryEngine
 from aemesh.testing.memory_jobs import MemoryJobs
 from aemesh.testing.memory_network import MemorySegment
