@@ -18,7 +18,7 @@ import logging
 import os
 import secrets
 import stat
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -79,7 +79,7 @@ class TokenOffer:
 
     valid_after: float  # seconds from now on
     count: int = 1
-    terms: Terms = Terms()
+    terms: Terms = field(default_factory=Terms)
     names: tuple[str, ...] = ()
     role: Role = Role.WORKER
 
@@ -96,12 +96,20 @@ class _UseFile(msgspec.Struct, forbid_unknown_fields=True):
     at: float
 
 
+# A word that we do not know may be a restriction: such a record is not used.
+class _TermsFile(msgspec.Struct, forbid_unknown_fields=True):
+    groups: tuple[str, ...]
+    sources: tuple[str, ...]
+    users: tuple[str, ...]
+    expires_at: float | None
+
+
 class _TokenFile(msgspec.Struct, forbid_unknown_fields=True):
     role: str
     count: int
     issued_at: float
     expires_at: float
-    terms: Terms
+    terms: _TermsFile
     names: tuple[str, ...]
     used_by: tuple[_UseFile, ...]
     revoked: bool
@@ -295,7 +303,7 @@ def _write(place: Path, kept: _Kept) -> None:
             count=record.count,
             issued_at=record.issued_at,
             expires_at=record.expires_at,
-            terms=record.terms,
+            terms=_TermsFile(**asdict(record.terms)),
             names=record.names,
             used_by=tuple(uses),
             revoked=record.revoked,
@@ -306,24 +314,22 @@ def _write(place: Path, kept: _Kept) -> None:
 
 
 def _parse_untrusted(id_: str, data: bytes) -> _Kept:
+    msg = "no record of a join token"
     try:
-        if len(data) > limits.TOKEN_FILE_BYTES:
-            raise ValueError
         file = msgspec.json.decode(data, type=_TokenFile)
         secret, role = bytes.fromhex(file.secret), Role(file.role)
-        if len(secret) != SECRET_BYTES:
-            raise ValueError
     # msgspec's errors are ValueErrors.  No `from`: a text could quote the file.
     except (ValueError, RecursionError):
-        msg = "no record of a join token"
         raise BadMessage(msg) from None
+    if len(data) > limits.TOKEN_FILE_BYTES or len(secret) != SECRET_BYTES:
+        raise BadMessage(msg)
     record = TokenRecord(
         id=id_,
         role=role,
         count=file.count,
         issued_at=file.issued_at,
         expires_at=file.expires_at,
-        terms=file.terms,
+        terms=Terms(**msgspec.structs.asdict(file.terms)),
         names=file.names,
         used_by=tuple(_use_untrusted(use) for use in file.used_by),
         revoked=file.revoked,
