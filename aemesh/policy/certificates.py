@@ -40,7 +40,10 @@ _T = TypeVar("_T", bound=x509.ExtensionType)
 _RSA_BITS = range(2048, 8193)
 _CURVES = ("secp256r1", "secp384r1")
 _SCHEME = "aemesh:"
-_URI = re.compile(r"aemesh://([A-Za-z0-9][A-Za-z0-9_.-]{0,63})/([a-z]+)/([^/]+)")
+_SITE = r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}"
+_URI = re.compile(rf"aemesh://({_SITE})/([a-z]+)/([^/]+)", re.ASCII)
+# One "*" at most, and never in the last label.
+_PATTERN = re.compile(r"[a-z0-9_.-]*\*?[a-z0-9_-]*(?:\.[a-z0-9_-]+)+", re.ASCII)
 # One piece of a label of a DNS name; a certificate's own "*" is none.
 _PIECE = "([a-z0-9_](?:[a-z0-9_-]*[a-z0-9_])?)"
 
@@ -189,6 +192,16 @@ def read_name(
         return _name_of_host(hosts, dns)
     msg = f"the certificate has no name aemesh://{site or 'SITE'}/{role.value}/NAME"
     raise Refusal(msg)
+
+
+def is_site(text: str) -> bool:
+    """Whether a text can be the site in ``aemesh://SITE/ROLE/NAME``."""
+    return re.fullmatch(_SITE, text, re.ASCII) is not None
+
+
+def is_pattern(text: str) -> bool:
+    """Whether a text is a pattern of DNS names: ``*.workers.example.org``."""
+    return _PATTERN.fullmatch(text.lower()) is not None
 
 
 def moment(at: datetime) -> str:
