@@ -106,6 +106,17 @@ PAIRINGS_SHUT_AFTER = 600.0
 # Sources whose meetings are counted; the one that tried longest ago goes first.  Many
 # sources have three tries each anyhow, so pushing one out wins nothing.
 PAIRING_SOURCES = 1024
+# A file of certificates: a chain, or the few CAs that sign our peers; what is larger
+# is refused, unread.
+CERTIFICATE_FILE_BYTES = 64 * 1024
+AUTHORITIES = 16
+# Revocation lists have 40 bytes a certificate: 200 000 of them.
+CRL_FILE_BYTES = 8 * 1024 * 1024
+CRLS = 32
+# Four lines; what is larger is something else.
+SITE_FILE_BYTES = 4096
+# What our own CAs have signed: 250 bytes a certificate.
+ISSUED_FILE_BYTES = 8 * 1024 * 1024
 # audit.log and its one predecessor.
 AUDIT_LOG_BYTES = 4 * 1024 * 1024
 

@@ -19,7 +19,7 @@ import trio
 
 from aemesh import limits
 from aemesh.errors import AemeshError, RefusedError, TrustFileError
-from aemesh.host import pending, trustfiles, x509files
+from aemesh.host import nextkey, pending, trustfiles, x509files
 from aemesh.host.proofdesk import ProofDesk
 from aemesh.model.trust import (
     Decision,
@@ -32,6 +32,7 @@ from aemesh.model.trust import (
     TrustRequest,
     Verdict,
 )
+from aemesh.policy.rotation import VIA_ROTATED, refuses_next, superseded
 from aemesh.policy.terms import allows_group
 from aemesh.policy.trust import (
     TrustPolicy,
@@ -47,7 +48,7 @@ if TYPE_CHECKING:
 
     from aemesh.host.auditlog import AuditLog
     from aemesh.model.jointoken import JoinToken
-    from aemesh.model.key import KeyId
+    from aemesh.model.key import KeyId, PublicKey
     from aemesh.model.names import GroupName, NodeName
 
 _log = logging.getLogger(__name__)
@@ -91,6 +92,7 @@ class TrustDesk:
         self._told: set[tuple[KeyId, Reason]] = set()
         self._asking, self._to_ask = trio.open_memory_channel[TrustRequest](32)
         self._changed = trio.Event()
+        self._following = False  # whether we have a next key to offer
         self._unreadable = ""  # why, if the files cannot be read
         self._read()
 
@@ -154,6 +156,7 @@ class TrustDesk:
         if line is not None:
             self._keep(line)
         elif verdict.reason is Reason.KNOWN:
+            self._drop_superseded(peer)
             self._touch(peer)
 
     def heard(self, peer: Peer, verdict: Verdict) -> None:
@@ -169,6 +172,30 @@ class TrustDesk:
         """Whether the terms of its trust let a peer serve, or use, this group."""
         terms = terms_of(peer, self.book, now=self._wall())
         return all(allows_group(each, group) for each in terms)
+
+    def take_next_key(self, peer: Peer, following: PublicKey) -> None:
+        """Write down the key that a peer will have, or raise `RefusedError`."""
+        refusal = refuses_next(peer, following, self.book)
+        if refusal is not None:
+            what = f"the next key of {peer.name} is not taken"
+            raise RefusedError(what, why=refusal)
+        present = self._book.by_key(peer.key_id)
+        assert present is not None, "it is in the book"
+        if self._book.by_key(following.key_id) is not None:
+            return
+        self._record(
+            peer, Verdict(Decision.OK, Reason.KNOWN, f"next key {following.key_id}")
+        )
+        line = replace(
+            present, key=following, via=VIA_ROTATED, added=self._today(), line=0
+        )
+        if self._folder is None:
+            self._book = replace(self._book, known=(*self._book.known, line))
+            return
+        trustfiles.add_next_key(
+            self._folder, self.policy.role.other, line, present=peer.key
+        )
+        _log.info("%s will have the key %s", peer.name, following.key_id)
 
     def accept(self, request: TrustRequest, *, via: str) -> None:
         """Trust the key of a request from now on."""
@@ -262,11 +289,13 @@ class TrustDesk:
             self._tell_unreadable(exc)
         else:
             self._unreadable = ""
+        following = nextkey.has_next(self._folder)
         for key_id in [k for k in self.waiting if self._book.by_key(k)]:
             self._forget_request(self.waiting[key_id])
         # Not for a request that was only written down: who waits for a change asks
         # again, and would be written down again.
-        if self._book != before:
+        if self._book != before or following != self._following:
+            self._following = following
             self._tell_changed()
 
     def _read_book(self, folder: Path) -> TrustBook:
@@ -344,6 +373,16 @@ class TrustDesk:
             )
         except (OSError, AemeshError) as exc:
             _log.warning("%s is not noted as seen today: %s", peer.name, exc)
+
+    def _drop_superseded(self, peer: Peer) -> None:
+        """Forget the key before: its owner came with the next one."""
+        for line in superseded(peer, self._book):
+            _log.info("%s has the key %s now", line.name, peer.key_id)
+            if self._folder is not None:
+                trustfiles.drop_key(self._folder, self.policy.role.other, line.key)
+            else:
+                known = tuple(one for one in self._book.known if one != line)
+                self._book = replace(self._book, known=known)
 
     def _today(self) -> str:
         return _day(self._wall())

@@ -27,6 +27,7 @@ from aemesh.model.names import group_name_untrusted
 from aemesh.model.trust import Decision, Peer, Reason, Verdict
 from aemesh.net.doorman import Desk, Doorman
 from aemesh.net.link import Closed, Ending, Link, open_link
+from aemesh.net.rotation import take
 from aemesh.net.shake import Channel, Shaker
 from aemesh.net.transport import Connection, Network
 from aemesh.policy.membership import Happening
@@ -192,7 +193,7 @@ class Courier:
             add = self.history.add if known else self.history.add_of_stranger
             add("worker.unlinked", str(error), worker=record.name)
 
-    async def _handle(self, link: Link, body: wire.Body) -> wire.Body | None:  # noqa: ARG002 - the protocol's
+    async def _handle(self, link: Link, body: wire.Body) -> wire.Body | None:
         match body:
             case wire.WorkerFacts():
                 self.record.facts = Facts(
@@ -202,6 +203,8 @@ class Courier:
                 self.record.membership.know_generation(body.generation)
                 self._facts_came.set()
                 return None
+            case wire.Rotate():
+                return take(link, body, self.desk)
             case wire.Leave():
                 return await self._leave(body)
         return wire.Unsupported(what=wire.NAMES[type(body)])

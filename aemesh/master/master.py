@@ -278,6 +278,8 @@ class Master:
             dial_stream=dial_stream,
             groups=self._groups,
             desk=self._parts.desk,
+            key_id=self._parts.key_id,
+            next_key=self._parts.next_key,
             store=self._parts.store,
             history=self.history,
             wall=self._parts.wall,

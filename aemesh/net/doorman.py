@@ -107,6 +107,9 @@ class Desk(Protocol):
     def name_of(self, key_id: KeyId) -> NodeName | None:
         """Return the name under which this key was accepted, if it was."""
 
+    def take_next_key(self, peer: Peer, following: PublicKey) -> None:
+        """Write down the key that a peer will have, or raise `RefusedError`."""
+
     def allows_group(self, peer: Peer, group: GroupName) -> bool:
         """Whether the terms of its trust let a peer serve, or use, this group."""
 

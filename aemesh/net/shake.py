@@ -69,6 +69,7 @@ class Channel:
     peer: Peer
     purpose: Purpose
     leftover: bytes
+    binding: bytes = b""  # what ties a signature to this channel
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -207,7 +208,14 @@ class Shaker:
             await self._agree(talk, known, expected)
         # Proofs are for this once; whoever judges again goes by what was kept.
         peer = replace(talk.peer, token=None, code="")
-        return Channel(stream, connection, peer, purpose, machine.leftover())
+        return Channel(
+            stream=stream,
+            connection=connection,
+            peer=peer,
+            purpose=purpose,
+            leftover=machine.leftover(),
+            binding=machine.binding,
+        )
 
     async def _agree(
         self, talk: Talk, known: PeerKnown, expected: KeyId | None

@@ -195,6 +195,13 @@ class Left(Body, frozen=True, kw_only=True):
     lost: Count
 
 
+class Rotate(Body, frozen=True, kw_only=True):
+    """This will be my key; its signature is bound to this link.  Answered `Done`."""
+
+    key: Annotated[bytes, Meta(max_length=32)]
+    sig: Annotated[bytes, Meta(max_length=64)]
+
+
 TYPES: dict[str, type[Body]] = {
     "hello": Hello,
     "pair": Pair,
@@ -216,6 +223,7 @@ TYPES: dict[str, type[Body]] = {
     "attach": Attach,
     "leave": Leave,
     "left": Left,
+    "rotate": Rotate,
 }
 NAMES: dict[type[Body], str] = {kind: name for name, kind in TYPES.items()}
 

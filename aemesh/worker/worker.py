@@ -20,6 +20,7 @@ from aemesh.model.names import GroupName, group_name_untrusted
 from aemesh.model.trust import Decision
 from aemesh.net.doorman import Desk
 from aemesh.net.link import Closed, Ending, Link, open_link
+from aemesh.net.rotation import FindNext, keep_offering, take
 from aemesh.net.shake import Channel, Shaker
 from aemesh.net.transport import Connection, Network
 from aemesh.policy.lease import Tenancy
@@ -63,6 +64,7 @@ class Parts:
     generation: int
     remember_generation: Callable[[int], None]
     groups: frozenset[GroupName] = frozenset()  # that may be served; empty: any
+    next_key: FindNext = lambda: None  # that we offer to masters
     port: int = 0
     hosts: tuple[str, ...] = ()
 
@@ -199,8 +201,9 @@ class Worker:
         older = self.links.get(master)
         if older is not None:
             older.close("a newer link took its place")
-        async with open_link(channel, self._handle) as link:
+        async with open_link(channel, self._handle) as link, open_crew() as crew:
             self.links[master] = link
+            crew.start_soon(self._offer_key, link)
             try:
                 await link.tell(_facts_body(self._parts.facts, self.held.tenancy))
                 _log.info("linked to master %s", link.peer.name)
@@ -210,9 +213,15 @@ class Worker:
             finally:
                 if self.links.get(master) is link:
                     del self.links[master]
+                crew.cancel_scope.cancel()
         ending = closed.ending.value
         _log.info("the link to master %s ended: %s", link.peer.name, ending)
         await self._after(master, closed)
+
+    async def _offer_key(self, link: Link) -> None:
+        present = self.held.tenancy.worker
+        changed = self._parts.desk.wait_change
+        await keep_offering(link, present, self._parts.next_key, changed)
 
     async def _after(self, master: KeyId, closed: Closed) -> None:
         """End what ran for a master that is gone, at once or after a grace time."""
@@ -225,6 +234,8 @@ class Worker:
             await self.held.let_go(limits.TERM_AFTER)
 
     async def _handle(self, link: Link, body: wire.Body) -> wire.Body | None:
+        if isinstance(body, wire.Rotate):
+            return take(link, body, self._parts.desk)
         if isinstance(body, wire.Assign):
             self._check_group(link.peer, group_name_untrusted(body.group))
         return await self.held.handle(link.peer.key_id, body)

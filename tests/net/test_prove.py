@@ -134,7 +134,8 @@ async def test_a_master_that_does_not_keep_to_its_commitment_is_refused(
             if cheat == "no-commit" and body.commit is not None:
                 body = wire.Pair(nonce="ab" * 16)
             if cheat == "verdict":
-                return await self.say(self.machine.refuse(OK))
+                await self.say(self.machine.refuse(OK))
+                return
         await honest(self, body)
 
     monkeypatch.setattr(Talk, "prove", prove)

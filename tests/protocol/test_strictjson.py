@@ -61,6 +61,7 @@ SAMPLES: dict[type[wire.Body], wire.Body] = {
     wire.End: wire.End(job="j1", term_after=0.0),
     wire.Attach: wire.Attach(job="j1"),
     wire.Leave: wire.Leave(reason="lunch", by_after=30.0),
+    wire.Rotate: wire.Rotate(key=bytes(32), sig=bytes(64)),
     wire.Left: wire.Left(moved=3, lost=0),
 }
 
