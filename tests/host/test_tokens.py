@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import json
 import logging
 import os
@@ -10,11 +11,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from aemesh import limits
 from aemesh.errors import SettingsError, TrustFileError
-from aemesh.host import tokens
+from aemesh.host import tokenfile, tokens
 from aemesh.host.tokens import TokenOffer, TokenRefusedError
 from aemesh.model.jointoken import JoinToken
 from aemesh.model.key import KeyId
@@ -287,6 +289,21 @@ def test_of_those_who_come_at_once_as_many_win_as_may(
     assert {one.key_id.digest for one in record.used_by} == winners
 
 
+def test_what_cannot_be_written_down_lets_nobody_in(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    token = issue(tmp_path)
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(tokenfile, "write_whole", full)
+
+    with pytest.raises(TrustFileError, match="cannot be written: No space left"):
+        spend(tmp_path, token.id, use())
+    assert tokens.list_tokens(tmp_path)[0].used_by == ()
+
+
 # --- what others did to it ----------------------------------------------------
 
 
@@ -365,13 +382,13 @@ def test_the_secret_is_in_no_repr_error_or_log(
     spend(tmp_path, token.id, use("a"))
     with pytest.raises(TokenRefusedError) as caught:
         spend(tmp_path, token.id, use("b"))
-    kept = tokens._read(tmp_path / "tokens", token.id)
+    kept = tokenfile.read_kept(tmp_path / "tokens", token.id)
     assert kept is not None
     shown = [
         repr(kept),
         repr(tokens.list_tokens(tmp_path)),
-        repr(tokens.msgspec.json.decode(
-            path_of(tmp_path, token).read_bytes(), type=tokens._TokenFile
+        repr(msgspec.json.decode(
+            path_of(tmp_path, token).read_bytes(), type=tokenfile._TokenFile
         )),
         repr(caught.value.fields()),
         str(caught.value),
