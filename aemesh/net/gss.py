@@ -317,7 +317,8 @@ def _library() -> ModuleType:
         what = "Kerberos needs the package gssapi"
         hint = "pip install 'aemesh[gssapi]' (on Debian first: libkrb5-dev, gcc)"
         raise SettingsError(what, why=str(exc), hint=hint) from exc
-    return raw
+    library: ModuleType = raw
+    return library
 
 
 def _name(library: ModuleType, principal: str) -> Name:

@@ -41,6 +41,7 @@ MODIFIED = -1765328343
 WRONG_PRINCIPAL = -1765328240
 REALM_UNKNOWN = -1765328230
 KDC_UNREACHABLE = -1765328228
+MUTUAL_FAILED = -1765328226
 NO_CACHE_FILE = -1765328189
 KEY_VERSION_UNKNOWN = -1765328154
 
@@ -71,6 +72,7 @@ INITIATOR: Mapping[int, Told] = {
         "make it with `kadmin addprinc -randkey`, or look at the worker's --name",
     ),
     DEFECTIVE_TOKEN: Told(RefusedError, "the worker sent no Kerberos token"),
+    MUTUAL_FAILED: Told(RefusedError, "the worker did not prove itself"),
     REALM_UNKNOWN: Told(UnreachableError, "no KDC of the realm is known", _KRB5_CONF),
     KDC_UNREACHABLE: Told(UnreachableError, "no KDC of the realm answers", _KRB5_CONF),
 }

@@ -16,6 +16,7 @@ import socket
 import subprocess
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import trio
@@ -27,7 +28,6 @@ from aemesh.testing.lab_needs import program
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping, Sequence
-    from pathlib import Path
 
     from aemesh.testing.lab_host import Host
 
@@ -120,6 +120,10 @@ class Kdc:
             await self._administer(one, "addprinc", "-randkey", one)
             await self._administer(one, "ktadd", "-k", str(file), one)
         return file
+
+    async def renew_key(self, principal: str) -> None:
+        """Give a principal another random key; keytabs that were made are stale."""
+        await self._administer(principal, "cpw", "-randkey", principal)
 
     async def kinit(self, principal: str, password: str, *options: str) -> Path:
         """Log a user in; return the credential cache, one for each principal."""
