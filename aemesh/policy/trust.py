@@ -350,6 +350,7 @@ _TOKEN_SAYS = {
     Reason.TOKEN_KEY: "the join token is of another master",
     Reason.TOKEN_NAME: "the join token is for other names",
     Reason.REVOKED: "the join token was revoked",
+    Reason.FULL: "the use of the join token cannot be written down",
 }
 
 
