@@ -29,8 +29,8 @@ from aemesh.host.x509credentials import (
 from aemesh.host.x509files import read_anchors
 from aemesh.model.names import NodeName, node_name_untrusted
 from aemesh.model.trust import Mode, Role, TrustRequest
-from aemesh.net.interfaces import every_host
 from aemesh.net.doorman import MakeGss
+from aemesh.net.interfaces import every_host
 from aemesh.net.shake import Shaker, shakers
 from aemesh.net.wallclock import new_run
 from aemesh.policy.openness import OPEN_WARNING, OPEN_WARNING_ROOT, check_open_allowed

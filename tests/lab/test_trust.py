@@ -84,7 +84,10 @@ async def test_on_a_terminal_each_side_asks_and_no_means_no():
         await master.wait_said("is master of", within=40)
         events = office.events = await office.follow()
 
-        question = r"(office-\d) wants to join: SHA256:\S+ — both sides show .* trust it\? \[y/N\] $"
+        question = (
+            r"(office-\d) wants to join: SHA256:\S+ — both sides show .*; "
+            r"trust it\? \[y/N\] $"
+        )
         for turn in (1, 2):
             # Both are asked about, one at a time.
             asked = await master.wait_said(question)
