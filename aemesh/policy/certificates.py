@@ -87,7 +87,10 @@ def read_certificate_untrusted(der: bytes, what: str) -> x509.Certificate:
         _ = certificate.public_key(), certificate.signature_algorithm_parameters
         _ = certificate.not_valid_before_utc, certificate.not_valid_after_utc
         canonical = certificate.public_bytes(Encoding.DER)
-    if canonical != der:
+        # The count of unused bits before the signature is covered by nothing: with
+        # another one, a certificate would have a second form.
+        unused = der[-len(certificate.signature) - 1]
+    if canonical != der or unused:
         msg = f"{what} is not canonical DER"
         raise Refusal(msg)
     return certificate
