@@ -264,6 +264,7 @@ def test_a_certified_key_shakes_hands_on_both_sides(
     assert credentials.is_node_key is (kind == "node key")
     assert (credentials.key_id == identity.key_id) is (kind == "node key")
     assert len(credentials.chain) == 2
+    assert credentials.ends_at == 2.2e9
     assert credentials.claim.name == "pc7"
 
 
@@ -668,6 +669,22 @@ def test_what_does_not_fit_changes_nothing(
     assert str(crt) in str(caught.value)  # and not where it was tried
     assert ".x509-" not in f"{caught.value} {caught.value.hint}"
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+
+
+def test_what_is_replaced_may_be_damaged(
+    tmp_path: Path, identity: Identity, folder: Path, site: Path
+):
+    (folder / "id.key").chmod(0o644)
+    (folder / "site.toml").write_text("nonsense")
+    (folder / "crl.pem").chmod(0o666)
+    key, crt, key_path = new_key(), tmp_path / "a.crt", tmp_path / "a.key"
+    crt.write_bytes(pem(WORKERS.leaf("pc7", uris=[WORKER_URI], key=key)))
+    write_key(key_path, pem_of(key))
+
+    put(tmp_path, identity, Given(crt, key_path, site))
+
+    assert (folder / "id.key").stat().st_mode & 0o777 == 0o600
+    assert read_anchors(folder, Role.MASTER).crl_required
 
 
 def test_a_folder_that_is_no_site_is_told(tmp_path: Path, identity: Identity):
