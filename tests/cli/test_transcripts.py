@@ -90,6 +90,15 @@ class Stage:
             " ".join(words).replace("\\n", "\n") + "\n"
         )
 
+    async def request(self, role: str, name: str) -> None:
+        """``% request ROLE FILE``: a request for a certificate of the role's key."""
+        identity = load_or_make(state_folder(Role(role), self.state), "laptop")
+        (self.state.parent / name).write_text(identity.request())
+
+    async def private(self, name: str) -> None:
+        """``% private FILE``: only its owner can read it."""
+        (self.state.parent / name).chmod(0o600)
+
     async def run(self, command: str) -> list[str]:
         """Run one command; return the lines that it printed, and its exit code."""
         words = [
@@ -117,6 +126,8 @@ PREPARE = {
     "pending": Stage.pending,
     "known": Stage.known,
     "file": Stage.file,
+    "request": Stage.request,
+    "private": Stage.private,
 }
 
 
