@@ -101,8 +101,8 @@ TXT_BYTES = 400
 TXT_BYTES_UNTRUSTED = 1300
 ANNOUNCED_ADDRESSES = 8
 # What is left of TXT_BYTES for addresses when every other field has its longest
-# value: eight of IPv4, or three of IPv6; the ones that fit least are left out.
-ANNOUNCED_ADDRESSES_BYTES = 128
+# value: seven of IPv4, or two of IPv6; the ones that fit least are left out.
+ANNOUNCED_ADDRESSES_BYTES = 112
 # Signed announcements say until when they hold; renewed at half of it.
 ANNOUNCEMENT_AFTER = 24 * 3600.0
 # An announcement that claims to hold for longer is refused: one could be replayed

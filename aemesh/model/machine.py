@@ -25,7 +25,8 @@ class Announcement:
     """The signed statement that a node of this key listens at these addresses.
 
     It is a hint: membership is what the handshake proved (D3).  `signed_at` and
-    `expires_at` are seconds since 1970 by the announcer's clock.
+    `expires_at` are seconds since 1970 by the announcer's clock.  `run` tells two
+    processes of one key apart, as in HELLO.
     """
 
     role: Role
@@ -37,3 +38,4 @@ class Announcement:
     addresses: tuple[Address, ...]
     signed_at: int
     expires_at: int
+    run: str = ""  # unknown if empty; what is announced on a network has one
