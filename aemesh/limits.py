@@ -61,6 +61,16 @@ PING_EVERY = 1.0
 SUSPECT_AFTER = 2.5
 LOST_AFTER = 4.0
 
+# Of two processes of one key both live if the first is heard this much later than the
+# second came: a beat, so that what was on its way from a dead one has come.
+CLONE_AFTER = 1.0
+# Who was announced once more as another process of a linked key is looked after again
+# no sooner: each time costs a dial.
+CLONE_AGAIN_AFTER = 60.0
+# Processes of one key that are kept apart: a worker is started anew a few times a day;
+# the one heard of longest ago goes.
+LIVES_SEEN = 8
+
 # --- strangers at the listener ----------------------------------------------
 
 # sshd's MaxStartups 10:30:100: from 10 unauthenticated connections on, 30 % of

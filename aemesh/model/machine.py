@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from aemesh.model.address import Address
-from aemesh.model.key import PublicKey
+from aemesh.model.key import KeyId, PublicKey
 from aemesh.model.names import NodeName
 from aemesh.model.trust import Mode, Role
 
@@ -39,3 +39,19 @@ class Announcement:
     signed_at: int
     expires_at: int
     run: str = ""  # unknown if empty; what is announced on a network has one
+
+
+@dataclass(frozen=True, slots=True)
+class Claims:
+    """What somebody announced and could not prove: a stranger's words, cut and escaped.
+
+    `addresses` are where the lie points to, in TXT, SRV, A and AAAA records; from where
+    it came is not known.
+    """
+
+    name: str = ""
+    key_id: KeyId | None = None
+    addresses: tuple[str, ...] = ()
+
+
+NOTHING_CLAIMED = Claims()

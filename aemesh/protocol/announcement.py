@@ -24,8 +24,9 @@ the values of v n k i m c r p a t x as they stand in TXT.
 The instance name is ``aemesh-`` and the label of the key, so nobody else can own it
 and it needs no probing.  All that matters is in TXT: forged SRV, A and AAAA records
 change nothing.  `i` is new each time a node starts: one key with two of them at one
-time is in two places (`aemesh.policy.clones`).  Every number and address has one spelling, and keys that are not in
-the table are ignored.  Nothing secret is said, and no name of a user.
+time is in two places (`aemesh.policy.clones`).  Every number and address has one
+spelling, and keys that are not in the table are ignored.  Nothing secret is said,
+and no name of a user.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ from aemesh import limits
 from aemesh.errors import BadMessage, BugError, quoted
 from aemesh.model.address import Address
 from aemesh.model.key import KeyId, PublicKey
-from aemesh.model.machine import Announcement
+from aemesh.model.machine import Announcement, Claims
 from aemesh.model.names import node_name_untrusted
 from aemesh.model.trust import Mode, Role
 
@@ -57,6 +58,7 @@ _MIB = 1024 * 1024
 _PUBLIC_KEY_BYTES = 32
 _SIGNATURE_BYTES = 64
 _RUN_BYTES = 8
+_NAME_BYTES = 64
 # Longest decimals; a longer one is nonsense, and big integers are slow to read.
 _DIGITS = {"c": 5, "r": 8, "p": 5, "t": 10, "x": 10}
 
@@ -155,6 +157,27 @@ def decode_untrusted(
     return announcement
 
 
+def claims_untrusted(
+    txt: Mapping[bytes, bytes | None], addresses: Iterable[Address] = ()
+) -> Claims:
+    """Return what TXT that is not believed claims, to be shown; raises nothing.
+
+    `addresses` are those of the SRV, A and AAAA records that came with it.
+    """
+    name = (txt.get(b"n") or b"")[:_NAME_BYTES].decode("utf-8", "replace")
+    try:
+        shown = str(node_name_untrusted(name)) if name else ""
+    except BadMessage:
+        shown = quoted(name)
+    raw = _base64_bytes(_shown(txt, b"k"), _PUBLIC_KEY_BYTES)
+    both = dict.fromkeys((*_claimed_addresses(txt), *map(str, addresses)))
+    return Claims(
+        name=shown,
+        key_id=None if raw is None else PublicKey(raw).key_id,
+        addresses=tuple(both)[: limits.ANNOUNCED_ADDRESSES],
+    )
+
+
 def txt_bytes(txt: Mapping[bytes, bytes | None]) -> int:
     """Return the size of TXT entries on the wire (RFC 6763, section 6.1)."""
     return sum(
@@ -185,6 +208,19 @@ def _announcement(
         expires_at=expires_at,
         run=fields["i"],
     )
+
+
+def _claimed_addresses(txt: Mapping[bytes, bytes | None]) -> list[str]:
+    port = _shown(txt, b"p")
+    if not (port.isascii() and port.isdigit() and len(port) <= _DIGITS["p"]):
+        return []
+    hosts = _shown(txt, b"a").split(",")[: limits.ANNOUNCED_ADDRESSES]
+    return [str(Address(host, int(port))) for host in hosts if _is_plain(host)]
+
+
+def _shown(txt: Mapping[bytes, bytes | None], key: bytes) -> str:
+    value = (txt.get(key) or b"")[: limits.TXT_BYTES]
+    return value.decode("ascii", "replace")
 
 
 def _text(txt: Mapping[bytes, bytes | None], key: str) -> str:

@@ -59,6 +59,7 @@ SAMPLES: dict[type[wire.Body], wire.Body] = {
     wire.Attach: wire.Attach(job="j1"),
     wire.Leave: wire.Leave(reason="lunch", by_after=30.0),
     wire.Left: wire.Left(moved=3, lost=0),
+    wire.Clone: wire.Clone(address="10.77.0.3:7472", you="10.77.0.2:7472"),
 }
 
 plain = st.recursive(

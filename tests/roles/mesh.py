@@ -13,9 +13,10 @@ import trio
 from aemesh.engines.command import CommandEngine
 from aemesh.errors import UnknownNameError
 from aemesh.host.keystore import Identity
-from aemesh.host.store import open_store
+from aemesh.host.store import Store, open_store
 from aemesh.host.trustdesk import TrustDesk
 from aemesh.master.master import Master
+from aemesh.master.parts import Finder
 from aemesh.master.parts import Parts as MasterParts
 from aemesh.model.address import Address
 from aemesh.model.group import MemberState
@@ -23,7 +24,6 @@ from aemesh.model.machine import Announcement, Facts
 from aemesh.model.names import GroupName, NodeName
 from aemesh.model.trust import Mode, Role
 from aemesh.model.view import WorkerView
-from aemesh.net.shake import shakers
 from aemesh.plugin import Engine
 from aemesh.policy.discovery import New, News, Updated
 from aemesh.policy.trust import TrustPolicy
@@ -33,6 +33,7 @@ from aemesh.testing.memory_jobs import MemoryJobs
 from aemesh.testing.memory_network import MemorySegment
 from aemesh.worker.worker import Departure, Worker
 from aemesh.worker.worker import Parts as WorkerParts
+from tests.roles.runs import Runs
 
 PORT = 7472
 FACTS = Facts(cores=2, memory=8 << 30, python="3.11.2", system="linux-x86_64")
@@ -52,6 +53,7 @@ class Machine:
     identity: Identity
     jobs: MemoryJobs = field(default_factory=MemoryJobs)
     generation: int = 0
+    run: str = ""  # of the worker's present process
     worker: Worker | None = None
     scope: trio.CancelScope = field(default_factory=trio.CancelScope)
     departure: Departure | None = None
@@ -67,6 +69,7 @@ class Mesh:
         self.engine = MemoryEngine()
         self.master_id = Identity.ephemeral("laptop")
         self.machines: dict[str, Machine] = {}
+        self.runs = Runs()
         self._ips = (f"10.0.0.{n}" for n in itertools.count(2))
         self._tell, self._news = trio.open_memory_channel[News](100)
         self.master: Master
@@ -96,6 +99,7 @@ class Mesh:
         if machine is None:
             machine = Machine(NodeName(name), next(self._ips), Identity.ephemeral(name))
             self.machines[name] = machine
+        machine.run = self.runs.start(machine.ip)
         machine.desk = TrustDesk(
             policy
             or TrustPolicy(
@@ -110,6 +114,44 @@ class Mesh:
         if announce:
             self.announce(machine)
         return machine
+
+    async def start_copy(self, name: str) -> Machine:
+        """Start a worker on another machine with a copy of the first one's key."""
+        first = self.machines[name]
+        copy = Machine(first.name, next(self._ips), first.identity)
+        self.machines[f"copy of {name}"] = copy
+        return await self.start_worker(f"copy of {name}", announce=False)
+
+    def new_master(
+        self,
+        ip: str,
+        store: Store,
+        *,
+        finder: Finder,
+        policy: TrustPolicy | None = None,
+    ) -> Master:
+        """Make a process of the master's key at this address."""
+        self.runs.start(ip)
+        policy = policy or TrustPolicy(role=Role.MASTER, accept_new=True)
+        ours = _ours(Role.MASTER, self.master_id)
+        return Master(
+            MasterParts(
+                key_id=self.master_id.key_id,
+                name=NodeName("laptop"),
+                mode="leap",
+                version="0",
+                state_dir="memory",
+                shaker=self.runs.shakers(ours, self.master_id),
+                desk=TrustDesk(policy, folder=None, wall=wall),
+                network=self.segment.host(ip),
+                finder=finder,
+                jobs=MemoryJobs(),
+                store=store,
+                engines=self.engines,
+                head_address=lambda: ip,
+                wall=wall,
+            )
+        )
 
     def announce(self, machine: Machine, *, again: bool = False) -> None:
         """Let the master hear of a worker."""
@@ -165,7 +207,9 @@ class Mesh:
 
         return Worker(
             WorkerParts(
-                shaker=shakers(_ours(Role.WORKER, machine.identity), machine.identity),
+                shaker=self.runs.shakers(
+                    _ours(Role.WORKER, machine.identity), machine.identity
+                ),
                 desk=desk,
                 network=self.segment.host(machine.ip),
                 announcer=MeshAnnouncer(self, machine),
@@ -207,25 +251,7 @@ async def open_mesh(
             state.put_group(GroupName(name), "memory")
         async with trio.open_nursery() as nursery:
             mesh = Mesh(nursery)
-            master_policy = policy or TrustPolicy(role=Role.MASTER, accept_new=True)
-            mesh.master = Master(
-                MasterParts(
-                    key_id=mesh.master_id.key_id,
-                    name=NodeName("laptop"),
-                    mode="leap",
-                    version="0",
-                    state_dir="memory",
-                    shaker=shakers(_ours(Role.MASTER, mesh.master_id), mesh.master_id),
-                    desk=TrustDesk(master_policy, folder=None, wall=wall),
-                    network=mesh.segment.host("10.0.0.1"),
-                    finder=mesh,
-                    jobs=MemoryJobs(),
-                    store=state,
-                    engines=mesh.engines,
-                    head_address=lambda: "10.0.0.1",
-                    wall=wall,
-                )
-            )
+            mesh.master = mesh.new_master("10.0.0.1", state, finder=mesh, policy=policy)
             await nursery.start(mesh.master.run)
             yield mesh
             nursery.cancel_scope.cancel()
@@ -244,6 +270,7 @@ def announcement(machine: Machine, *, ip: str | None = None) -> Announcement:
         addresses=(Address(ip or machine.ip, PORT),),
         signed_at=now,
         expires_at=now + 3600,
+        run=machine.run,
     )
 
 
