@@ -30,6 +30,15 @@ PENDING_AFTER = 600.0
 # PENDING_AFTER is 300; who says more is refused, for each costs us a judgement.
 VERDICTS = 1000
 
+# --- proofs (after HELLO, before the verdicts) --------------------------------
+
+# Three messages make a code, two spend a token, Kerberos takes two or three.
+PROOFS = 16
+# A ticket with a group list of Active Directory has up to 12 kB; RFC 4121 allows 64.
+GSS_TOKEN_BYTES = 32 * 1024
+# A KDC far away answers in a second or two; all other proofs are computed.
+PROOF_AFTER = 15.0
+
 # --- messages ---------------------------------------------------------------
 
 # HELLO and VERDICT come from strangers: one page of JSON.
@@ -97,8 +106,37 @@ PENDING_REQUESTS = 128
 PENDING_REQUEST_BYTES = 4096
 # A trust file of 10 000 peers has 2 MB; what is larger is refused, unread.
 TRUST_FILE_BYTES = 8 * 1024 * 1024
+# First meetings of one source that nobody confirmed, within this span; after them
+# there is none for the next.  Two people who compare words need one meeting, or two if
+# one of them looked away.  A man in the middle has one chance in 2**40 at each: at
+# three in ten minutes, a million years pass before it is likely to have one.
+PAIRINGS = 3
+PAIRINGS_WITHIN = 600.0
+PAIRINGS_SHUT_AFTER = 600.0
+# Sources whose meetings are counted; the one that tried longest ago goes first.  Many
+# sources have three tries each anyhow, so pushing one out wins nothing.
+PAIRING_SOURCES = 1024
 # audit.log and its one predecessor.
 AUDIT_LOG_BYTES = 4 * 1024 * 1024
+
+# --- join tokens ------------------------------------------------------------
+
+# Tokens kept, with those that have ended; when they are so many, the one that ended
+# longest ago goes, and if none has ended, no new one is given out.
+TOKENS = 256
+# Keys that one token introduces: a cluster's nodes; each costs 170 bytes of its file.
+TOKEN_COUNT = 1000
+# The longest that a token holds.  It is a secret that lies about in files and scripts;
+# who needs one for longer wants certificates.
+TOKEN_CAP_AFTER = 30 * 24 * 3600.0
+# An ended token is kept so long, so that a late holder hears why it is refused.
+TOKEN_KEPT_AFTER = 7 * 24 * 3600.0
+# Patterns of groups, or of names, in one token.
+TOKEN_PATTERNS = 64
+# A record with TOKEN_COUNT uses has 190 kB; what is larger is passed over, unread.
+TOKEN_FILE_BYTES = 512 * 1024
+# A line of --join @FILE or --join -: a token has 73 characters.
+JOIN_LINE_BYTES = 4096
 
 # --- discovery --------------------------------------------------------------
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from aemesh.cli import ui
+from aemesh.cli.key_rotate import rotate
 from aemesh.cli.options import json_option, state_option
 from aemesh.errors import BadMessage, KeyFileError
 from aemesh.host.statedir import state_root
@@ -23,6 +24,9 @@ _PUBLIC_FILE = "id_ed25519.pub"
 @click.group()
 def key() -> None:
     """Show the keys of this machine."""
+
+
+key.add_command(rotate)
 
 
 @key.command()

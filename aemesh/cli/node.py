@@ -23,7 +23,7 @@ from aemesh.model.trust import Mode, Role, TrustRequest
 from aemesh.net.interfaces import every_host
 from aemesh.net.shake import Shaker, shakers
 from aemesh.policy.openness import OPEN_WARNING, OPEN_WARNING_ROOT, check_open_allowed
-from aemesh.protocol.handshake import Ourselves
+from aemesh.protocol.hello import Ourselves
 
 if TYPE_CHECKING:
     from collections.abc import Callable

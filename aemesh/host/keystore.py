@@ -61,6 +61,11 @@ class Identity:
         return self.public.key_id
 
     @property
+    def chain(self) -> tuple[bytes, ...]:
+        """The certificate alone: it is self-signed."""
+        return (self.certificate,)
+
+    @property
     def certificate_pem(self) -> str:
         """The certificate as PEM."""
         return ssl.DER_cert_to_PEM_cert(self.certificate)
@@ -97,10 +102,10 @@ def load_or_make(folder: Path, name: str) -> Identity:
     """
     make_private(folder, error=KeyFileError)
     path = folder / KEY_FILE
-    key = _read(path)
+    key = load_key(path)
     if key is None:
-        write_once(path, _private_pem(Ed25519PrivateKey.generate()))
-        key = _read(path)
+        make_key(path)
+        key = load_key(path)
     if key is None:
         what = f"key {path} vanished"
         raise KeyFileError(what, why="somebody removed it as we made it")
@@ -109,8 +114,16 @@ def load_or_make(folder: Path, name: str) -> Identity:
     return identity
 
 
-def _read(path: Path) -> Ed25519PrivateKey | None:
-    """Return the key in a file, or None if there is no file."""
+def make_key(path: Path) -> None:
+    """Write a fresh key, unless there is one."""
+    write_once(path, _private_pem(Ed25519PrivateKey.generate()))
+
+
+def load_key(path: Path) -> Ed25519PrivateKey | None:
+    """Return the key in a file, or None if there is no file; may raise `KeyFileError`.
+
+    For the modules that keep a node's keys; nobody else handles a private one.
+    """
     try:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     except FileNotFoundError:

@@ -26,11 +26,12 @@ from aemesh.net.shake import Shaker
 from aemesh.net.transport import Network
 from aemesh.policy.clones import Life, Lives, Twins, twins
 from aemesh.protocol import wire
-from aemesh.protocol.handshake import Purpose
+from aemesh.protocol.hello import Purpose
 
 if TYPE_CHECKING:
-    from aemesh.model.key import KeyId, PublicKey
+    from aemesh.model.key import KeyId
     from aemesh.model.machine import Announcement
+    from aemesh.net.doorman import Proofs
     from aemesh.net.link import Link
 
 _log = logging.getLogger(__name__)
@@ -132,9 +133,14 @@ class _SecondCaller:
         self.judged = False
         self.found = False
 
-    def admits(self, key: PublicKey) -> bool:
-        """Whether an announced key is worth a handshake."""
-        return self._desk.admits(key)
+    @property
+    def proofs(self) -> Proofs:
+        """What the node knows for proofs."""
+        return self._desk.proofs
+
+    def admits(self, key_id: KeyId, chain: tuple[bytes, ...]) -> Verdict | None:
+        """Return the no to what is announced before TLS, or None."""
+        return self._desk.admits(key_id, chain)
 
     def judge(
         self,

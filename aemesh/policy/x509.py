@@ -9,12 +9,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from aemesh.model.trust import Decision, Reason, Verdict
+from aemesh.model.key import KeyId
+from aemesh.model.names import NodeName
+from aemesh.model.trust import Decision, Reason, Role, Verdict
 
 if TYPE_CHECKING:
-    from aemesh.model.key import KeyId
-    from aemesh.model.names import NodeName
-    from aemesh.model.trust import Anchors, Role
+    from aemesh.model.trust import Anchors
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import itertools
 from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing, asynccontextmanager
@@ -24,16 +25,17 @@ from aemesh.model.machine import Announcement, Facts
 from aemesh.model.names import GroupName, NodeName
 from aemesh.model.trust import Mode, Role
 from aemesh.model.view import WorkerView
+from aemesh.net.rotation import FindNext
+from aemesh.net.shake import shakers
 from aemesh.plugin import Engine
 from aemesh.policy.discovery import New, News, Updated
 from aemesh.policy.trust import TrustPolicy
-from aemesh.protocol.handshake import Ourselves
+from aemesh.protocol.hello import Ourselves
 from aemesh.testing.memory_engine import MemoryEngine
 from aemesh.testing.memory_jobs import MemoryJobs
 from aemesh.testing.memory_network import MemorySegment
 from aemesh.worker.worker import Departure, Worker
 from aemesh.worker.worker import Parts as WorkerParts
-from tests.roles.runs import Runs
 
 PORT = 7472
 FACTS = Facts(cores=2, memory=8 << 30, python="3.11.2", system="linux-x86_64")
@@ -69,10 +71,11 @@ class Mesh:
         self.engine = MemoryEngine()
         self.master_id = Identity.ephemeral("laptop")
         self.machines: dict[str, Machine] = {}
-        self.runs = Runs()
+        self._runs = itertools.count(1)
         self._ips = (f"10.0.0.{n}" for n in itertools.count(2))
         self._tell, self._news = trio.open_memory_channel[News](100)
         self.master: Master
+        self.desk: TrustDesk  # the master's
 
     def engines(self, name: str) -> Engine:
         """The engines that are installed here."""
@@ -93,13 +96,14 @@ class Mesh:
         policy: TrustPolicy | None = None,
         announce: bool = True,
         groups: frozenset[GroupName] = frozenset(),
+        next_key: FindNext = lambda: None,
     ) -> Machine:
         """Start a worker, on its old machine if it has one."""
         machine = self.machines.get(name)
         if machine is None:
             machine = Machine(NodeName(name), next(self._ips), Identity.ephemeral(name))
             self.machines[name] = machine
-        machine.run = self.runs.start(machine.ip)
+        machine.run = self.new_run()
         machine.desk = TrustDesk(
             policy
             or TrustPolicy(
@@ -108,7 +112,7 @@ class Mesh:
             folder=None,
             wall=wall,
         )
-        machine.worker = self._worker(machine, machine.desk, groups)
+        machine.worker = self._worker(machine, machine.desk, groups, next_key)
         machine.scope = trio.CancelScope()
         await self.nursery.start(self._run_worker, machine)
         if announce:
@@ -122,18 +126,22 @@ class Mesh:
         self.machines[f"copy of {name}"] = copy
         return await self.start_worker(f"copy of {name}", announce=False)
 
+    def new_run(self) -> str:
+        """Return what tells one more process from all others."""
+        raw = next(self._runs).to_bytes(8, "big")
+        return base64.b64encode(raw).decode().rstrip("=")
+
     def new_master(
         self,
         ip: str,
         store: Store,
         *,
         finder: Finder,
-        policy: TrustPolicy | None = None,
+        desk: TrustDesk | None = None,
     ) -> Master:
         """Make a process of the master's key at this address."""
-        self.runs.start(ip)
-        policy = policy or TrustPolicy(role=Role.MASTER, accept_new=True)
-        ours = _ours(Role.MASTER, self.master_id)
+        accepts = TrustPolicy(role=Role.MASTER, accept_new=True)
+        ours = _ours(Role.MASTER, self.master_id, self.new_run())
         return Master(
             MasterParts(
                 key_id=self.master_id.key_id,
@@ -141,8 +149,8 @@ class Mesh:
                 mode="leap",
                 version="0",
                 state_dir="memory",
-                shaker=self.runs.shakers(ours, self.master_id),
-                desk=TrustDesk(policy, folder=None, wall=wall),
+                shaker=shakers(ours, self.master_id),
+                desk=desk or TrustDesk(accepts, folder=None, wall=wall),
                 network=self.segment.host(ip),
                 finder=finder,
                 jobs=MemoryJobs(),
@@ -200,15 +208,19 @@ class Mesh:
             machine.departure = await machine.worker.run(task_status=task_status)
 
     def _worker(
-        self, machine: Machine, desk: TrustDesk, groups: frozenset[GroupName]
+        self,
+        machine: Machine,
+        desk: TrustDesk,
+        groups: frozenset[GroupName],
+        next_key: FindNext,
     ) -> Worker:
         def remember(generation: int) -> None:
             machine.generation = generation
 
         return Worker(
             WorkerParts(
-                shaker=self.runs.shakers(
-                    _ours(Role.WORKER, machine.identity), machine.identity
+                shaker=shakers(
+                    _ours(Role.WORKER, machine.identity, machine.run), machine.identity
                 ),
                 desk=desk,
                 network=self.segment.host(machine.ip),
@@ -219,6 +231,7 @@ class Mesh:
                 generation=machine.generation,
                 remember_generation=remember,
                 groups=groups,
+                next_key=next_key,
                 port=PORT,
             ),
             key_id=machine.identity.key_id,
@@ -251,7 +264,11 @@ async def open_mesh(
             state.put_group(GroupName(name), "memory")
         async with trio.open_nursery() as nursery:
             mesh = Mesh(nursery)
-            mesh.master = mesh.new_master("10.0.0.1", state, finder=mesh, policy=policy)
+            master_policy = policy or TrustPolicy(role=Role.MASTER, accept_new=True)
+            mesh.desk = TrustDesk(master_policy, folder=None, wall=wall)
+            mesh.master = mesh.new_master(
+                "10.0.0.1", state, finder=mesh, desk=mesh.desk
+            )
             await nursery.start(mesh.master.run)
             yield mesh
             nursery.cancel_scope.cancel()
@@ -274,10 +291,11 @@ def announcement(machine: Machine, *, ip: str | None = None) -> Announcement:
     )
 
 
-def _ours(role: Role, identity: Identity) -> Ourselves:
+def _ours(role: Role, identity: Identity, run: str) -> Ourselves:
     return Ourselves(
         role=role,
         name=NodeName(identity.name),
         key_id=identity.key_id,
         mode=Mode.LEAP,
+        run=run,
     )

@@ -181,7 +181,8 @@ async def test_streams_go_where_the_link_goes_whatever_was_announced_last(
         mesh.segment.dialled.clear()
 
         output = [
-            item async for item in mesh.master.exec(GroupName("A"), ("echo", "hello"), {})
+            item
+            async for item in mesh.master.exec(GroupName("A"), ("echo", "hello"), {})
         ]
 
         assert output
