@@ -75,9 +75,9 @@ class CloneWatch:
             news = self._news
             now, place = trio.current_time(), link.connection.remote
             for life in self.lives.suspects(link.peer.run, place, now):
-                if await _lives_on(link, life):
-                    self.lives.looked(life, trio.current_time())
-                    await self._look(link, life)
+                await _wait_alive(link, life)
+                self.lives.looked(life, trio.current_time())
+                await self._look(link, life)
             await news.wait()
 
     async def _look(self, link: Link, life: Life) -> None:
@@ -169,8 +169,11 @@ class _SecondCaller:
         """It has nothing to say that matters here."""
 
 
-async def _lives_on(link: Link, life: Life) -> bool:
-    """Whether the linked process is heard after the other one was announced."""
+async def _wait_alive(link: Link, life: Life) -> None:
+    """Wait until the linked process is heard after the other one was announced.
+
+    If it never is, the link ends, and whoever waits here with it.
+    """
     while True:
         seen = twins(
             link.peer.run,
@@ -179,6 +182,6 @@ async def _lives_on(link: Link, life: Life) -> bool:
             heard_at=link.heard_at,
             now=trio.current_time(),
         )
-        if seen is not Twins.WAIT:
-            return seen is Twins.TWO
+        if seen is Twins.TWO:
+            return
         await trio.sleep(_LOOK_EVERY)

@@ -21,6 +21,7 @@ from aemesh.model.names import NodeName
 from aemesh.model.trust import Mode, Role
 from aemesh.protocol.announcement import (
     announced_addresses,
+    claims_untrusted,
     decode_untrusted,
     encode,
     instance_name,
@@ -286,6 +287,30 @@ def test_random_txt_raises_nothing_but_bad_message(
 ) -> None:
     with pytest.raises(BadMessage):
         decode_untrusted(Role.WORKER, INSTANCE, txt)
+
+
+def test_what_is_not_believed_is_shown_as_it_claims_to_be() -> None:
+    srv = (Address("10.0.0.66", 7472), Address("10.0.0.3", 7472))
+
+    claims = claims_untrusted(wire(PLAIN) | {b"s": b"x"}, srv)
+
+    assert (claims.name, claims.key_id) == ("office-3", PUBLIC.key_id)
+    assert claims.addresses == ("10.0.0.3:7472", "[fe80::3]:7472", "10.0.0.66:7472")
+
+
+@given(
+    st.dictionaries(
+        st.sampled_from([b"n", b"k", b"p", b"a"]), st.none() | st.binary(max_size=999)
+    )
+)
+def test_claims_of_junk_are_few_short_and_printable(
+    txt: dict[bytes, bytes | None],
+) -> None:
+    claims = claims_untrusted(txt)
+
+    assert claims.name.isprintable()
+    assert len(claims.name) < 1000
+    assert len(claims.addresses) <= limits.ANNOUNCED_ADDRESSES
 
 
 @given(
