@@ -34,10 +34,18 @@ VERDICTS = 1000
 
 # Three messages make a code, two spend a token, Kerberos takes two or three.
 PROOFS = 16
-# A ticket with a group list of Active Directory has up to 12 kB; RFC 4121 allows 64.
-GSS_TOKEN_BYTES = 32 * 1024
-# A KDC far away answers in a second or two; all other proofs are computed.
-PROOF_AFTER = 15.0
+# A step with a KDC has GSS_AFTER, on either side; all other proofs are computed.
+PROOF_AFTER = 25.0
+# Windows' KDCs put groups into tickets, up to 48 000 bytes (MaxTokenSize); in base64
+# that still fits a HELLO.  Ours have 700.
+GSS_TOKEN_BYTES = 48_000
+# Kerberos takes one token each way; the side that spoke first then looks at the answer.
+GSS_ROUNDS = 2
+# A step takes 2 ms, with a KDC that is down some seconds until the next is asked.
+GSS_AFTER = 10.0
+# Steps at one time, each in a thread that waits for a KDC until libkrb5 gives up.
+# More: they wait, within GSS_AFTER.
+GSS_THREADS = 8
 
 # --- messages ---------------------------------------------------------------
 
@@ -116,6 +124,17 @@ PAIRINGS_SHUT_AFTER = 600.0
 # Sources whose meetings are counted; the one that tried longest ago goes first.  Many
 # sources have three tries each anyhow, so pushing one out wins nothing.
 PAIRING_SOURCES = 1024
+# A file of certificates: a chain, or the few CAs that sign our peers; what is larger
+# is refused, unread.
+CERTIFICATE_FILE_BYTES = 64 * 1024
+AUTHORITIES = 16
+# Revocation lists have 40 bytes a certificate: 200 000 of them.
+CRL_FILE_BYTES = 8 * 1024 * 1024
+CRLS = 32
+# Four lines; what is larger is something else.
+SITE_FILE_BYTES = 4096
+# What our own CAs have signed: 250 bytes a certificate.
+ISSUED_FILE_BYTES = 8 * 1024 * 1024
 # audit.log and its one predecessor.
 AUDIT_LOG_BYTES = 4 * 1024 * 1024
 

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import click
 
+from aemesh.cli.join import HELP as JOIN_HELP
+from aemesh.cli.join import read_join
 from aemesh.cli.options import node_options, state_option
+from aemesh.cli.spans import span
 
 
 @click.command()
@@ -38,7 +41,27 @@ from aemesh.cli.options import node_options, state_option
     is_flag=True,
     help="Trust the first master that comes, if there is none yet, and only that one.",
 )
-def worker(**options: object) -> int:
+@click.option(
+    "--enrol",
+    "enrol_after",
+    type=span,
+    metavar="SPAN",
+    help="As --accept-first-master, but only so long: 10m.",
+)
+@click.option(
+    "--from",
+    "enrol_from",
+    multiple=True,
+    metavar="NET",
+    help="With --enrol: only from this network; may be given several times.",
+)
+@click.option("--join", metavar="TOKEN", help=JOIN_HELP)
+@click.option(
+    "--keytab",
+    metavar="FILE",
+    help="With --auth gss: the keytab of aemesh/NAME; else the system's.",
+)
+def worker(join: str | None, **options: object) -> int:
     """Offer this machine to a master.
 
     It is announced on the local network, and runs what the master that you trust
@@ -46,4 +69,6 @@ def worker(**options: object) -> int:
     """
     from aemesh.cli.guarded import run_guarded_agent  # noqa: PLC0415
 
+    # Here, so that neither warden nor agent keeps the variable.
+    options["join"] = read_join(join)
     return run_guarded_agent("worker", options)

@@ -86,7 +86,8 @@ class TrustDesk:
         self._wall = wall
         self._audit = audit
         self._alarm = alarm
-        self._files = trustfiles.TrustFolder(folder) if folder else None
+        also = x509files.watched_paths(x509, policy.role.other) if x509 else ()
+        self._files = trustfiles.TrustFolder(folder, *also) if folder else None
         self._book = TrustBook()
         self._told_code = ""
         self._told: set[tuple[KeyId, Reason]] = set()

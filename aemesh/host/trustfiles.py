@@ -120,8 +120,9 @@ def forget(folder: Path, role_of_peers: Role, name_or_key: str) -> tuple[str, ..
 class TrustFolder:
     """Tells a running agent when somebody changed trust; asking costs four `stat`."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *also: Path) -> None:
         self.folder = folder
+        self._paths = (*(folder / name for name in _WATCHED), *also)
         self._seen: Stamp | None = self.stamp()
 
     def look_again(self) -> None:
@@ -130,7 +131,7 @@ class TrustFolder:
 
     def stamp(self) -> Stamp:
         """Return what tells the present files from any later ones."""
-        return tuple(_stamp(self.folder / name) for name in _WATCHED)
+        return tuple(map(_stamp, self._paths))
 
     def changed(self) -> bool:
         """Return whether anything changed since the last call."""

@@ -7,7 +7,7 @@ here, from the record alone.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from aemesh.model.key import KeyId
 from aemesh.model.names import NodeName
@@ -33,7 +33,7 @@ class TokenRecord:
     count: int  # how many keys it introduces
     issued_at: float  # seconds since 1970
     expires_at: float
-    terms: Terms = Terms()
+    terms: Terms = field(default_factory=Terms)
     names: tuple[str, ...] = ()  # patterns of names that may join by it; none: any
     used_by: tuple[TokenUse, ...] = ()
     revoked: bool = False

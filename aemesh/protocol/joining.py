@@ -43,7 +43,7 @@ def binding(
 
 
 def proof(secret: bytes, bound_to: bytes, role: Role) -> bytes:
-    """Return the proof of a side of this role that it knows the secret, here and now."""
+    """Return the proof of a side of this role that it knows the secret."""
     fields = _sized(bound_to, BINDING_BYTES) + role.value.encode()
     return hmac.digest(secret, fields, "sha256")
 
