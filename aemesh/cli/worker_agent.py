@@ -29,7 +29,7 @@ from aemesh.net import gss
 from aemesh.net.discovery import LanDiscovery, open_discovery
 from aemesh.net.presence import Presence
 from aemesh.net.tcp import TcpNetwork
-from aemesh.net.wallclock import chance, new_run
+from aemesh.net.wallclock import chance
 from aemesh.policy.trust import TrustPolicy
 from aemesh.tasks.nursery import open_crew
 from aemesh.worker.worker import Parts, Worker
@@ -168,7 +168,7 @@ class _Announcer:
             cores=facts.cores,
             memory=facts.memory,
             port=port,
-            run=new_run(),
+            run=node.run,
         )
         await self._discovery.announce(presence, sign=node.identity.sign)
         while True:
