@@ -78,6 +78,16 @@ PING_EVERY = 1.0
 SUSPECT_AFTER = 2.5
 LOST_AFTER = 4.0
 
+# Of two processes of one key both live if the first is heard this much later than the
+# second came: a beat, so that what was on its way from a dead one has come.
+CLONE_AFTER = 1.0
+# Who was announced once more as another process of a linked key is looked after again
+# no sooner: each time costs a dial.
+CLONE_AGAIN_AFTER = 60.0
+# Processes of one key that are kept apart: a worker is started anew a few times a day;
+# the one heard of longest ago goes.
+LIVES_SEEN = 8
+
 # --- strangers at the listener ----------------------------------------------
 
 # sshd's MaxStartups 10:30:100: from 10 unauthenticated connections on, 30 % of
@@ -159,8 +169,8 @@ TXT_BYTES = 400
 TXT_BYTES_UNTRUSTED = 1300
 ANNOUNCED_ADDRESSES = 8
 # What is left of TXT_BYTES for addresses when every other field has its longest
-# value: eight of IPv4, or three of IPv6; the ones that fit least are left out.
-ANNOUNCED_ADDRESSES_BYTES = 128
+# value: seven of IPv4, or two of IPv6; the ones that fit least are left out.
+ANNOUNCED_ADDRESSES_BYTES = 112
 # Signed announcements say until when they hold; renewed at half of it.
 ANNOUNCEMENT_AFTER = 24 * 3600.0
 # An announcement that claims to hold for longer is refused: one could be replayed

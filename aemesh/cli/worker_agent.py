@@ -168,6 +168,7 @@ class _Announcer:
             cores=facts.cores,
             memory=facts.memory,
             port=port,
+            run=node.run,
         )
         await self._discovery.announce(presence, sign=node.identity.sign)
         while True:

@@ -28,6 +28,7 @@ from aemesh.master.control_wire import SOCKET_FILE
 from aemesh.model.key import PublicKey
 from aemesh.model.names import NodeName
 from aemesh.model.trust import KnownPeer, Reason, Role, TrustRequest
+from aemesh.model.view import ImposterView
 from aemesh.testing.memory_control import MemoryControl
 
 TRANSCRIPTS = sorted((Path(__file__).parent / "transcripts").glob("*.txt"))
@@ -47,6 +48,20 @@ class Stage:
         """``% master``: a master serves, with workers office-1 to 3 and two groups."""
         path = self.state / "master" / SOCKET_FILE
         await self.nursery.start(serve_control, self.api, path)
+
+    async def imposter(self) -> None:
+        """``% imposter``: somebody announced itself as office-1."""
+        self.api.imposters.append(
+            ImposterView(
+                name="office-1",
+                key=str(_key("a").key_id),
+                addresses=("10.77.0.66:7472",),
+                reason="it is replayed",
+                first_at=1_800_000_000.0,
+                last_at=1_800_000_060.0,
+                times=2,
+            )
+        )
 
     async def stoppable(self) -> None:
         """``% stoppable``: the master's process is one that ends at `aemesh stop`."""
@@ -121,6 +136,7 @@ class Stage:
 
 PREPARE = {
     "master": Stage.master,
+    "imposter": Stage.imposter,
     "stoppable": Stage.stoppable,
     "key": Stage.key,
     "pending": Stage.pending,
