@@ -43,6 +43,8 @@ class TrustPolicy:
     trusted_keys: frozenset[KeyId] = frozenset()  # --trust-master, --trust-worker
     accept_first: bool = False  # a worker: imprint on the first master, once
     accept_new: bool = False  # a master: accept unknown workers, unverified
+    enrol_until: float | None = None  # after it nobody is accepted at first use
+    enrol_from: tuple[str, ...] = ()  # networks, as in `from=`; empty: any
     user: str = ""  # the local user as whom jobs run; empty: none is asked for
     by_token: bool = False  # a worker with a token takes no other introduction
     declined: frozenset[KeyId] = frozenset()  # a person said no in this run
@@ -280,7 +282,13 @@ def _owned(case: Case) -> Verdict | None:
 def _first_use(case: Case) -> Verdict | None:
     policy = case.policy
     allowed = policy.accept_first if policy.role is Role.WORKER else policy.accept_new
-    return Verdict(Decision.OK, Reason.FIRST_USE) if allowed else None
+    if not allowed:
+        return None
+    # Outside the window or the networks a person is asked, as without the flag.
+    window = Terms(sources=policy.enrol_from, expires_at=policy.enrol_until)
+    if breach(window, host=case.host, user="", now=case.now):
+        return None
+    return Verdict(Decision.OK, Reason.FIRST_USE)
 
 
 # A worker that has a master never comes to `_first_use`: it imprints once.  Who is
