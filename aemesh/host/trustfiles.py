@@ -60,16 +60,27 @@ Stamp = tuple[tuple[int, int, int] | None, ...]
 Entry = KnownPeer | RevokedKey | AuthorizedKey | Principal | VoidLine
 
 
-def read_book(folder: Path, role_of_peers: Role) -> TrustBook:
+@functools.lru_cache(maxsize=1024)
+def log_void(path: Path, entry: VoidLine) -> None:
+    """Log a void line; the cache makes it once, however often the file is read."""
+    logger.warning("%s:%d trusts nobody: %s", path, entry.line, entry.why)
+
+
+def read_book(
+    folder: Path,
+    role_of_peers: Role,
+    *,
+    tell_void: Callable[[Path, VoidLine], None] = log_void,
+) -> TrustBook:
     """Return what the trust files about peers of this role say.
 
-    Void lines are left out and logged, once each.  A file that others could have
-    changed, or with an ``@`` line that cannot be read, raises `TrustFileError`.
+    Void lines are left out and told.  A file that others could have changed, or
+    with an ``@`` line that cannot be read, raises `TrustFileError`.
     """
     found = _Found()
     for path, entry in _read(folder, role_of_peers):
         if isinstance(entry, VoidLine):
-            _tell_void(path, entry)
+            tell_void(path, entry)
         else:
             found.add(entry)
     return found.book
@@ -77,11 +88,9 @@ def read_book(folder: Path, role_of_peers: Role) -> TrustBook:
 
 def void_lines(folder: Path, role_of_peers: Role) -> tuple[tuple[Path, VoidLine], ...]:
     """Return the lines of the trust files that trust nobody, each with its file."""
-    return tuple(
-        (path, entry)
-        for path, entry in _read(folder, role_of_peers)
-        if isinstance(entry, VoidLine)
-    )
+    found: list[tuple[Path, VoidLine]] = []
+    read_book(folder, role_of_peers, tell_void=lambda *line: found.append(line))
+    return tuple(found)
 
 
 def add(folder: Path, role_of_peers: Role, peer: KnownPeer) -> bool:
@@ -94,16 +103,16 @@ def add(folder: Path, role_of_peers: Role, peer: KnownPeer) -> bool:
     text = known_line(peer)
 
     def change(lines: list[str]) -> list[str] | None:
-        book = _book(path, lines)
-        _refuse_revoked(path, book, peer.name, peer.key)
-        # While a key is being changed its name has two lines: one of them is enough.
-        if any((p.name, p.key) == (peer.name, peer.key) for p in book.known):
-            return None
-        _refuse_other_key(path, book, peer)
-        _refuse_other_name(path, book, peer.name, peer.key)
-        return [*lines, text]
+        return [*lines, text] if _is_new(path, lines, peer) else None
 
     return change_lines(path, change)
+
+
+def can_add(folder: Path, role_of_peers: Role, peer: KnownPeer) -> bool:
+    """Return, or raise, what `add` would, and change nothing."""
+    path = folder / FILES[role_of_peers]
+    known_line(peer)
+    return _is_new(path, read_lines(path), peer)
 
 
 def revoke(
@@ -301,12 +310,6 @@ def _read(folder: Path, role_of_peers: Role) -> Iterator[tuple[Path, Entry]]:
             yield path, entry
 
 
-@functools.lru_cache(maxsize=1024)
-def _tell_void(path: Path, entry: VoidLine) -> None:
-    """Log a void line; the cache makes it once, however often the file is read."""
-    logger.warning("%s:%d trusts nobody: %s", path, entry.line, entry.why)
-
-
 def _book(path: Path, lines: list[str]) -> TrustBook:
     found = _Found()
     said: Iterator[KnownPeer | RevokedKey | VoidLine]
@@ -334,6 +337,18 @@ def _edit(
         return edited if edited != lines else None
 
     return change_lines(path, change)
+
+
+def _is_new(path: Path, lines: list[str], peer: KnownPeer) -> bool:
+    """Return whether a peer has no line yet; raise if the lines forbid to add it."""
+    book = _book(path, lines)
+    _refuse_revoked(path, book, peer.name, peer.key)
+    # While a key is being changed its name has two lines: one of them is enough.
+    if any((p.name, p.key) == (peer.name, peer.key) for p in book.known):
+        return False
+    _refuse_other_key(path, book, peer)
+    _refuse_other_name(path, book, peer.name, peer.key)
+    return True
 
 
 def _refuse_revoked(path: Path, book: TrustBook, name: str, key: PublicKey) -> None:

@@ -78,8 +78,8 @@ def entries(
 
 
 def parse_at(
-    path: Path, text: str, number: int, parse: Callable[[str, int], _Entry | None]
-) -> _Entry | None:
+    path: Path, text: str, number: int, parse: Callable[[str, int], _Entry]
+) -> _Entry:
     """Return what one line says; raise `TrustFileError` if it refuses the file."""
     try:
         return parse(text, number)

@@ -137,8 +137,10 @@ def _seconds(found: re.Match[str]) -> float | None:
     """Return the moment in seconds since 1970; None if there is no such moment."""
     clock = (found["minute"] or "0000") + (found["second"] or "00")
     moment = _moment(found["date"] + clock)
-    if moment is None or found["utc"]:
-        return moment and moment.timestamp()
+    if moment is None:
+        return None
+    if found["utc"]:
+        return moment.timestamp()
     try:
         # -1: whether it is summer time there is the machine's to know.
         return time.mktime((*moment.timetuple()[:8], -1))
