@@ -238,6 +238,6 @@ def _add(one: _New) -> int:
         trustfiles.add(one.folder, one.line.role, one.peer)
     except AemeshError as error:
         return ui.error(error)
-    record(one.row, "import", one.line.where)
+    record(one.row, "import", f"from {Path(one.line.where).name}")
     ui.say(f"imported {one.described}")
     return 0
