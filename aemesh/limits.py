@@ -30,6 +30,17 @@ PENDING_AFTER = 600.0
 # PENDING_AFTER is 300; who says more is refused, for each costs us a judgement.
 VERDICTS = 1000
 
+# Windows' KDCs put groups into tickets, up to 48 000 bytes (MaxTokenSize); in base64
+# that still fits a HELLO.  Ours have 700.
+GSS_TOKEN_BYTES = 48_000
+# Kerberos takes one token each way; the side that spoke first then looks at the answer.
+GSS_ROUNDS = 2
+# A step takes 2 ms, with a KDC that is down some seconds until the next is asked.
+GSS_AFTER = 10.0
+# Steps at one time, each in a thread that waits for a KDC until libkrb5 gives up.
+# More: they wait, within GSS_AFTER.
+GSS_THREADS = 8
+
 # --- messages ---------------------------------------------------------------
 
 # HELLO and VERDICT come from strangers: one page of JSON.
