@@ -84,6 +84,12 @@ class TrustFileError(SettingsError):
     name = "settings/trust-file"
 
 
+class CertificateFileError(SettingsError):
+    """A file of X.509 is missing, damaged, or not for this node."""
+
+    name = "settings/certificate"
+
+
 class OpenRefusedError(SettingsError):
     """``--insecure-open`` was asked for where anybody could connect."""
 

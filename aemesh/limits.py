@@ -30,6 +30,23 @@ PENDING_AFTER = 600.0
 # PENDING_AFTER is 300; who says more is refused, for each costs us a judgement.
 VERDICTS = 1000
 
+# --- proofs (after HELLO, before the verdicts) --------------------------------
+
+# Three messages make a code, two spend a token, Kerberos takes two or three.
+PROOFS = 16
+# A step with a KDC has GSS_AFTER, on either side; all other proofs are computed.
+PROOF_AFTER = 25.0
+# Windows' KDCs put groups into tickets, up to 48 000 bytes (MaxTokenSize); in base64
+# that still fits a HELLO.  Ours have 700.
+GSS_TOKEN_BYTES = 48_000
+# Kerberos takes one token each way; the side that spoke first then looks at the answer.
+GSS_ROUNDS = 2
+# A step takes 2 ms, with a KDC that is down some seconds until the next is asked.
+GSS_AFTER = 10.0
+# Steps at one time, each in a thread that waits for a KDC until libkrb5 gives up.
+# More: they wait, within GSS_AFTER.
+GSS_THREADS = 8
+
 # --- messages ---------------------------------------------------------------
 
 # HELLO and VERDICT come from strangers: one page of JSON.
@@ -87,8 +104,48 @@ PENDING_REQUESTS = 128
 PENDING_REQUEST_BYTES = 4096
 # A trust file of 10 000 peers has 2 MB; what is larger is refused, unread.
 TRUST_FILE_BYTES = 8 * 1024 * 1024
+# First meetings of one source that nobody confirmed, within this span; after them
+# there is none for the next.  Two people who compare words need one meeting, or two if
+# one of them looked away.  A man in the middle has one chance in 2**40 at each: at
+# three in ten minutes, a million years pass before it is likely to have one.
+PAIRINGS = 3
+PAIRINGS_WITHIN = 600.0
+PAIRINGS_SHUT_AFTER = 600.0
+# Sources whose meetings are counted; the one that tried longest ago goes first.  Many
+# sources have three tries each anyhow, so pushing one out wins nothing.
+PAIRING_SOURCES = 1024
+# A file of certificates: a chain, or the few CAs that sign our peers; what is larger
+# is refused, unread.
+CERTIFICATE_FILE_BYTES = 64 * 1024
+AUTHORITIES = 16
+# Revocation lists have 40 bytes a certificate: 200 000 of them.
+CRL_FILE_BYTES = 8 * 1024 * 1024
+CRLS = 32
+# Four lines; what is larger is something else.
+SITE_FILE_BYTES = 4096
+# What our own CAs have signed: 250 bytes a certificate.
+ISSUED_FILE_BYTES = 8 * 1024 * 1024
 # audit.log and its one predecessor.
 AUDIT_LOG_BYTES = 4 * 1024 * 1024
+
+# --- join tokens ------------------------------------------------------------
+
+# Tokens kept, with those that have ended; when they are so many, the one that ended
+# longest ago goes, and if none has ended, no new one is given out.
+TOKENS = 256
+# Keys that one token introduces: a cluster's nodes; each costs 170 bytes of its file.
+TOKEN_COUNT = 1000
+# The longest that a token holds.  It is a secret that lies about in files and scripts;
+# who needs one for longer wants certificates.
+TOKEN_CAP_AFTER = 30 * 24 * 3600.0
+# An ended token is kept so long, so that a late holder hears why it is refused.
+TOKEN_KEPT_AFTER = 7 * 24 * 3600.0
+# Patterns of groups, or of names, in one token.
+TOKEN_PATTERNS = 64
+# A record with TOKEN_COUNT uses has 190 kB; what is larger is passed over, unread.
+TOKEN_FILE_BYTES = 512 * 1024
+# A line of --join @FILE or --join -: a token has 73 characters.
+JOIN_LINE_BYTES = 4096
 
 # --- discovery --------------------------------------------------------------
 

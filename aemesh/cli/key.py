@@ -1,4 +1,4 @@
-"""``aemesh key``: show the public keys of this machine's roles."""
+"""``aemesh key``: the public keys of this machine's roles, and their certificates."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 import click
 
 from aemesh.cli import ui
+from aemesh.cli.certificate import csr, install
+from aemesh.cli.key_rotate import rotate
 from aemesh.cli.options import json_option, state_option
 from aemesh.errors import BadMessage, KeyFileError
 from aemesh.host.statedir import state_root
@@ -22,7 +24,12 @@ _PUBLIC_FILE = "id_ed25519.pub"
 
 @click.group()
 def key() -> None:
-    """Show the keys of this machine."""
+    """Show our keys, and have them certified."""
+
+
+key.add_command(csr)
+key.add_command(install)
+key.add_command(rotate)
 
 
 @key.command()

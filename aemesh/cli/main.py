@@ -28,7 +28,12 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "exec": ("aemesh.cli.exec", "exec_", "Run a command on each member of a group."),
     "events": ("aemesh.cli.status", "events", "Tell what happened, and what happens."),
     "trust": ("aemesh.cli.trust", "trust", "See and decide who is trusted."),
-    "key": ("aemesh.cli.key", "key", "Show the keys of this machine."),
+    "key": ("aemesh.cli.key", "key", "Show our keys, and have them certified."),
+    "ca": (
+        "aemesh.cli.ca",
+        "ca",
+        "Sign a site's workers and masters, or revoke.",
+    ),
     "stop": ("aemesh.cli.stop", "stop", "Stop the master."),
 }
 

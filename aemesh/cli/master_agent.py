@@ -26,7 +26,8 @@ from aemesh.master.control_wire import SOCKET_FILE
 from aemesh.master.master import Master
 from aemesh.master.parts import Parts
 from aemesh.model.names import GroupName, group_name_untrusted
-from aemesh.model.trust import Role, TrustRequest
+from aemesh.model.trust import Mode, Role, TrustRequest
+from aemesh.net import gss
 from aemesh.net.discovery import LanDiscovery, open_discovery
 from aemesh.net.interfaces import local_addresses
 from aemesh.net.tcp import TcpNetwork, check_ours
@@ -40,6 +41,9 @@ if TYPE_CHECKING:
     from aemesh.cli.settings import MasterOptions
     from aemesh.host.guard import Guard
     from aemesh.host.jobs import JobRunner
+    from aemesh.model.names import NodeName
+    from aemesh.model.trust import Peer
+    from aemesh.net.doorman import GssParty, MakeGss
     from aemesh.host.statedir import StateDir
 
 _INTERRUPTED = 130
@@ -65,7 +69,10 @@ async def _run(
 ) -> int:
     code = _INTERRUPTED
     async with open_crew() as crew:
-        node = make_node(state, options, _policy(options))
+        policy = _policy(options)
+        node = make_node(state, options, policy, gss=_initiate_gss)
+        if policy.mode is Mode.GSS:
+            await gss.check_user()
         if options.host is not None:
             check_ours(options.host)
         _remember_groups(store, options)
@@ -87,6 +94,7 @@ async def _run(
                     engines=find_engine,
                     head_address=lambda: options.host or head_address(),
                     wall=time.time,
+                    next_key=node.next_key,
                 )
             )
             crew.start_soon(node.desk.run, ask_for(_question))
@@ -136,6 +144,16 @@ def _policy(options: MasterOptions) -> TrustPolicy:
     )
 
 
+def _initiate_gss(name: NodeName) -> MakeGss:
+    """Return what makes our party of Kerberos: the user's ticket for the peer."""
+    del name  # a master is its user
+
+    def make(peer: Peer, binding: bytes) -> GssParty:
+        return gss.initiator(target=gss.service_of(peer.name), binding=binding)
+
+    return make
+
+
 def _greet(node: Node, store: Store) -> None:
     key_id = node.identity.key_id
     groups = ", ".join(sorted(store.groups()))
@@ -145,7 +163,7 @@ def _greet(node: Node, store: Store) -> None:
 
 
 def _question(request: TrustRequest) -> str:
-    return f"{request.name} wants to join: {request_text(request)} — trust it?"
+    return f"{request.name} wants to join: {request_text(request)}"
 
 
 class _Finder:

@@ -4,26 +4,33 @@ from __future__ import annotations
 
 import logging
 import os
+import pwd
 import socket
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import trio
 
 from aemesh.cli import ui
 from aemesh.cli.settings import typed
-from aemesh.errors import BadMessage, SettingsError
+from aemesh.errors import BadMessage, SettingsError, UsageError
 from aemesh.host.auditlog import AuditLog
 from aemesh.host.guard import Guard, Notice
 from aemesh.host.keystore import Identity, load_or_make
+from aemesh.host.nextkey import NextKey, read_next
 from aemesh.host.trustdesk import Ask, TrustDesk
+from aemesh.host.x509credentials import X509Credentials, read_credentials
+from aemesh.host.x509files import read_anchors
 from aemesh.model.names import NodeName, node_name_untrusted
 from aemesh.model.trust import Mode, Role, TrustRequest
 from aemesh.net.interfaces import every_host
 from aemesh.net.shake import Shaker, shakers
+from aemesh.net.wallclock import new_run
 from aemesh.policy.openness import OPEN_WARNING, OPEN_WARNING_ROOT, check_open_allowed
-from aemesh.protocol.handshake import Ourselves
+from aemesh.protocol.hello import Ourselves
+from aemesh.protocol.nodekey import statement
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -31,7 +38,8 @@ if TYPE_CHECKING:
     from aemesh.cli.settings import NodeOptions
     from aemesh.host.jobs import JobRunner
     from aemesh.host.statedir import StateDir
-    from aemesh.net.doorman import Doorman
+    from aemesh.model.jointoken import JoinToken
+    from aemesh.net.doorman import Doorman, MakeGss
     from aemesh.policy.trust import TrustPolicy
 
 # A node that is open says so again, for whoever looks at the terminal later.
@@ -47,6 +55,10 @@ class Node:
     identity: Identity
     mode: Mode
     desk: TrustDesk
+    folder: Path
+    run: str  # of this process, in announcement and HELLO
+    certified: X509Credentials | None = None  # in mode x509
+    gss: MakeGss | None = None  # in mode gss
 
     def shakers(self) -> Callable[[Doorman], Shaker]:
         """Return what makes a `Shaker` for one handshake."""
@@ -55,31 +67,113 @@ class Node:
             name=self.name,
             key_id=self.identity.key_id,
             mode=self.mode,
+            run=self.run,
         )
-        return shakers(ours, self.identity)
+        if self.certified is None:
+            return shakers(ours, self.identity, gss=self.gss)
+        return shakers(self._certified(ours, self.certified), self.certified)
+
+    def next_key(self) -> NextKey | None:
+        """Return the key that we shall have, if `aemesh key rotate` made one."""
+        return read_next(self.folder, self.name)
+
+    def _certified(self, ours: Ourselves, certified: X509Credentials) -> Ourselves:
+        ours = replace(ours, chain=certified.chain)
+        if certified.is_node_key:
+            return ours
+        return replace(
+            ours,
+            tls_key=certified.key_id,
+            node_key=self.identity.public,
+            node_sig=self.identity.sign(statement(certified.key_id)),
+        )
 
 
-def make_node(state: StateDir, options: NodeOptions, policy: TrustPolicy) -> Node:
-    """Return the node of a state directory; makes its key at the first start."""
-    name = node_name(options.name)
+def make_node(
+    state: StateDir,
+    options: NodeOptions,
+    policy: TrustPolicy,
+    *,
+    token: JoinToken | None = None,
+    gss: Callable[[NodeName], MakeGss] | None = None,
+) -> Node:
+    """Return the node of a state directory; makes its key at the first start.
+
+    `gss` makes a party of Kerberos for a node of our name, in mode gss.
+    """
     if options.insecure_open:
         check_open_allowed(sorted(every_host()))
-    identity = load_or_make(state.folder, name)
+    certified = x509 = None
+    if policy.mode is Mode.X509:
+        identity = load_or_make(state.folder, policy.role.value)
+        x509 = _x509_folder(state, options)
+        certified = _certificate(x509, policy.role, identity)
+        name = _certified_name(certified, given_name(options.name))
+    else:
+        name = node_name(options.name)
+        identity = load_or_make(state.folder, name)
     desk = TrustDesk(
         policy,
         folder=state.folder,
         wall=time.time,
         audit=AuditLog(state.folder),
         alarm=ui.alarm,
+        token=token,
+        x509=x509,
     )
-    return Node(policy.role, name, identity, policy.mode, desk)
+    return Node(
+        role=policy.role,
+        name=name,
+        identity=identity,
+        mode=policy.mode,
+        desk=desk,
+        folder=state.folder,
+        run=new_run(),
+        certified=certified,
+        gss=gss(name) if gss and policy.mode is Mode.GSS else None,
+    )
+
+
+def local_user() -> str:
+    """Return the user as whom jobs run here; its number if it has no name."""
+    try:
+        return pwd.getpwuid(os.geteuid()).pw_name
+    except KeyError:
+        return str(os.geteuid())
+
+
+def _x509_folder(state: StateDir, options: NodeOptions) -> Path:
+    return Path(options.x509) if options.x509 else state.folder / "x509"
+
+
+def _certificate(folder: Path, role: Role, identity: Identity) -> X509Credentials:
+    """Return our certificate, with all that is read beside it checked at the start."""
+    read_anchors(folder, role.other)
+    return read_credentials(folder, role, identity, now=time.time())
+
+
+def _certified_name(certified: X509Credentials, given: NodeName | None) -> NodeName:
+    """Return the name that our certificate says; `--name` may only repeat it."""
+    name = certified.claim.name
+    if given not in (None, name):
+        msg = f"the certificate is of {name}, not of {given}"
+        raise UsageError(msg, hint="leave --name out, or have that name certified")
+    return name
+
+
+def given_name(given: str | None) -> NodeName | None:
+    """Return the name of ``--name``, None without one."""
+    if given is None:
+        return None
+    with typed():
+        return node_name_untrusted(given)
 
 
 def node_name(given: str | None) -> NodeName:
     """Return the name to go by: the given one, or the machine's without its domain."""
-    if given is not None:
-        with typed():
-            return node_name_untrusted(given)
+    name = given_name(given)
+    if name is not None:
+        return name
     try:
         return node_name_untrusted(socket.gethostname().partition(".")[0])
     except BadMessage as error:
@@ -141,9 +235,15 @@ def ask_for(question: Callable[[TrustRequest], str]) -> Ask | None:
 
 
 def request_text(request: TrustRequest) -> str:
-    """Return what identifies whoever asks: fingerprint and words."""
+    """Return what identifies whoever asks, and the question that ends with it.
+
+    The code of a meeting proves more than the words of a key: only these are shown.
+    """
     key_id = request.key.key_id
-    return f'{key_id} "{key_id.words}"'
+    tries = f" (meeting {request.tries} of late)" if request.tries > 1 else ""
+    if request.code:
+        return f'{key_id} — both sides show "{request.code}"{tries}; trust it?'
+    return f'{key_id} "{key_id.words}" — trust it?'
 
 
 class _UiHandler(logging.Handler):

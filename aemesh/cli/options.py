@@ -52,6 +52,18 @@ def node_options(command: _F) -> _F:
             help="No authentication at all, for this start only; both sides need it.",
         ),
         click.option(
+            "--x509",
+            metavar="DIR",
+            help="Where certificate, key and CAs are; else x509/ in the state folder.",
+        ),
+        click.option(
+            "--auth",
+            type=click.Choice(["leap", "x509", "gss"]),
+            default="leap",
+            show_default=True,
+            help="Leap of faith, site certificates, or Kerberos; both sides need it.",
+        ),
+        click.option(
             "--host",
             metavar="ADDRESS",
             help="The one address of ours to be reached at.",

@@ -31,13 +31,20 @@ class NodeOptions:
     name: str | None = None
     host: str | None = None
     insecure_open: bool = False
+    auth: str = Mode.LEAP.value
+    x509: str | None = None
     verbose: bool = False
     trusted: tuple[str, ...] = ()
 
     @property
     def mode(self) -> Mode:
-        """The mode that this node requires."""
-        return Mode.OPEN if self.insecure_open else Mode.LEAP
+        """The mode that this node requires; raises `UsageError` if it is two."""
+        if not self.insecure_open:
+            return Mode(self.auth)
+        if self.auth != Mode.LEAP.value:
+            msg = f"--insecure-open and --auth {self.auth} exclude each other"
+            raise UsageError(msg)
+        return Mode.OPEN
 
     def trusted_keys(self) -> frozenset[KeyId]:
         """Return the keys given on the command line."""
@@ -53,6 +60,10 @@ class WorkerOptions(NodeOptions):
     cores: int | None = None
     groups: tuple[str, ...] = ()
     accept_first: bool = False
+    enrol_after: float | None = None
+    enrol_from: tuple[str, ...] = ()
+    join: str | None = None
+    keytab: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

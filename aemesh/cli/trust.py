@@ -16,6 +16,7 @@ import click
 
 from aemesh.cli import ui
 from aemesh.cli.options import json_option, state_option
+from aemesh.cli.trust_token import token
 from aemesh.errors import (
     AemeshError,
     BadMessage,
@@ -89,6 +90,9 @@ class Row:
 @click.group()
 def trust() -> None:
     """See and decide who is trusted."""
+
+
+trust.add_command(token)
 
 
 @trust.command("list")

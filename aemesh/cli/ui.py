@@ -224,6 +224,18 @@ async def ask(question: str) -> bool:
         return await trio.sleep_forever()
 
 
+def ask_secret(question: str) -> str | None:
+    """Ask for one line that is not shown; None without a terminal to ask on."""
+    import getpass  # noqa: PLC0415
+
+    if not can_ask():
+        return None
+    try:
+        return getpass.getpass(f"{plain(question)}: ")
+    except EOFError:
+        return None
+
+
 def stop_asking() -> None:
     """Withdraw the open question and ask no other; who asks waits to be cancelled."""
     global _asks_no_more, _open_question  # noqa: PLW0603 - see `ask`

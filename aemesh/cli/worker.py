@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import click
 
+from aemesh.cli.join import HELP as JOIN_HELP
 from aemesh.cli.options import node_options, state_option
+from aemesh.cli.spans import span
 
 
 @click.command()
@@ -37,6 +39,26 @@ from aemesh.cli.options import node_options, state_option
     "accept_first",
     is_flag=True,
     help="Trust the first master that comes, if there is none yet, and only that one.",
+)
+@click.option(
+    "--enrol",
+    "enrol_after",
+    type=span,
+    metavar="SPAN",
+    help="As --accept-first-master, but only so long: 10m.",
+)
+@click.option(
+    "--from",
+    "enrol_from",
+    multiple=True,
+    metavar="NET",
+    help="With --enrol: only from this network; may be given several times.",
+)
+@click.option("--join", metavar="TOKEN", help=JOIN_HELP)
+@click.option(
+    "--keytab",
+    metavar="FILE",
+    help="With --auth gss: the keytab of aemesh/NAME; else the system's.",
 )
 def worker(**options: object) -> int:
     """Offer this machine to a master.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
@@ -12,16 +13,20 @@ from aemesh.cli import ui
 from aemesh.cli.node import (
     Node,
     ask_for,
+    local_user,
     make_node,
     obey,
     request_text,
     start_logging,
     warn_open,
 )
+from aemesh.cli.join import read_join
+from aemesh.errors import UsageError
 from aemesh.host.facts import find_facts
 from aemesh.host.generation import read_generation, write_generation
 from aemesh.model.names import group_name_untrusted
-from aemesh.model.trust import Role, TrustRequest
+from aemesh.model.trust import Mode, Role, TrustRequest
+from aemesh.net import gss
 from aemesh.net.discovery import LanDiscovery, open_discovery
 from aemesh.net.presence import Presence
 from aemesh.net.tcp import TcpNetwork
@@ -36,6 +41,9 @@ if TYPE_CHECKING:
     from aemesh.host.jobs import JobRunner
     from aemesh.host.statedir import StateDir
     from aemesh.model.machine import Facts
+    from aemesh.model.names import NodeName
+    from aemesh.model.trust import Peer
+    from aemesh.net.doorman import GssParty, MakeGss
 
 _INTERRUPTED = 130
 
@@ -47,7 +55,14 @@ async def run(
     start_logging(verbose=options.verbose)
     code = _INTERRUPTED
     async with open_crew() as crew:
-        node = make_node(state, options, _policy(options))
+        token = read_join(options.join)
+        policy = _policy(options, by_token=token is not None)
+        keytab = options.keytab
+        node = make_node(
+            state, options, policy, token=token, gss=partial(_accept_gss, keytab)
+        )
+        if policy.mode is Mode.GSS:
+            await gss.check_keytab(gss.service_of(node.name), keytab)
         facts = _facts(options)
         _greet(node, facts)
         async with open_discovery() as discovery:
@@ -63,6 +78,7 @@ async def run(
                     generation=read_generation(state.folder),
                     remember_generation=partial(write_generation, state.folder),
                     groups=frozenset(map(group_name_untrusted, options.groups)),
+                    next_key=node.next_key,
                     port=options.port,
                     hosts=(options.host,) if options.host else (),
                 ),
@@ -80,13 +96,34 @@ async def run(
     return code
 
 
-def _policy(options: WorkerOptions) -> TrustPolicy:
+def _policy(options: WorkerOptions, *, by_token: bool) -> TrustPolicy:
+    if by_token and options.mode is not Mode.LEAP:
+        msg = f"a join token introduces keys; mode {options.mode.value} takes none"
+        raise UsageError(msg, hint="leave --join out, or --auth")
+    enrol_until = None
+    if options.enrol_after is not None:
+        enrol_until = time.time() + options.enrol_after
     return TrustPolicy(
         role=Role.WORKER,
         mode=options.mode,
         trusted_keys=options.trusted_keys(),
-        accept_first=options.accept_first,
+        accept_first=options.accept_first or enrol_until is not None,
+        enrol_until=enrol_until,
+        enrol_from=options.enrol_from,
+        user=local_user(),
+        by_token=by_token,
     )
+
+
+def _accept_gss(keytab: str | None, name: NodeName) -> MakeGss:
+    """Return what makes our party of Kerberos: the service of our name."""
+    service = gss.service_of(name)
+
+    def make(peer: Peer, binding: bytes) -> GssParty:
+        del peer
+        return gss.acceptor(service=service, binding=binding, keytab=keytab)
+
+    return make
 
 
 def _facts(options: WorkerOptions) -> Facts:
@@ -100,6 +137,8 @@ def _greet(node: Node, facts: Facts) -> None:
     known = ", ".join(master.name for master in node.desk.book.known)
     if known:
         ui.say(f"it belongs to {known}")
+    elif node.desk.policy.by_token:
+        ui.say("it joins the master that gave out its token, and no other")
     elif node.desk.policy.accept_first:
         ui.warn("the first master that comes will be trusted, whoever it is")
     elif not ui.can_ask():
@@ -108,7 +147,7 @@ def _greet(node: Node, facts: Facts) -> None:
 
 def _question(request: TrustRequest) -> str:
     who = f"{request.name} at {request.address} wants to use this machine"
-    return f"{who}: {request_text(request)} — trust it?"
+    return f"{who}: {request_text(request)}"
 
 
 class _Announcer:

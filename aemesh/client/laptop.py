@@ -43,7 +43,7 @@ from aemesh.net.shake import Shaker, shakers
 from aemesh.net.wallclock import chance
 from aemesh.policy.discovery import New, News
 from aemesh.policy.trust import TrustPolicy
-from aemesh.protocol.handshake import Ourselves
+from aemesh.protocol.hello import Ourselves
 from aemesh.tasks.nursery import open_crew
 from aemesh.worker.worker import Parts as WorkerParts
 from aemesh.worker.worker import Worker

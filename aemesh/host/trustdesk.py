@@ -19,26 +19,37 @@ import trio
 
 from aemesh import limits
 from aemesh.errors import AemeshError, RefusedError, TrustFileError
-from aemesh.host import pending, trustfiles
+from aemesh.host import nextkey, pending, trustfiles, x509files
+from aemesh.host.proofdesk import ProofDesk
 from aemesh.model.trust import (
     Decision,
     KnownPeer,
     Mode,
     Peer,
     Reason,
+    Terms,
     TrustBook,
     TrustRequest,
     Verdict,
 )
-from aemesh.policy.trust import TrustPolicy, changed_key_message, judge
+from aemesh.policy.rotation import VIA_ROTATED, refuses_next, superseded
+from aemesh.policy.terms import allows_group
+from aemesh.policy.trust import (
+    TrustPolicy,
+    changed_key_message,
+    judge,
+    refuses_chain,
+    terms_of,
+)
 from aemesh.tasks.nursery import open_crew
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from aemesh.host.auditlog import AuditLog
+    from aemesh.model.jointoken import JoinToken
     from aemesh.model.key import KeyId, PublicKey
-    from aemesh.model.names import NodeName
+    from aemesh.model.names import GroupName, NodeName
 
 _log = logging.getLogger(__name__)
 
@@ -48,13 +59,13 @@ WATCH_EVERY = 0.5
 # A person's answer; None if there was nobody to ask.
 Ask = Callable[[TrustRequest], Awaitable[bool | None]]
 # What is stored as `via`: how the key came to be trusted.
-_VIA = {Reason.FIRST_USE: "tofu", Reason.ACCEPTED: "flag"}
+_VIA = {Reason.FIRST_USE: "tofu", Reason.ACCEPTED: "flag", Reason.CERTIFIED: "x509"}
 
 
 class TrustDesk:
     """Judges peers for one node; `folder` None keeps everything in memory."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - what it is made of, by name
         self,
         policy: TrustPolicy,
         *,
@@ -62,18 +73,26 @@ class TrustDesk:
         wall: Callable[[], float],
         audit: AuditLog | None = None,
         alarm: Callable[[str], None] = _log.warning,
+        token: JoinToken | None = None,
+        x509: Path | None = None,
     ) -> None:
         self.policy = policy
+        self.proofs = ProofDesk(
+            policy, lambda: self.book, folder=folder, wall=wall, token=token
+        )
         self.waiting: dict[KeyId, TrustRequest] = {}
         self._folder = folder
+        self._x509 = x509  # where the CAs are, in mode x509
         self._wall = wall
         self._audit = audit
         self._alarm = alarm
         self._files = trustfiles.TrustFolder(folder) if folder else None
         self._book = TrustBook()
+        self._told_code = ""
         self._told: set[tuple[KeyId, Reason]] = set()
         self._asking, self._to_ask = trio.open_memory_channel[TrustRequest](32)
         self._changed = trio.Event()
+        self._following = False  # whether we have a next key to offer
         self._unreadable = ""  # why, if the files cannot be read
         self._read()
 
@@ -87,9 +106,14 @@ class TrustDesk:
         self._refresh()
         return self._book
 
-    def admits(self, key: PublicKey) -> bool:
-        """Whether an announced key is worth a TLS handshake: it is not revoked."""
-        return not self.book.is_revoked(key.key_id)
+    def admits(self, key_id: KeyId, chain: tuple[bytes, ...]) -> Verdict | None:
+        """Return the no to what is announced before TLS, or None if there is none."""
+        if self.book.is_revoked(key_id):
+            return Verdict(Decision.NO, Reason.REVOKED, "the key is revoked here")
+        if self.policy.mode is not Mode.X509:
+            return None
+        role = self.policy.role.other
+        return refuses_chain(chain, self.book, role=role, now=self._wall())
 
     def knows(self, key_id: KeyId) -> bool:
         """Whether this key was accepted already, in the files or by a flag."""
@@ -102,7 +126,11 @@ class TrustDesk:
 
     def judge(self, peer: Peer, *, expected: KeyId | None = None) -> Verdict:
         """Return the verdict on a peer, and see to it that a person is asked."""
-        verdict = judge(peer, self.book, self.policy, expected=expected)
+        verdict = judge(
+            peer, self.book, self.policy, expected=expected, now=self._wall()
+        )
+        if peer.code and verdict.decision is Decision.OK:
+            self._tell_code(peer)
         if verdict.decision is Decision.PENDING or verdict.reason is Reason.OWNED:
             self._queue(peer, verdict.reason)
         if verdict.decision is not Decision.OK:
@@ -116,14 +144,20 @@ class TrustDesk:
         """
         self._record(peer, verdict)
         self.waiting.pop(peer.key_id, None)
-        via = _VIA.get(verdict.reason)
-        if via is not None and self.policy.mode is not Mode.OPEN:
-            if verdict.reason is Reason.FIRST_USE and self.policy.accept_first:
-                self._refresh()
-                if self._book.known:  # imprint once, also when two come at once
-                    msg = "this worker belongs to another master"
-                    raise RefusedError(msg)
-            self._remember(peer.name, peer.key, via)
+        self.proofs.confirm(peer)
+        if self.policy.mode is Mode.OPEN:
+            return
+        if verdict.reason is Reason.FIRST_USE and self.policy.accept_first:
+            self._refresh()
+            if self._book.known:  # imprint once, also when two come at once
+                msg = "this worker belongs to another master"
+                raise RefusedError(msg)
+        line = _line_of(peer, verdict, mode=self.policy.mode, day=self._today())
+        if line is not None:
+            self._keep(line)
+        elif verdict.reason is Reason.KNOWN:
+            self._drop_superseded(peer)
+            self._touch(peer)
 
     def heard(self, peer: Peer, verdict: Verdict) -> None:
         """Take note of what a peer says of us; a changed key is told loudly."""
@@ -134,6 +168,35 @@ class TrustDesk:
                 f"`aemesh trust forget NAME` there"
             )
 
+    def allows_group(self, peer: Peer, group: GroupName) -> bool:
+        """Whether the terms of its trust let a peer serve, or use, this group."""
+        terms = terms_of(peer, self.book, now=self._wall())
+        return all(allows_group(each, group) for each in terms)
+
+    def take_next_key(self, peer: Peer, following: PublicKey) -> None:
+        """Write down the key that a peer will have, or raise `RefusedError`."""
+        refusal = refuses_next(peer, following, self.book)
+        if refusal is not None:
+            what = f"the next key of {peer.name} is not taken"
+            raise RefusedError(what, why=refusal)
+        present = self._book.by_key(peer.key_id)
+        assert present is not None, "it is in the book"
+        if self._book.by_key(following.key_id) is not None:
+            return
+        self._record(
+            peer, Verdict(Decision.OK, Reason.KNOWN, f"next key {following.key_id}")
+        )
+        line = replace(
+            present, key=following, via=VIA_ROTATED, added=self._today(), line=0
+        )
+        if self._folder is None:
+            self._book = replace(self._book, known=(*self._book.known, line))
+            return
+        trustfiles.add_next_key(
+            self._folder, self.policy.role.other, line, present=peer.key
+        )
+        _log.info("%s will have the key %s", peer.name, following.key_id)
+
     def accept(self, request: TrustRequest, *, via: str) -> None:
         """Trust the key of a request from now on."""
         self._remember_request(request, via)
@@ -142,7 +205,7 @@ class TrustDesk:
     def decline(self, request: TrustRequest) -> None:
         """Refuse the key of a request until this node is started again."""
         declined = self.policy.declined | {request.key.key_id}
-        self.policy = replace(self.policy, declined=declined)
+        self.policy = self.proofs.policy = replace(self.policy, declined=declined)
         self._forget_request(request)
 
     async def run(self, ask: Ask | None) -> None:
@@ -165,8 +228,8 @@ class TrustDesk:
 
     async def _ask_all(self, ask: Ask) -> None:
         async for request in self._to_ask:
-            if request.key.key_id not in self.waiting:
-                continue  # settled meanwhile, on another terminal
+            if self.waiting.get(request.key.key_id) is not request:
+                continue  # settled on another terminal, or asked anew
             try:
                 answer = await self._answer(ask, request)
                 if answer is not None:
@@ -185,25 +248,27 @@ class TrustDesk:
 
         async with open_crew() as crew:
             crew.start_soon(ask_once)
-            while request.key.key_id in self.waiting:
+            while self.waiting.get(request.key.key_id) is request:
                 await self._changed.wait()
             crew.cancel_scope.cancel()
         return answer
 
     def _settle(self, request: TrustRequest, *, accepted: bool) -> None:
         if accepted:
-            self.accept(request, via="prompt")
+            self.accept(request, via="sas" if request.code else "prompt")
         else:
             self.decline(request)
 
     async def _tell_command(self, request: TrustRequest) -> bool | None:
         key_id = request.key.key_id
+        both = f'; both sides show "{request.code}"' if request.code else ""
         _log.info(
-            '%s at %s waits for trust: %s "%s"; run `aemesh trust accept %s` here',
+            '%s at %s waits for trust: %s "%s"%s; run `aemesh trust accept %s` here',
             request.name,
             request.address,
             key_id,
             key_id.words,
+            both,
             request.id,
         )
         return None
@@ -217,19 +282,34 @@ class TrustDesk:
             return
         before = self._book
         try:
-            self._book = trustfiles.read_book(self._folder, self.policy.role.other)
+            self._book = self._read_book(self._folder)
         except (AemeshError, OSError) as exc:
             # Fail closed: nobody is known until the file is mended.
             self._book = TrustBook()
             self._tell_unreadable(exc)
         else:
             self._unreadable = ""
+        following = nextkey.has_next(self._folder)
         for key_id in [k for k in self.waiting if self._book.by_key(k)]:
             self._forget_request(self.waiting[key_id])
         # Not for a request that was only written down: who waits for a change asks
         # again, and would be written down again.
-        if self._book != before:
+        if self._book != before or following != self._following:
+            self._following = following
             self._tell_changed()
+
+    def _read_book(self, folder: Path) -> TrustBook:
+        book = trustfiles.read_book(folder, self.policy.role.other)
+        if self._x509 is None:
+            return book
+        anchors = x509files.read_anchors(self._x509, self.policy.role.other)
+        return replace(book, anchors=anchors)
+
+    def _tell_code(self, peer: Peer) -> None:
+        """Show our half of the code although nobody is asked here: there they are."""
+        if self._told_code != peer.code:
+            self._told_code = peer.code
+            _log.info('%s: both sides show "%s"', peer.name, peer.code)
 
     def _tell_unreadable(self, error: AemeshError | OSError) -> None:
         """Say, once, why nobody is trusted; what was no word of ours passes by itself.
@@ -248,7 +328,8 @@ class TrustDesk:
         self._changed = trio.Event()
 
     def _queue(self, peer: Peer, reason: Reason) -> None:
-        if peer.key_id in self.waiting:
+        waiting = self.waiting.get(peer.key_id)
+        if waiting is not None and waiting.code == peer.code:
             return
         request = TrustRequest(
             role=peer.role,
@@ -257,11 +338,15 @@ class TrustDesk:
             address=peer.address,
             reason=reason,
             asked_at=self._wall(),
+            code=peer.code,
+            tries=self.proofs.tries(peer.key_id),
         )
         self._keep_request(request)
         if reason is Reason.OWNED:
             return  # it is refused now; its owner finds the request in the list
         self.waiting[peer.key_id] = request
+        if waiting is not None:
+            self._tell_changed()  # withdraws a question with a code of an old meeting
         if len(self.waiting) > limits.PENDING_REQUESTS:
             # It asks again if it is still there.
             del self.waiting[next(iter(self.waiting))]
@@ -276,26 +361,53 @@ class TrustDesk:
         except (OSError, AemeshError) as exc:  # a full disk stops nobody from asking
             _log.warning("a request of %s is not kept: %s", request.name, exc)
 
-    def _remember(self, name: NodeName, key: PublicKey, via: str) -> None:
-        line = KnownPeer(
-            name=name,
-            key=key,
-            via=via,
-            added=_day(self._wall()),
-            mode=self.policy.mode,
-        )
+    def _touch(self, peer: Peer) -> None:
+        """Note that a known peer was here, once a day."""
+        day = self._today()
+        known = self._book.by_key(peer.key_id)
+        if self._folder is None or known is None or known.last == day:
+            return
+        try:
+            trustfiles.touch_last(
+                self._folder, self.policy.role.other, peer.key, day=day
+            )
+        except (OSError, AemeshError) as exc:
+            _log.warning("%s is not noted as seen today: %s", peer.name, exc)
+
+    def _drop_superseded(self, peer: Peer) -> None:
+        """Forget the key before: its owner came with the next one."""
+        for line in superseded(peer, self._book):
+            _log.info("%s has the key %s now", line.name, peer.key_id)
+            if self._folder is not None:
+                trustfiles.drop_key(self._folder, self.policy.role.other, line.key)
+            else:
+                known = tuple(one for one in self._book.known if one != line)
+                self._book = replace(self._book, known=known)
+
+    def _today(self) -> str:
+        return _day(self._wall())
+
+    def _keep(self, line: KnownPeer) -> None:
         if self._folder is None:
             self._book = replace(self._book, known=(*self._book.known, line))
         else:
             try:
                 trustfiles.add(self._folder, self.policy.role.other, line)
             except OSError as exc:
-                what = f"{name} cannot be remembered in {self._folder}"
+                what = f"{line.name} cannot be remembered in {self._folder}"
                 raise TrustFileError(what, why=exc.strerror) from exc
             self._refresh()
 
     def _remember_request(self, request: TrustRequest, via: str) -> None:
-        self._remember(request.name, request.key, via)
+        self._keep(
+            KnownPeer(
+                name=request.name,
+                key=request.key,
+                via=via,
+                added=self._today(),
+                mode=self.policy.mode,
+            )
+        )
         self._forget_request(request)
 
     def _forget_request(self, request: TrustRequest) -> None:
@@ -323,6 +435,25 @@ class TrustDesk:
     def _record(self, peer: Peer, verdict: Verdict) -> None:
         if self._audit is not None:
             self._audit.write(peer, verdict, now=self._wall())
+
+
+def _line_of(peer: Peer, verdict: Verdict, *, mode: Mode, day: str) -> KnownPeer | None:
+    """Return the line that a first ok is worth, or None if there is none to write."""
+    via = _VIA.get(verdict.reason)
+    if verdict.reason is Reason.TOKEN and peer.token is not None:
+        via = f"token:{peer.token.id}"
+    elif verdict.reason is Reason.PRINCIPAL:
+        via = f"gss:{peer.principal}"
+    if via is None:
+        return None
+    return KnownPeer(
+        name=peer.name,
+        key=peer.key,
+        via=via,
+        added=day,
+        mode=Mode.TOKEN if verdict.reason is Reason.TOKEN else mode,
+        terms=peer.token.terms if peer.token else Terms(),
+    )
 
 
 def _day(now: float) -> str:

@@ -37,7 +37,7 @@ logger = logging.getLogger(__name__)
 # Named after whom the lines are about: a master keeps known_workers.
 FILES = {Role.WORKER: "known_workers", Role.MASTER: "known_masters"}
 # What a running agent watches; the last two are other modules' files.
-_WATCHED = (*FILES.values(), "authorized_masters", "pending")
+_WATCHED = (*FILES.values(), "authorized_masters", "pending", "id_ed25519.next")
 
 Stamp = tuple[tuple[int, int, int] | None, ...]
 
@@ -225,3 +225,17 @@ def _read_lines(path: Path) -> list[str]:
     # Bytes that are no UTF-8 make their line void, and are written back as they were.
     lines = data.decode(errors="surrogateescape").split("\n")
     return lines[:-1] if lines[-1] == "" else lines
+
+
+def touch_last(folder: Path, role_of_peers: Role, key: PublicKey, *, day: str) -> None:
+    """Stub."""
+
+
+def add_next_key(
+    folder: Path, role_of_peers: Role, line: KnownPeer, *, present: PublicKey
+) -> None:
+    """Stub."""
+
+
+def drop_key(folder: Path, role_of_peers: Role, key: PublicKey) -> None:
+    """Stub."""

@@ -20,8 +20,11 @@ from aemesh.master.history import History
 from aemesh.master.record import Order, WorkerRecord
 from aemesh.master.remote import DialStream, RemoteMember, ask
 from aemesh.model.group import MemberState, Receipt
+from aemesh.model.key import KeyId
 from aemesh.model.names import GroupName
+from aemesh.net.doorman import Desk
 from aemesh.net.link import Closed, Ending, Link
+from aemesh.net.rotation import FindNext, keep_offering
 from aemesh.policy.grouping import place
 from aemesh.policy.lease import allows
 from aemesh.policy.membership import Happening
@@ -41,6 +44,9 @@ class Attendant:
     link: Link
     dial_stream: DialStream
     groups: Mapping[GroupName, Group]
+    desk: Desk
+    key_id: KeyId  # ours
+    next_key: FindNext
     store: Store
     history: History
     wall: Callable[[], float]
@@ -53,6 +59,13 @@ class Attendant:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._watch_pulse)
             nursery.start_soon(self._rounds)
+            nursery.start_soon(
+                keep_offering,
+                self.link,
+                self.key_id,
+                self.next_key,
+                self.desk.wait_change,
+            )
             closed = await self.link.wait_closed()
             nursery.cancel_scope.cancel()
         # The owner is told first: an engine may take its time over a loss.
@@ -111,7 +124,9 @@ class Attendant:
         accepts = {
             name
             for name, group in self.groups.items()
-            if group.state in states and allows(allowed, name)
+            if group.state in states
+            and allows(allowed, name)
+            and self.desk.allows_group(self.link.peer, name)
         }
         counts = {name: g.size for name, g in self.groups.items()}
         name = place(last=self.record.home, members=counts, accepts=accepts)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import trio
@@ -27,14 +27,16 @@ from aemesh.model.names import group_name_untrusted
 from aemesh.model.trust import Decision, Peer, Reason, Verdict
 from aemesh.net.doorman import Desk, Doorman
 from aemesh.net.link import Closed, Ending, Link, open_link
+from aemesh.net.rotation import take
 from aemesh.net.shake import Channel, Shaker
 from aemesh.net.transport import Connection, Network
 from aemesh.policy.membership import Happening
 from aemesh.protocol import wire
-from aemesh.protocol.handshake import Purpose
+from aemesh.protocol.hello import Purpose
 
 if TYPE_CHECKING:
-    from aemesh.model.key import KeyId, PublicKey
+    from aemesh.model.key import KeyId
+    from aemesh.net.doorman import Proofs
 
 _log = logging.getLogger(__name__)
 
@@ -163,7 +165,13 @@ class Courier:
             return await self.network.dial(address)
 
     async def _dial_stream(self) -> Channel:
-        return await self._dial(_StreamCaller(self.desk), Purpose.STREAM)
+        return await self._dial(
+            _StreamCaller(self.desk, self._linked()), Purpose.STREAM
+        )
+
+    def _linked(self) -> Peer | None:
+        link = self.record.link
+        return None if link is None else link.peer
 
     async def _leave(self, body: wire.Leave) -> wire.Body:
         """The worker asks to go: let its work and data move first."""
@@ -185,7 +193,7 @@ class Courier:
             add = self.history.add if known else self.history.add_of_stranger
             add("worker.unlinked", str(error), worker=record.name)
 
-    async def _handle(self, link: Link, body: wire.Body) -> wire.Body | None:  # noqa: ARG002 - the protocol's
+    async def _handle(self, link: Link, body: wire.Body) -> wire.Body | None:
         match body:
             case wire.WorkerFacts():
                 self.record.facts = Facts(
@@ -195,6 +203,8 @@ class Courier:
                 self.record.membership.know_generation(body.generation)
                 self._facts_came.set()
                 return None
+            case wire.Rotate():
+                return take(link, body, self.desk)
             case wire.Leave():
                 return await self._leave(body)
         return wire.Unsupported(what=wire.NAMES[type(body)])
@@ -207,9 +217,14 @@ class _Caller:
         self._courier = courier
         self.judged = False
 
-    def admits(self, key: PublicKey) -> bool:
-        """Whether an announced key is worth a handshake."""
-        return self._courier.desk.admits(key)
+    @property
+    def proofs(self) -> Proofs:
+        """What the node knows for proofs."""
+        return self._courier.desk.proofs
+
+    def admits(self, key_id: KeyId, chain: tuple[bytes, ...]) -> Verdict | None:
+        """Return the no to what is announced before TLS, or None."""
+        return self._courier.desk.admits(key_id, chain)
 
     def judge(
         self,
@@ -255,6 +270,8 @@ class _Caller:
 
     def _tell(self, peer: Peer, verdict: Verdict) -> None:
         text = f"{peer.name} wants to join: {peer.key_id} {peer.key_id.words}"
+        if peer.code:
+            text += f'; both sides show "{peer.code}"'
         if verdict.decision is Decision.NO:
             text = f"{peer.name} is refused: {verdict.detail}"
         self._courier.history.add_of_stranger("trust.request", text, worker=peer.name)
@@ -263,12 +280,18 @@ class _Caller:
 class _StreamCaller:
     """The doorman of a job's stream: only a worker that is trusted already."""
 
-    def __init__(self, desk: Desk) -> None:
+    def __init__(self, desk: Desk, link: Peer | None) -> None:
         self._desk = desk
+        self._link = link
 
-    def admits(self, key: PublicKey) -> bool:
-        """Whether an announced key is worth a handshake."""
-        return self._desk.admits(key)
+    @property
+    def proofs(self) -> Proofs:
+        """What the node knows for proofs."""
+        return self._desk.proofs
+
+    def admits(self, key_id: KeyId, chain: tuple[bytes, ...]) -> Verdict | None:
+        """Return the no to what is announced before TLS, or None."""
+        return self._desk.admits(key_id, chain)
 
     def judge(
         self,
@@ -279,6 +302,8 @@ class _StreamCaller:
         expected: KeyId | None,
     ) -> Verdict:
         """Return the desk's verdict; a person is not asked for a stream."""
+        if self._link is not None:  # it has proved this already
+            peer = replace(peer, principal=self._link.principal)
         verdict = self._desk.judge(peer, expected=expected)
         if verdict.decision is Decision.PENDING:
             return Verdict(Decision.NO, Reason.UNKNOWN, "a stream needs trust first")

@@ -149,6 +149,9 @@ class Master:
             only = ", ".join(sorted(record.groups))
             what = f"{record.name} does not serve {group}"
             raise RefusedError(what, why=f"its owner allows only {only}")
+        if not self._parts.desk.allows_group(record.link.peer, group):
+            what = f"{record.name} may not serve {group}"
+            raise RefusedError(what, why="its line of trust has other groups")
         order = Order(
             why=f"it moves to {group}", move_to=group, by_after=limits.RETIRE_AFTER
         )
@@ -274,6 +277,9 @@ class Master:
             link=link,
             dial_stream=dial_stream,
             groups=self._groups,
+            desk=self._parts.desk,
+            key_id=self._parts.key_id,
+            next_key=self._parts.next_key,
             store=self._parts.store,
             history=self.history,
             wall=self._parts.wall,

@@ -11,6 +11,7 @@ from aemesh.master.group import LocalJobs
 from aemesh.model.address import Address
 from aemesh.model.key import KeyId
 from aemesh.net.doorman import Desk, Doorman
+from aemesh.net.rotation import FindNext
 from aemesh.net.shake import Shaker
 from aemesh.net.transport import Network
 from aemesh.plugin import Engine
@@ -42,4 +43,5 @@ class Parts:
     engines: Callable[[str], Engine]  # by name; raises `UnknownNameError`
     head_address: Callable[[], str]
     wall: Callable[[], float]
+    next_key: FindNext = lambda: None  # that we offer to workers
     dialable: Callable[[Address], bool] = dialable  # where strangers may send us

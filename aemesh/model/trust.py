@@ -31,6 +31,13 @@ class Mode(enum.Enum):
     X509 = "x509"
 
 
+class Proof(enum.Enum):
+    """What one side asks for in HELLO, to come before the verdicts."""
+
+    JOIN = "join"  # I have a join token of yours
+    PAIR = "pair"  # I do not know you: let us both show a code
+
+
 class Decision(enum.Enum):
     """What a side says of the other: work together, wait for a person, or part."""
 
@@ -71,6 +78,7 @@ class Reason(enum.Enum):
     TOKEN_EXPIRED = "token-expired"  # noqa: S105
     TOKEN_ROLE = "token-role"  # noqa: S105
     TOKEN_KEY = "token-key"  # noqa: S105
+    TOKEN_NAME = "token-name"  # noqa: S105
     WEAKER = "weaker"
     SOURCE = "source"
     USER = "user"

@@ -2,20 +2,70 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
+    from aemesh.model.jointoken import JoinToken
     from aemesh.model.key import KeyId, PublicKey
-    from aemesh.model.names import NodeName
-    from aemesh.model.trust import Peer, Verdict
-    from aemesh.protocol.handshake import Purpose
+    from aemesh.model.names import GroupName, NodeName
+    from aemesh.model.trust import Peer, Proof, TokenProof, Verdict
+    from aemesh.protocol.hello import Purpose
+
+
+class GssParty(Protocol):
+    """One side of a GSS-API exchange; `aemesh.net.gss` or a fake."""
+
+    @property
+    def complete(self) -> bool:
+        """Whether our side needs no further token."""
+
+    @property
+    def principal(self) -> str:
+        """The peer's principal, once complete: ``alice@EXAMPLE.ORG``."""
+
+    async def step(self, token: bytes | None) -> bytes | None:
+        """Take the peer's token, None at first; return ours, None if there is none.
+
+        Raises `RefusedError` or `UnreachableError`.
+        """
+
+
+# Makes our side for a peer, bound to a connection by the bytes.
+MakeGss = Callable[["Peer", bytes], GssParty]
+
+
+class Proofs(Protocol):
+    """What a node knows for the proofs of its handshakes; nothing here waits."""
+
+    def asks(self, key: PublicKey | None) -> frozenset[Proof]:
+        """Return the proofs that we want of, or have for, whoever has this key."""
+
+    def join_token(self) -> JoinToken | None:
+        """Return the token that we were given, a worker; None without one."""
+
+    def token_secret(self, token_id: str) -> bytes | None:
+        """Return the secret of a token that we gave out, a master; None if unknown."""
+
+    def token_proof(self, token_id: str, peer: Peer) -> TokenProof:
+        """Return what a token of ours is worth to a peer that knows its secret."""
+
+    def begin_pairing(self, peer: Peer) -> Verdict | None:
+        """Count a meeting with a stranger; return the no if there were too many."""
 
 
 class Doorman(Protocol):
     """Who decides in one handshake; nothing here waits."""
 
-    def admits(self, key: PublicKey) -> bool:
-        """Whether a key that is only announced is worth a TLS handshake."""
+    @property
+    def proofs(self) -> Proofs:
+        """What the node knows for proofs."""
+
+    def admits(self, key_id: KeyId, chain: tuple[bytes, ...]) -> Verdict | None:
+        """Return None if what is only announced is worth TLS, else the no to it.
+
+        `key_id` is the fingerprint of the leaf's key, `chain` is DER, leaf first.
+        """
 
     def judge(
         self, peer: Peer, *, purpose: Purpose, skew: float, expected: KeyId | None
@@ -35,8 +85,12 @@ class Doorman(Protocol):
 class Desk(Protocol):
     """Who decides about peers for a whole node; `aemesh.host.trustdesk` or a fake."""
 
-    def admits(self, key: PublicKey) -> bool:
-        """Whether an announced key is worth a handshake."""
+    @property
+    def proofs(self) -> Proofs:
+        """What the node knows for proofs."""
+
+    def admits(self, key_id: KeyId, chain: tuple[bytes, ...]) -> Verdict | None:
+        """Return None if what is announced is worth a handshake, else the no."""
 
     def judge(self, peer: Peer, *, expected: KeyId | None = None) -> Verdict:
         """Return the verdict on a peer."""
@@ -52,6 +106,12 @@ class Desk(Protocol):
 
     def name_of(self, key_id: KeyId) -> NodeName | None:
         """Return the name under which this key was accepted, if it was."""
+
+    def take_next_key(self, peer: Peer, following: PublicKey) -> None:
+        """Write down the key that a peer will have, or raise `RefusedError`."""
+
+    def allows_group(self, peer: Peer, group: GroupName) -> bool:
+        """Whether the terms of its trust let a peer serve, or use, this group."""
 
     async def wait_change(self) -> None:
         """Wait until trust may have changed."""

@@ -71,6 +71,7 @@ class Link:
 
     def __init__(self, channel: Channel, handle: Handle) -> None:
         self.peer: Peer = channel.peer
+        self.binding = channel.binding
         self.connection = channel.connection
         self.pulse = Pulse.ALIVE
         self.closed: Closed | None = None

@@ -1,4 +1,4 @@
-"""A connection becomes a channel: preamble, TLS, HELLO, verdicts.
+"""A connection becomes a channel: preamble, TLS, HELLO, proofs, verdicts.
 
 `connect` and `accept` are the two ends.  They open no nursery: it would wrap a
 refusal into a group.  Every step has a deadline of `aemesh.limits`; what a person has
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import ssl
 from contextlib import asynccontextmanager, contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import trio
@@ -19,26 +19,25 @@ from aemesh.errors import (
     AemeshError,
     BadMessage,
     KeyChangedError,
-    PeerError,
     RefusedError,
     UnreachableError,
+    quoted,
 )
-from aemesh.model.trust import Decision, Peer, Reason, Verdict
-from aemesh.net.doorman import Clock, Doorman
+from aemesh.model.trust import Decision, Mode, Peer, Reason, Verdict
+from aemesh.net.doorman import Clock, Doorman, MakeGss
+from aemesh.net.prove import prove
+from aemesh.net.talk import Talk
 from aemesh.net.tls import ALPN, Credentials, client_context, server_context
 from aemesh.net.transport import Connection
 from aemesh.net.wallclock import WallClock
-from aemesh.protocol.certificate import identity_untrusted
+from aemesh.policy.trust import wrong_clock
+from aemesh.protocol.certificate import Leaf, leaf_untrusted
 from aemesh.protocol.handshake import (
-    Established,
     Handshake,
-    HandshakeEvent,
-    Ourselves,
     PeerKnown,
-    Purpose,
     Side,
-    VerdictHeard,
 )
+from aemesh.protocol.hello import Meeting, Ourselves, Purpose
 from aemesh.protocol.preamble import (
     HEADER_BYTES,
     REFUSAL_PREFIX,
@@ -51,7 +50,7 @@ from aemesh.protocol.preamble import (
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
 
-    from aemesh.model.key import KeyId, PublicKey
+    from aemesh.model.key import KeyId
 
 # How often a pending decision is asked for again: a person's yes on the other
 # terminal is acted upon within this.
@@ -70,6 +69,7 @@ class Channel:
     peer: Peer
     purpose: Purpose
     leftover: bytes
+    binding: bytes = b""  # what ties a signature to this channel
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,6 +82,7 @@ class Shaker:
     client: ssl.SSLContext  # made once: it is the same for every peer
     clock: Clock
     servers: dict[bytes, ssl.SSLContext] = field(default_factory=dict)
+    gss: MakeGss | None = None  # in mode gss
 
     async def connect(
         self,
@@ -95,31 +96,37 @@ class Shaker:
         Raises `RefusedError`, `BadMessage` or `UnreachableError`; the connection is
         then closed.
         """
-        preamble = encode_preamble((self.credentials.certificate,))
+        preamble = encode_preamble(self.credentials.chain)
+        prefixed = _Prefixed(connection.stream, preamble)
         stream = trio.SSLStream[trio.abc.Stream](
-            _Prefixed(connection.stream, preamble), self.client, server_side=False
+            prefixed, self.client, server_side=False
         )
-        async with _closing_on_error(stream, connection):
+        async with _closing_on_error(stream, connection, refusal=prefixed.refusal):
             await _tls(stream, connection)
-            key = identity_untrusted(_certificate(stream))
-            if expected not in (None, key.key_id):
-                msg = f"{connection.remote} is not who was meant"
-                raise RefusedError(
-                    msg,
-                    why=f"the key there is {key.key_id}, expected {expected}",
-                )
-            machine = self._machine(Side.CLIENT, key, connection, preamble, purpose)
-            return await self._converse(machine, stream, connection, expected)
+            leaf = leaf_untrusted(_certificate(stream))
+            self._check_kind(leaf)
+            if self.ours.mode is not Mode.X509 and expected not in (None, leaf.key_id):
+                raise _other(connection, leaf.key_id, expected)
+            meeting = self._meeting(leaf, connection, preamble)
+            return await self._converse(
+                self._machine(Side.CLIENT, meeting, purpose),
+                stream,
+                connection,
+                expected,
+            )
 
     async def accept(self, connection: Connection) -> Channel:
         """Shake hands over a connection that came in; raises as `connect`."""
         async with _closing_on_error(connection.stream, connection):
             preamble, chain = await _read_preamble(connection)
-            key = identity_untrusted(chain[0])
-            if not self.doorman.admits(key):
-                await connection.stream.send_all(REFUSAL_PREFIX + b"key\n")
-                what = f"the key {key.key_id} is not let in"
-                raise RefusedError(what)
+            leaf = leaf_untrusted(chain[0])
+            self._check_kind(leaf)
+            refusal = self.doorman.admits(leaf.key_id, chain)
+            if refusal is not None:
+                code = refusal.reason.value.encode()
+                await connection.stream.send_all(REFUSAL_PREFIX + code + b"\n")
+                what = f"the key {leaf.key_id} is not let in"
+                raise RefusedError(what, why=refusal.detail)
             context = self._server_untrusted(chain[0])
         stream = trio.SSLStream[trio.abc.Stream](
             connection.stream, context, server_side=True
@@ -129,10 +136,15 @@ class Shaker:
             if _certificate(stream) != chain[0]:
                 msg = "the TLS certificate is not the announced one"
                 raise BadMessage(msg)
-            machine = self._machine(
-                Side.SERVER, key, connection, preamble, Purpose.CONTROL
-            )
+            meeting = self._meeting(leaf, connection, preamble)
+            machine = self._machine(Side.SERVER, meeting, Purpose.CONTROL)
             return await self._converse(machine, stream, connection, None)
+
+    def _check_kind(self, leaf: Leaf) -> None:
+        """Raise `BadMessage` for a key that no node has, unless a CA vouches for it."""
+        if leaf.node_key is None and self.ours.mode is not Mode.X509:
+            msg = "expected an Ed25519 key"
+            raise BadMessage(msg)
 
     def _server_untrusted(self, announced: bytes) -> ssl.SSLContext:
         """Return the context for who announces this certificate, a known one or new.
@@ -151,23 +163,24 @@ class Shaker:
             del self.servers[next(iter(self.servers))]
         return context
 
-    def _machine(
-        self,
-        side: Side,
-        key: PublicKey,
-        connection: Connection,
-        preamble: bytes,
-        purpose: Purpose,
-    ) -> Handshake:
-        return Handshake(
-            side=side,
-            ours=self.ours,
-            peer_key=key,
-            peer_address=str(connection.remote),
+    def _meeting(self, leaf: Leaf, connection: Connection, preamble: bytes) -> Meeting:
+        return Meeting(
+            leaf=leaf,
+            address=str(connection.remote),
             preamble_hash=preamble_hash(preamble),
             nonce=self.clock.nonce(),
             now=self.clock.now(),
+        )
+
+    def _machine(self, side: Side, meeting: Meeting, purpose: Purpose) -> Handshake:
+        stream = purpose is Purpose.STREAM
+        asks = self.doorman.proofs.asks(meeting.leaf.node_key)
+        return Handshake(
+            side=side,
+            ours=self.ours,
+            meeting=meeting,
             purpose=purpose,
+            asks=frozenset() if stream else asks,
         )
 
     async def _converse(
@@ -177,69 +190,69 @@ class Shaker:
         connection: Connection,
         expected: KeyId | None,
     ) -> Channel:
+        talk = Talk(machine, stream, told=self.doorman.heard)
         with _deadline(limits.HELLO_AFTER, connection, "HELLO"):
-            await stream.send_all(machine.hello())
-            known = await _wait_hello(machine, stream)
-        with _deadline(limits.PENDING_AFTER, connection, "a decision"):
-            await self._agree(machine, stream, known, expected)
+            await talk.say(machine.hello())
+            known = await talk.hear_hello()
         purpose = _purpose(machine, known)
-        return Channel(stream, connection, known.peer, purpose, machine.leftover())
+        with _deadline(limits.PROOF_AFTER, connection, "a proof"):
+            await prove(
+                talk,
+                self.doorman.proofs,
+                asks=known.asks,
+                purpose=purpose,
+                nonce=self.clock.nonce(),
+                gss=self.gss,
+            )
+        with _deadline(limits.PENDING_AFTER, connection, "a decision"):
+            await self._agree(talk, known, expected)
+        # Proofs are for this once; whoever judges again goes by what was kept.
+        peer = replace(talk.peer, token=None, code="")
+        return Channel(
+            stream=stream,
+            connection=connection,
+            peer=peer,
+            purpose=purpose,
+            leftover=machine.leftover(),
+            binding=machine.binding,
+        )
 
     async def _agree(
-        self,
-        machine: Handshake,
-        stream: Tls,
-        known: PeerKnown,
-        expected: KeyId | None,
+        self, talk: Talk, known: PeerKnown, expected: KeyId | None
     ) -> None:
         """Exchange verdicts until both are ok; a no on either side raises."""
+        machine = talk.machine
         purpose = _purpose(machine, known)
         heard_at = said_at = trio.current_time()
         silence = limits.VERDICT_AFTER
         while not machine.established:
-            verdict = self.doorman.judge(
-                known.peer, purpose=purpose, skew=known.skew, expected=expected
+            verdict = wrong_clock(talk.peer, skew=known.skew) or self.doorman.judge(
+                talk.peer, purpose=purpose, skew=known.skew, expected=expected
             )
             now = trio.current_time()
             last = machine.says_last_word(verdict)
             if last:
-                verdict = self._committed(known.peer, verdict)
+                verdict = self._committed(talk.peer, verdict)
             data = machine.decide(verdict)
             if not data and now - said_at >= limits.PENDING_EVERY:
                 data = machine.repeat()
             if data:
                 said_at = now
-                await stream.send_all(data)
+                await talk.say(data)
             if verdict.decision is Decision.NO and machine.said == verdict:
-                raise _refusal(known.peer, verdict)
+                raise _refusal(talk.peer, verdict)
             if last:
                 return
             with trio.move_on_after(_ASK_AGAIN_AFTER):
-                events = self._hear(machine, known.peer, await _receive(stream))
-                if events:  # half a message, and that for ever, is silence
-                    heard_at = trio.current_time()
-                    silence = limits.PENDING_SILENCE_AFTER
-                if Established() in events:
-                    self.doorman.commit(known.peer, verdict)
+                await talk.hear()
+                heard_at = trio.current_time()
+                silence = limits.PENDING_SILENCE_AFTER
             if trio.current_time() - heard_at > silence:
                 why = f"nothing was heard for {silence:g} s while a verdict was due"
-                msg = f"{known.peer.name} is gone"
+                msg = f"{talk.peer.name} is gone"
                 raise UnreachableError(msg, why=why)
-
-    def _hear(
-        self, machine: Handshake, peer: Peer, data: bytes
-    ) -> list[HandshakeEvent]:
-        """Take what the peer says; the doorman is told each verdict, a no as well."""
-        try:
-            events = machine.receive_untrusted(data)
-        except RefusedError:
-            if machine.heard is not None:
-                self.doorman.heard(peer, machine.heard)
-            raise
-        for event in events:
-            if isinstance(event, VerdictHeard):
-                self.doorman.heard(peer, event.verdict)
-        return events
+        assert machine.said is not None, "established by our word and the peer's"
+        self.doorman.commit(talk.peer, machine.said)
 
     def _committed(self, peer: Peer, verdict: Verdict) -> Verdict:
         """Keep what an ok is worth keeping of; if that fails, the verdict is no."""
@@ -252,7 +265,9 @@ class Shaker:
         return verdict
 
 
-def shakers(ours: Ourselves, credentials: Credentials) -> Callable[[Doorman], Shaker]:
+def shakers(
+    ours: Ourselves, credentials: Credentials, *, gss: MakeGss | None = None
+) -> Callable[[Doorman], Shaker]:
     """Return what makes the `Shaker` of one handshake of a node."""
     client = client_context(credentials)
     servers: dict[bytes, ssl.SSLContext] = {}
@@ -265,6 +280,7 @@ def shakers(ours: Ourselves, credentials: Credentials) -> Callable[[Doorman], Sh
             client=client,
             clock=WallClock(),
             servers=servers,
+            gss=gss,
         )
 
     return shaker
@@ -279,6 +295,17 @@ class _Prefixed(trio.abc.Stream):
     def __init__(self, inner: trio.abc.Stream, prefix: bytes) -> None:
         self._inner = inner
         self._prefix = prefix
+        self._first: bytes | None = None
+
+    def refusal(self) -> str | None:
+        """Return what was said in clear instead of TLS: a hint, and no more.
+
+        Anybody on the way could have said it.
+        """
+        if self._first is None or not self._first.startswith(REFUSAL_PREFIX):
+            return None
+        word = self._first[len(REFUSAL_PREFIX) :].partition(b"\n")[0]
+        return quoted(word.decode(errors="replace"))
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
         prefix, self._prefix = self._prefix, b""
@@ -288,7 +315,10 @@ class _Prefixed(trio.abc.Stream):
         await self._inner.wait_send_all_might_not_block()
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
-        return await self._inner.receive_some(max_bytes)
+        data = await self._inner.receive_some(max_bytes)
+        if self._first is None:
+            self._first = bytes(data[:64])
+        return data
 
     async def aclose(self) -> None:
         await self._inner.aclose()
@@ -334,25 +364,16 @@ def _certificate(stream: Tls) -> bytes:
     return certificate
 
 
-async def _wait_hello(machine: Handshake, stream: Tls) -> PeerKnown:
-    while True:
-        for event in machine.receive_untrusted(await _receive(stream)):
-            if isinstance(event, PeerKnown):
-                return event
-            assert not isinstance(event, Established)
-
-
-async def _receive(stream: Tls) -> bytes:
-    data = await stream.receive_some(limits.CHUNK_BYTES)
-    if not data:
-        msg = "the peer closed the connection in the handshake"
-        raise PeerError(msg)
-    return bytes(data)
-
-
 def _purpose(machine: Handshake, known: PeerKnown) -> Purpose:
     # Whoever dials says what the connection is for.
     return known.purpose if machine.side is Side.SERVER else machine.purpose
+
+
+def _other(connection: Connection, key_id: KeyId, expected: KeyId | None) -> Exception:
+    return RefusedError(
+        f"{connection.remote} is not who was meant",
+        why=f"the key there is {key_id}, expected {expected}",
+    )
 
 
 def _refusal(peer: Peer, verdict: Verdict) -> RefusedError:
@@ -376,7 +397,10 @@ def _deadline(seconds: float, connection: Connection, what: str) -> Iterator[Non
 
 @asynccontextmanager
 async def _closing_on_error(
-    stream: trio.abc.Stream, connection: Connection
+    stream: trio.abc.Stream,
+    connection: Connection,
+    *,
+    refusal: Callable[[], str | None] = lambda: None,
 ) -> AsyncIterator[None]:
     """Close on the way out of an error, and translate what trio and ssl raise."""
     try:
@@ -391,6 +415,8 @@ async def _closing_on_error(
     except (trio.BrokenResourceError, trio.ClosedResourceError, ssl.SSLError) as exc:
         await trio.aclose_forcefully(connection.stream)
         why = str(exc.__cause__ or exc) or "the connection broke"
+        if (word := refusal()) is not None:
+            why = f"it seems to refuse us: {word}"
         msg = f"no channel to {connection.remote}"
         raise UnreachableError(msg, why=why) from exc
     except BaseException:

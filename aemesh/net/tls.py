@@ -19,8 +19,8 @@ class Credentials(Protocol):
     """A certificate and the private key behind it, which stays where it is."""
 
     @property
-    def certificate(self) -> bytes:
-        """The self-signed identity certificate, DER."""
+    def chain(self) -> tuple[bytes, ...]:
+        """What we enter TLS with, DER: one of our own, or a CA's with its issuers."""
 
     def load_into(self, context: ssl.SSLContext) -> None:
         """Put certificate and key into a context."""

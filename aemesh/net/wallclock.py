@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import random
 import secrets
 import time
@@ -17,6 +18,11 @@ class WallClock:
     def nonce(self) -> bytes:
         """Return 16 random bytes."""
         return secrets.token_bytes(16)
+
+
+def new_run() -> str:
+    """Return what tells this process from any other of the same key."""
+    return base64.b64encode(secrets.token_bytes(8)).decode().rstrip("=")
 
 
 def chance() -> float:

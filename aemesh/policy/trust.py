@@ -11,14 +11,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from aemesh import limits
 from aemesh.model.address import Address
-from aemesh.model.key import KeyId
+from aemesh.model.key import KeyId, PublicKey
 from aemesh.model.trust import (
     AuthorizedKey,
     Decision,
     KnownPeer,
     Mode,
     Peer,
+    Proof,
     Reason,
     Role,
     Terms,
@@ -111,6 +113,33 @@ def changed_key_message(peer: Peer, book: TrustBook, *, file: str) -> str:
     )
 
 
+def asks(
+    key: PublicKey | None, book: TrustBook, policy: TrustPolicy, *, token: bool
+) -> frozenset[Proof]:
+    """Return the proofs to ask a peer of this node key for, before anything of it.
+
+    `token` tells that we hold a join token that this very key gave out.  Whoever is
+    known needs no proof but its key; whoever is taken or refused without a person
+    needs no code.
+    """
+    if policy.mode is not Mode.LEAP or key is None:
+        return frozenset()
+    key_id = key.key_id
+    if book.by_key(key_id) or _authorized_line(key_id, book):
+        return frozenset()
+    if token:
+        return frozenset({Proof.JOIN})
+    settled = (
+        policy.by_token
+        or policy.accept_new
+        or policy.accept_first
+        or key_id in policy.trusted_keys
+        or key_id in policy.declined
+        or (policy.role is Role.WORKER and _is_owned(book))
+    )
+    return frozenset() if settled else frozenset({Proof.PAIR})
+
+
 def terms_of(peer: Peer, book: TrustBook, *, now: float) -> tuple[Terms, ...]:
     """Return the terms under which a peer that was judged ok is let in.
 
@@ -138,6 +167,17 @@ def refuses_chain(
     if any(map(book.is_revoked, certified.key_ids)):
         return _no(Reason.REVOKED, "a key of the certificate chain is revoked here")
     return None
+
+
+def wrong_clock(peer: Peer, *, skew: float) -> Verdict | None:
+    """Return the no to a clock that is off, where dates decide; None elsewhere.
+
+    `skew` is the peer's clock minus ours, in seconds.  Certificates and tickets hold
+    from one moment to another; a pinned key holds for good.
+    """
+    if peer.mode not in (Mode.X509, Mode.GSS) or abs(skew) <= limits.CLOCK_SKEW_AFTER:
+        return None
+    return _no(Reason.CLOCK, f"your clock is off from ours by {skew:.0f} s")
 
 
 def _role(case: Case) -> Verdict | None:
@@ -271,8 +311,7 @@ def _token(case: Case) -> Verdict | None:
 
 
 def _owned(case: Case) -> Verdict | None:
-    book = case.book
-    if case.policy.role is Role.MASTER or not (book.known or book.authorized):
+    if case.policy.role is Role.MASTER or not _is_owned(case.book):
         return None
     return _no(Reason.OWNED, "this worker belongs to another master")
 
@@ -309,6 +348,7 @@ _TOKEN_SAYS = {
     Reason.TOKEN_EXPIRED: "the join token has expired",
     Reason.TOKEN_ROLE: "the join token is for the other role",
     Reason.TOKEN_KEY: "the join token is of another master",
+    Reason.TOKEN_NAME: "the join token is for other names",
     Reason.REVOKED: "the join token was revoked",
 }
 
@@ -324,6 +364,10 @@ def _verified(
 def _certify(peer: Peer, book: TrustBook, now: float) -> Certified | None:
     found = _verified(peer.chain, book, role=peer.role, now=now)
     return found if isinstance(found, Certified) else None
+
+
+def _is_owned(book: TrustBook) -> bool:
+    return bool(book.known or book.authorized)
 
 
 def _has_authorities(book: TrustBook) -> bool:

@@ -1,4 +1,4 @@
-"""The handshake inside TLS: HELLO both ways, then verdicts, the client's first.
+"""The handshake inside TLS: HELLO both ways, proofs, then verdicts, the client's first.
 
 TLS has proved the peer's key before this machine is made.  A TLS 1.3 client
 "succeeds" before the server has refused it, so nothing may be commanded before the
@@ -6,28 +6,42 @@ verdicts: both sides say ok, pending (a person decides) or no, and may say it ag
 while it is pending.  The server has the last word: it says ok only after the client
 did, so whoever has heard or said the server's ok may go on.
 
-Events out: `PeerKnown` once, `VerdictHeard` each time, `Established` or a raised
-`RefusedError`.  After `Established` the bytes that came too early are in `leftover`.
+Between the HELLOs and the first verdict stand proofs: a code that both show, a join
+token, Kerberos.  The machine lets their messages through and bounds them; what they
+prove is told to it by `learn`.
+
+Events out: `PeerKnown` once, `ProofHeard` for each step of a proof, `VerdictHeard`
+each time, `Established` or a raised `RefusedError`.  After `Established` the bytes
+that came too early are in `leftover`.
 """
 
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass, field
-from typing import TypeVar
+from dataclasses import dataclass, field, replace
 
 from aemesh import limits
 from aemesh.errors import BadMessage, BugError, RefusedError, quoted
-from aemesh.model.key import KeyId, PublicKey
-from aemesh.model.names import NodeName, node_name_untrusted
-from aemesh.model.trust import Decision, Mode, Peer, Reason, Role, Verdict
+from aemesh.model.trust import Decision, Peer, Proof, Reason, TokenProof, Verdict
 from aemesh.protocol import wire
 from aemesh.protocol.frames import FrameReader, encode_frame
+from aemesh.protocol.hello import (
+    Meeting,
+    Ourselves,
+    Purpose,
+    encode_hello,
+    enum_untrusted,
+    hello_untrusted,
+)
+from aemesh.protocol.joining import binding
 from aemesh.protocol.strictjson import convert_untrusted, decode_untrusted
 
-VERSION = 1
-NONCE_BYTES = 16
-E = TypeVar("E", bound=enum.Enum)
+ProofBody = wire.Pair | wire.Join | wire.Gss
+_PROOFS: dict[str, type[ProofBody]] = {
+    "pair": wire.Pair,
+    "join": wire.Join,
+    "gss": wire.Gss,
+}
 
 
 class Side(enum.Enum):
@@ -37,13 +51,6 @@ class Side(enum.Enum):
     SERVER = "server"
 
 
-class Purpose(enum.Enum):
-    """What a connection is for: the link of two nodes, or one job's stream."""
-
-    CONTROL = "control"
-    STREAM = "stream"
-
-
 @dataclass(frozen=True, slots=True)
 class PeerKnown:
     """The peer's HELLO agrees with TLS; `skew` is its clock minus ours, in seconds."""
@@ -51,6 +58,14 @@ class PeerKnown:
     peer: Peer
     skew: float
     purpose: Purpose
+    asks: frozenset[Proof] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class ProofHeard:
+    """A step of a proof came."""
+
+    body: ProofBody
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,37 +80,24 @@ class Established:
     """Both said ok: commands may follow."""
 
 
-HandshakeEvent = PeerKnown | VerdictHeard | Established
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Ourselves:
-    """What we say of ourselves in HELLO."""
-
-    role: Role
-    name: NodeName
-    key_id: KeyId
-    mode: Mode
-    features: tuple[str, ...] = ()
+HandshakeEvent = PeerKnown | ProofHeard | VerdictHeard | Established
 
 
 @dataclass(slots=True, kw_only=True)
 class Handshake:
-    """One side of the handshake; `now` is seconds since 1970, `nonce` 16 bytes."""
+    """One side of the handshake."""
 
     side: Side
     ours: Ourselves
-    peer_key: PublicKey
-    peer_address: str
-    preamble_hash: str
-    nonce: bytes
-    now: float
+    meeting: Meeting
     purpose: Purpose = Purpose.CONTROL
+    asks: frozenset[Proof] = frozenset()
     peer: Peer | None = None
     peer_nonce: bytes = b""
     said: Verdict | None = None
     heard: Verdict | None = None
     _heard_count: int = 0
+    _proof_count: int = 0
     _frames: FrameReader = field(
         default_factory=lambda: FrameReader(limit=limits.HELLO_BYTES)
     )
@@ -105,22 +107,46 @@ class Handshake:
         """Whether both sides have said ok."""
         return _is_ok(self.said) and _is_ok(self.heard)
 
+    @property
+    def binding(self) -> bytes:
+        """What ties a proof to this connection; see `aemesh.protocol.joining`."""
+        ours = (self.ours.tls_key_id, self.meeting.nonce)
+        theirs = (self.meeting.leaf.key_id, self.peer_nonce)
+        client, server = (ours, theirs) if self.side is Side.CLIENT else (theirs, ours)
+        return binding(
+            fp_client=client[0],
+            fp_server=server[0],
+            nonce_client=client[1],
+            nonce_server=server[1],
+        )
+
     def hello(self) -> bytes:
         """Return our HELLO; either side sends it as soon as TLS is up."""
-        body = wire.Hello(
-            v=VERSION,
-            role=self.ours.role.value,
-            name=self.ours.name,
-            mode=self.ours.mode.value,
-            me=str(self.ours.key_id),
-            you=str(self.peer_key.key_id),
-            pre=self.preamble_hash,
-            nonce=self.nonce.hex(),
-            now=self.now,
-            purpose=self.purpose.value,
-            feat=self.ours.features,
+        body = encode_hello(
+            self.ours, self.meeting, purpose=self.purpose, asks=self.asks
         )
         return encode_frame(wire.encode(body), limit=limits.HELLO_BYTES)
+
+    def prove(self, body: ProofBody) -> bytes:
+        """Return one step of a proof of ours."""
+        return encode_frame(wire.encode(body), limit=limits.HELLO_BYTES)
+
+    def learn(
+        self,
+        *,
+        code: str = "",
+        token: TokenProof | None = None,
+        principal: str = "",
+    ) -> Peer:
+        """Add what a proof came to; return the peer as it is known now."""
+        assert self.peer is not None, "proofs come after HELLO"
+        self.peer = replace(
+            self.peer,
+            code=code or self.peer.code,
+            token=token or self.peer.token,
+            principal=principal or self.peer.principal,
+        )
+        return self.peer
 
     def receive_untrusted(self, data: bytes) -> list[HandshakeEvent]:
         """Take bytes from the peer; return what they came to.
@@ -147,6 +173,11 @@ class Handshake:
             msg = "we judged before the peer's HELLO had come"
             raise BugError(msg)
         return self._due(verdict)
+
+    def refuse(self, verdict: Verdict) -> bytes:
+        """Return a no that is said in the midst of the proofs, whoever is first."""
+        self.said = verdict
+        return _encode_verdict(verdict)
 
     def says_last_word(self, verdict: Verdict) -> bool:
         """Whether this verdict of ours would establish the channel when it is said."""
@@ -187,38 +218,23 @@ class Handshake:
             return [self._on_hello(convert_untrusted(envelope.b, wire.Hello))]
         if self.peer is not None and envelope.t == "verdict":
             return self._on_verdict(convert_untrusted(envelope.b, wire.VerdictBody))
+        if self.peer is not None and self.heard is None and envelope.t in _PROOFS:
+            return [self._on_proof(envelope)]
         expected = "hello" if self.peer is None else "verdict"
         msg = f"expected {expected}, got {quoted(envelope.t)}"
         raise BadMessage(msg)
 
     def _on_hello(self, hello: wire.Hello) -> PeerKnown:
-        if hello.v != VERSION:
-            msg = f"peer speaks version {hello.v}, we speak {VERSION}"
+        heard = hello_untrusted(hello, self.ours, self.meeting)
+        self.peer, self.peer_nonce = heard.peer, heard.nonce
+        return PeerKnown(heard.peer, heard.skew, heard.purpose, heard.asks)
+
+    def _on_proof(self, envelope: wire.Envelope) -> ProofHeard:
+        self._proof_count += 1
+        if self._proof_count > limits.PROOFS:
+            msg = f"more than {limits.PROOFS} steps of proofs in one handshake"
             raise BadMessage(msg)
-        role = _enum_untrusted(Role, hello.role)
-        mode = _enum_untrusted(Mode, hello.mode)
-        purpose = _enum_untrusted(Purpose, hello.purpose)
-        self._compare("its own key", hello.me, str(self.peer_key.key_id))
-        self._compare("our key", hello.you, str(self.ours.key_id))
-        if hello.pre != self.preamble_hash:
-            msg = "the preamble was altered on the way"
-            raise BadMessage(msg)
-        if self.peer_key.key_id == self.ours.key_id:
-            msg = "the peer has our own key: a cloned state directory"
-            raise BadMessage(msg)
-        if role is not self.ours.role.other:
-            msg = f"a {self.ours.role.value} talks to a {self.ours.role.other.value},"
-            msg += f" the peer is a {role.value}"
-            raise BadMessage(msg)
-        self.peer_nonce = _nonce_untrusted(hello.nonce)
-        self.peer = Peer(
-            role=role,
-            name=node_name_untrusted(hello.name),
-            key=self.peer_key,
-            mode=mode,
-            address=self.peer_address,
-        )
-        return PeerKnown(self.peer, skew=hello.now - self.now, purpose=purpose)
+        return ProofHeard(convert_untrusted(envelope.b, _PROOFS[envelope.t]))
 
     def _on_verdict(self, body: wire.VerdictBody) -> list[HandshakeEvent]:
         self._heard_count += 1
@@ -226,8 +242,8 @@ class Handshake:
             msg = f"more than {limits.VERDICTS} verdicts in one handshake"
             raise BadMessage(msg)
         verdict = Verdict(
-            _enum_untrusted(Decision, body.decision),
-            _enum_untrusted(Reason, body.reason),
+            enum_untrusted(Decision, body.decision),
+            enum_untrusted(Reason, body.reason),
             body.detail,
         )
         if self.side is Side.CLIENT and _is_ok(verdict) and not _is_ok(self.said):
@@ -238,11 +254,6 @@ class Handshake:
             raise refused_by(self.peer, verdict)
         heard = VerdictHeard(verdict)
         return [heard, Established()] if self.established else [heard]
-
-    def _compare(self, what: str, said: str, proved: str) -> None:
-        if said != proved:
-            msg = f"HELLO says that {what} is {quoted(said)}; TLS proved {proved}"
-            raise BadMessage(msg)
 
 
 def refused_by(peer: Peer | None, verdict: Verdict) -> RefusedError:
@@ -265,24 +276,3 @@ def _encode_verdict(verdict: Verdict) -> bytes:
 
 def _is_ok(verdict: Verdict | None) -> bool:
     return verdict is not None and verdict.decision is Decision.OK
-
-
-def _nonce_untrusted(text: str) -> bytes:
-    # `bytes.fromhex` passes over blanks: what is left of 32 characters may be less.
-    try:
-        nonce = bytes.fromhex(text)
-    except ValueError:
-        nonce = b""
-    if len(nonce) != NONCE_BYTES:
-        msg = f"expected {NONCE_BYTES} bytes of hex as nonce, got {quoted(text)}"
-        raise BadMessage(msg)
-    return nonce
-
-
-def _enum_untrusted(kind: type[E], text: str) -> E:
-    try:
-        return kind(text)
-    except ValueError:
-        choices = ", ".join(str(e.value) for e in kind)
-        msg = f"unknown {kind.__name__.lower()} {quoted(text)}; known: {choices}"
-        raise BadMessage(msg) from None

@@ -20,6 +20,9 @@ Text = Annotated[str, Meta(max_length=1000)]
 Pem = Annotated[str, Meta(max_length=16384)]
 Count = Annotated[int, Meta(ge=0, le=2**53)]
 Arg = Annotated[str, Meta(max_length=limits.JOB_ARG_BYTES)]
+Nonce = Annotated[str, Meta(min_length=32, max_length=32)]
+Digest = Annotated[str, Meta(min_length=64, max_length=64)]
+Certificate = Annotated[str, Meta(max_length=limits.PREAMBLE_CERT_BYTES * 4 // 3 + 4)]
 Span = Annotated[float, Meta(ge=0.0, le=366 * 86400.0)]
 
 
@@ -45,11 +48,38 @@ class Hello(Body, frozen=True, kw_only=True):
     mode: Name
     me: Name
     you: Name
-    pre: Annotated[str, Meta(min_length=64, max_length=64)]
-    nonce: Annotated[str, Meta(min_length=32, max_length=32)]
+    pre: Digest
+    nonce: Nonce
     now: Annotated[float, Meta(ge=0.0, le=2.0**53)]
     purpose: Name = "control"
     feat: Annotated[tuple[Name, ...], Meta(max_length=64)] = ()
+    run: Annotated[str, Meta(max_length=16)] = ""
+    asks: Annotated[tuple[Name, ...], Meta(max_length=8)] = ()
+    chain: Annotated[
+        tuple[Certificate, ...], Meta(max_length=limits.PREAMBLE_CERTS)
+    ] = ()
+    node: Annotated[str, Meta(max_length=64)] = ""
+    node_sig: Annotated[str, Meta(max_length=128)] = ""
+
+
+class Pair(Body, frozen=True, kw_only=True):
+    """A step to the code that both sides show: commitment, nonce, nonce."""
+
+    commit: Digest | None = None
+    nonce: Nonce | None = None
+
+
+class Join(Body, frozen=True, kw_only=True):
+    """I know the secret of this join token; without `mac`, I do not."""
+
+    token: Name
+    mac: Digest | None = None
+
+
+class Gss(Body, frozen=True, kw_only=True):
+    """A token of GSS-API (RFC 2743), base64."""
+
+    token: Annotated[str, Meta(max_length=limits.GSS_TOKEN_BYTES * 4 // 3 + 4)]
 
 
 class VerdictBody(Body, frozen=True, kw_only=True):
@@ -165,8 +195,18 @@ class Left(Body, frozen=True, kw_only=True):
     lost: Count
 
 
+class Rotate(Body, frozen=True, kw_only=True):
+    """This will be my key; its signature is bound to this link.  Answered `Done`."""
+
+    key: Annotated[bytes, Meta(max_length=32)]
+    sig: Annotated[bytes, Meta(max_length=64)]
+
+
 TYPES: dict[str, type[Body]] = {
     "hello": Hello,
+    "pair": Pair,
+    "join": Join,
+    "gss": Gss,
     "verdict": VerdictBody,
     "beat": Beat,
     "unsupported": Unsupported,
@@ -183,6 +223,7 @@ TYPES: dict[str, type[Body]] = {
     "attach": Attach,
     "leave": Leave,
     "left": Left,
+    "rotate": Rotate,
 }
 NAMES: dict[type[Body], str] = {kind: name for name, kind in TYPES.items()}
 

@@ -29,6 +29,10 @@ MORE_NEEDS = (
     ("avahi-browse", "avahi-utils"),
     ("avahi-daemon", "avahi-daemon"),
     ("dbus-daemon", "dbus-daemon"),
+    ("kadmin.local", "krb5-admin-server"),
+    ("kdb5_util", "krb5-kdc"),
+    ("kinit", "krb5-user"),
+    ("krb5kdc", "krb5-kdc"),
     ("ping", "iputils-ping"),
 )
 

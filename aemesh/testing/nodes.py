@@ -16,13 +16,23 @@ import trio.testing
 from aemesh.errors import RefusedError
 from aemesh.host.keystore import Identity
 from aemesh.model.address import Address
+from aemesh.model.jointoken import JoinToken
 from aemesh.model.names import NodeName
-from aemesh.model.trust import Decision, Mode, Peer, Reason, Role, Verdict
-from aemesh.net.doorman import Desk, Doorman
+from aemesh.model.trust import (
+    Decision,
+    Mode,
+    Peer,
+    Proof,
+    Reason,
+    Role,
+    TokenProof,
+    Verdict,
+)
+from aemesh.net.doorman import Desk, Doorman, MakeGss, Proofs
 from aemesh.net.shake import Channel, Shaker
 from aemesh.net.tls import client_context
 from aemesh.net.transport import Connection
-from aemesh.protocol.handshake import Ourselves, Purpose
+from aemesh.protocol.hello import Ourselves, Purpose
 from aemesh.tasks.nursery import open_crew
 
 if TYPE_CHECKING:
@@ -49,21 +59,57 @@ class FixedClock:
 
 
 @dataclass(slots=True)
+class FixedProofs:
+    """Asks what it is told to, and knows the tokens that it is given."""
+
+    asked: frozenset[Proof] = frozenset()
+    token: JoinToken | None = None
+    secrets: dict[str, bytes] = field(default_factory=dict)
+    refused: Reason | None = None  # what becomes of a token that proves itself
+    tries: int = 100  # meetings that are left
+
+    def asks(self, key: PublicKey | None) -> frozenset[Proof]:
+        """Return the proofs of the moment."""
+        del key
+        return self.asked
+
+    def join_token(self) -> JoinToken | None:
+        """Return the token."""
+        return self.token
+
+    def token_secret(self, token_id: str) -> bytes | None:
+        """Return the secret of a token, if there is one of this id."""
+        return self.secrets.get(token_id)
+
+    def token_proof(self, token_id: str, peer: Peer) -> TokenProof:
+        """Return what the token is worth."""
+        del peer
+        return TokenProof(token_id, self.refused)
+
+    def begin_pairing(self, peer: Peer) -> Verdict | None:
+        """Count a meeting."""
+        del peer
+        self.tries -= 1
+        return NO if self.tries < 0 else None
+
+
+@dataclass(slots=True)
 class FixedDoorman:
     """Says `verdict`, which a test may change, and notes what it was told."""
 
     verdict: Verdict = OK
     admitting: bool = True
+    proofs: FixedProofs = field(default_factory=FixedProofs)
     commit_error: RefusedError | None = None
     judged: list[Peer] = field(default_factory=list)
     skews: list[float] = field(default_factory=list)
     heard_verdicts: list[Verdict] = field(default_factory=list)
     committed: list[Peer] = field(default_factory=list)
 
-    def admits(self, key: PublicKey) -> bool:
-        """Whether an announced key is worth a handshake."""
-        del key
-        return self.admitting
+    def admits(self, key_id: KeyId, chain: tuple[bytes, ...]) -> Verdict | None:
+        """Return the no to what is announced before TLS, or None."""
+        del key_id, chain
+        return None if self.admitting else NO
 
     def judge(
         self, peer: Peer, *, purpose: Purpose, skew: float, expected: KeyId | None
@@ -93,9 +139,14 @@ class DeskDoorman:
 
     desk: Desk
 
-    def admits(self, key: PublicKey) -> bool:
-        """Whether an announced key is worth a handshake."""
-        return self.desk.admits(key)
+    @property
+    def proofs(self) -> Proofs:
+        """What the desk knows for proofs."""
+        return self.desk.proofs
+
+    def admits(self, key_id: KeyId, chain: tuple[bytes, ...]) -> Verdict | None:
+        """Return the no to what is announced before TLS, or None."""
+        return self.desk.admits(key_id, chain)
 
     def judge(
         self, peer: Peer, *, purpose: Purpose, skew: float, expected: KeyId | None
@@ -123,6 +174,7 @@ class Node:
     mode: Mode = Mode.LEAP
     clock: FixedClock = field(default_factory=FixedClock)
     servers: dict[bytes, ssl.SSLContext] = field(default_factory=dict)
+    gss: MakeGss | None = None
 
     @classmethod
     def fresh(
@@ -157,6 +209,7 @@ class Node:
             client=client_context(self.identity),
             clock=self.clock,
             servers=self.servers,
+            gss=self.gss,
         )
 
 

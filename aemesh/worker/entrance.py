@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import trio
@@ -22,18 +23,26 @@ from aemesh import limits
 from aemesh.model.trust import Decision, Peer, Reason, Verdict
 from aemesh.policy.lograte import LogRate
 from aemesh.policy.strangers import Entrance, StrangerGate
-from aemesh.protocol.handshake import Purpose
+from aemesh.protocol.hello import Purpose
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from aemesh.model.key import KeyId, PublicKey
-    from aemesh.net.doorman import Desk
+    from aemesh.model.key import KeyId
+    from aemesh.net.doorman import Desk, Proofs
     from aemesh.net.transport import Connection
 
 _log = logging.getLogger(__name__)
 # Whoever is ok for one of these reasons is no stranger.
-_KNOWN = frozenset({Reason.KNOWN, Reason.ACCEPTED})
+_KNOWN = frozenset(
+    {
+        Reason.KNOWN,
+        Reason.ACCEPTED,
+        Reason.CERTIFIED,
+        Reason.PRINCIPAL,
+        Reason.TOKEN,
+    }
+)
 # The chance that is dropped by a room that is full, and by no other.
 _LATEST = 1.0 - 2.0**-53
 
@@ -46,12 +55,12 @@ class Door:
         desk: Desk,
         *,
         chance: Callable[[], float],
-        is_linked: Callable[[KeyId], bool],
+        linked: Callable[[KeyId], Peer | None],
     ) -> None:
         self.desk = desk
         self.gate = StrangerGate()
         self.pending: Counter[str] = Counter()
-        self.is_linked = is_linked
+        self.linked = linked
         self.strangers: dict[Entry, None] = {}  # the one that came first is first
         self._chance = chance
         self._rate = LogRate()
@@ -96,16 +105,24 @@ class Entry:
         self.scope = trio.CancelScope()  # of its handshake
         door.strangers[self] = None
 
-    def admits(self, key: PublicKey) -> bool:
-        """Whether an announced key is worth a TLS handshake."""
-        return self._door.desk.admits(key)
+    @property
+    def proofs(self) -> Proofs:
+        """What the node knows for proofs."""
+        return self._door.desk.proofs
+
+    def admits(self, key_id: KeyId, chain: tuple[bytes, ...]) -> Verdict | None:
+        """Return the no to what is announced before TLS, or None."""
+        return self._door.desk.admits(key_id, chain)
 
     def judge(
         self, peer: Peer, *, purpose: Purpose, skew: float, expected: KeyId | None
     ) -> Verdict:
         """Return the desk's verdict; a stream is only for whom we are linked to."""
-        if purpose is Purpose.STREAM and not self._door.is_linked(peer.key_id):
-            return Verdict(Decision.NO, Reason.UNKNOWN, "streams need a link first")
+        if purpose is Purpose.STREAM:
+            link = self._door.linked(peer.key_id)
+            if link is None:
+                return Verdict(Decision.NO, Reason.UNKNOWN, "streams need a link first")
+            peer = replace(peer, principal=link.principal)  # the link proved it
         verdict = self._door.desk.judge(peer, expected=expected)
         pending = verdict.decision is Decision.PENDING
         if pending and not self._wait_room():

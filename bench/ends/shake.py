@@ -26,7 +26,7 @@ from aemesh.net.shake import Shaker, shakers
 from aemesh.net.tcp import TcpNetwork
 from aemesh.net.transport import Connection
 from aemesh.policy.trust import TrustPolicy
-from aemesh.protocol.handshake import Ourselves, Purpose
+from aemesh.protocol.hello import Ourselves, Purpose
 
 
 class DeskDoorman(TrustDesk):

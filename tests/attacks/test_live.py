@@ -91,10 +91,12 @@ from aemesh.model.names import NodeName
 from aemesh.model.trust import Decision, Mode, Reason, Role, Verdict
 from aemesh.net.shake import shakers
 from aemesh.net.tcp import TcpNetwork
-from aemesh.protocol.handshake import Handshake, Ourselves
+from aemesh.protocol.hello import Ourselves
+from aemesh.testing.nodes import FixedProofs
 
 class Yes:
-    def admits(self, key): return True
+    proofs = FixedProofs()
+    def admits(self, key_id, chain): return None
     def judge(self, peer, *, purpose, skew, expected):
         return Verdict(Decision.OK, Reason.KNOWN)
     def heard(self, peer, verdict): print("heard", verdict.reason.value, flush=True)

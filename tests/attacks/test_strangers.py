@@ -23,7 +23,7 @@ from aemesh.net.shake import Channel
 from aemesh.net.tcp import TcpNetwork
 from aemesh.net.transport import Connection
 from aemesh.policy.trust import TrustPolicy
-from aemesh.protocol.handshake import Purpose
+from aemesh.protocol.hello import Purpose
 from aemesh.protocol.preamble import encode_preamble
 from aemesh.testing.memory_jobs import MemoryJobs
 from aemesh.testing.nodes import DeskDoorman, Node, connection_pair
@@ -212,7 +212,7 @@ async def test_log_lines_about_strangers_are_bounded(caplog, autojump_clock):
     """Threat: 89."""
     caplog.set_level(logging.INFO)
     desk = TrustDesk(TrustPolicy(role=Role.WORKER), folder=None, wall=lambda: 0.0)
-    door = Door(desk, chance=lambda: 0.5, is_linked=lambda _: False)
+    door = Door(desk, chance=lambda: 0.5, linked=lambda _: None)
     _, accepted = connection_pair()
 
     for minute in range(3):
@@ -235,7 +235,7 @@ async def test_what_a_stranger_says_is_one_printable_line_of_the_log(
     """Threat: 89."""
     caplog.set_level(logging.INFO)
     desk = TrustDesk(TrustPolicy(role=Role.WORKER), folder=None, wall=lambda: 0.0)
-    door = Door(desk, chance=lambda: 0.5, is_linked=lambda _: False)
+    door = Door(desk, chance=lambda: 0.5, linked=lambda _: None)
     worker = Node.fresh(Role.WORKER)
     dialled, accepted = connection_pair()
     entry = door.enter(accepted)
@@ -258,7 +258,7 @@ async def test_places_are_given_back_whatever_became_of_them(autojump_clock):
         folder=None,
         wall=lambda: 0.0,
     )
-    door = Door(desk, chance=lambda: 0.999, is_linked=lambda _: False)
+    door = Door(desk, chance=lambda: 0.999, linked=lambda _: None)
     worker = Node.fresh(Role.WORKER)
 
     async def come(node: Node) -> None:
@@ -286,9 +286,9 @@ async def test_places_are_given_back_whatever_became_of_them(autojump_clock):
 
 
 async def test_waiting_for_a_person_is_for_a_few_at_a_time(autojump_clock):
-    """Threat: 87: a stranger with many keys does not fill the room of requests."""
+    """Threat: 29, 87: a stranger with many keys does not fill the room of requests."""
     desk = TrustDesk(TrustPolicy(role=Role.WORKER), folder=None, wall=lambda: 0.0)
-    door = Door(desk, chance=lambda: 0.999, is_linked=lambda _: False)
+    door = Door(desk, chance=lambda: 0.999, linked=lambda _: None)
     worker = Node.fresh(Role.WORKER)
     answers = []
 
@@ -311,9 +311,9 @@ async def test_waiting_for_a_person_is_for_a_few_at_a_time(autojump_clock):
 
     with trio.move_on_after(60):
         async with trio.open_nursery() as nursery:
-            for number in range(limits.STRANGERS_PER_SOURCE + 3):
+            for number in range(limits.PAIRINGS + 3):
                 nursery.start_soon(come, number)
                 await trio.sleep(1)
 
     assert len(answers) == 3
-    assert all("too many requests wait here" in answer for answer in answers)
+    assert all("3 meetings in 10 min that nobody confirmed" in a for a in answers)

@@ -355,7 +355,7 @@ async def test_a_clock_that_is_wrong_by_an_hour_is_a_warning_in_leap(
     master = Node.fresh(Role.MASTER)
     worker.know(master)
     master.clock.wall += 3600
-    door = Door(worker.desk, chance=lambda: 0.5, is_linked=lambda _: False)
+    door = Door(worker.desk, chance=lambda: 0.5, linked=lambda _: None)
     dialled, accepted = connection_pair()
     entry = door.enter(accepted)
     channels = []
@@ -379,7 +379,7 @@ async def test_a_pending_master_with_a_wrong_clock_is_told_once(
     """Threat: 49."""
     master = Node.fresh(Role.MASTER)
     master.clock.wall -= 3600
-    door = Door(worker.desk, chance=lambda: 0.5, is_linked=lambda _: False)
+    door = Door(worker.desk, chance=lambda: 0.5, linked=lambda _: None)
     dialled, accepted = connection_pair()
     entry = door.enter(accepted)
     with caplog.at_level(logging.INFO), trio.move_on_after(60):

@@ -18,7 +18,7 @@ from aemesh.errors import (
     UnreachableError,
 )
 from aemesh.model.trust import Decision, Mode, Reason, Role, Verdict
-from aemesh.protocol.handshake import Purpose
+from aemesh.protocol.hello import Purpose
 from aemesh.testing.nodes import (
     NO,
     OK,
@@ -151,7 +151,8 @@ async def test_a_key_that_is_not_let_in_is_refused_before_tls(master, worker):
     near, far = await both(master, worker)
 
     assert isinstance(near, UnreachableError)
-    assert str(far) == f"the key {master.identity.key_id} is not let in"
+    assert 'seems to refuse us: "declined"' in str(near)
+    assert f"the key {master.identity.key_id} is not let in" in str(far)
     assert worker.doorman.judged == []
 
 

@@ -16,17 +16,17 @@ from aemesh.host.keystore import Identity
 from aemesh.model.names import NodeName
 from aemesh.model.trust import Decision, Mode, Reason, Role, Verdict
 from aemesh.protocol import wire
+from aemesh.protocol.certificate import leaf_untrusted
 from aemesh.protocol.frames import HEADER_BYTES, encode_frame
 from aemesh.protocol.handshake import (
     Established,
     Handshake,
     HandshakeEvent,
-    Ourselves,
     PeerKnown,
-    Purpose,
     Side,
     VerdictHeard,
 )
+from aemesh.protocol.hello import Meeting, Ourselves, Purpose
 from aemesh.protocol.session import Notice, Request, Session
 from aemesh.protocol.strictjson import convert_untrusted, decode_untrusted
 
@@ -47,11 +47,13 @@ def machine(side: Side, us: Identity, them: Identity, role: Role, **changes: obj
     fields: dict[str, object] = {
         "side": side,
         "ours": ours,
-        "peer_key": them.public,
-        "peer_address": "192.0.2.7:7472",
-        "preamble_hash": PREAMBLE,
-        "nonce": bytes(range(16)),
-        "now": 1_800_000_000.0,
+        "meeting": Meeting(
+            leaf=leaf_untrusted(them.certificate),
+            address="192.0.2.7:7472",
+            preamble_hash=PREAMBLE,
+            nonce=bytes(range(16)),
+            now=1_800_000_000.0,
+        ),
     }
     return Handshake(**(fields | changes))
 
@@ -232,7 +234,7 @@ def test_the_mode_of_the_peer_is_told_to_whoever_judges(pair):
 
 def test_a_clock_that_is_wrong_is_told_and_does_not_matter_here(pair):
     """Threat: 49."""
-    ahead = pair.client.now + 3600.0
+    ahead = pair.client.meeting.now + 3600.0
 
     (known,) = pair.to_server(changed_hello(pair.client.hello(), now=ahead))
 

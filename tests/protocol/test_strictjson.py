@@ -32,6 +32,9 @@ SAMPLES: dict[type[wire.Body], wire.Body] = {
         now=1.5,
         feat=("x",),
     ),
+    wire.Pair: wire.Pair(nonce="0" * 32),
+    wire.Join: wire.Join(token="aaaaaaaa", mac="0" * 64),
+    wire.Gss: wire.Gss(token="YII="),
     wire.VerdictBody: wire.VerdictBody(decision="ok", reason="known", detail="ä"),
     wire.Beat: wire.Beat(),
     wire.Unsupported: wire.Unsupported(what="dance"),
@@ -58,6 +61,7 @@ SAMPLES: dict[type[wire.Body], wire.Body] = {
     wire.End: wire.End(job="j1", term_after=0.0),
     wire.Attach: wire.Attach(job="j1"),
     wire.Leave: wire.Leave(reason="lunch", by_after=30.0),
+    wire.Rotate: wire.Rotate(key=bytes(32), sig=bytes(64)),
     wire.Left: wire.Left(moved=3, lost=0),
 }
 

@@ -23,11 +23,12 @@ from aemesh.model.machine import Announcement, Facts
 from aemesh.model.names import GroupName, NodeName
 from aemesh.model.trust import Mode, Role
 from aemesh.model.view import WorkerView
+from aemesh.net.rotation import FindNext
 from aemesh.net.shake import shakers
 from aemesh.plugin import Engine
 from aemesh.policy.discovery import New, News, Updated
 from aemesh.policy.trust import TrustPolicy
-from aemesh.protocol.handshake import Ourselves
+from aemesh.protocol.hello import Ourselves
 from aemesh.testing.memory_engine import MemoryEngine
 from aemesh.testing.memory_jobs import MemoryJobs
 from aemesh.testing.memory_network import MemorySegment
@@ -70,6 +71,7 @@ class Mesh:
         self._ips = (f"10.0.0.{n}" for n in itertools.count(2))
         self._tell, self._news = trio.open_memory_channel[News](100)
         self.master: Master
+        self.desk: TrustDesk  # the master's
 
     def engines(self, name: str) -> Engine:
         """The engines that are installed here."""
@@ -90,6 +92,7 @@ class Mesh:
         policy: TrustPolicy | None = None,
         announce: bool = True,
         groups: frozenset[GroupName] = frozenset(),
+        next_key: FindNext = lambda: None,
     ) -> Machine:
         """Start a worker, on its old machine if it has one."""
         machine = self.machines.get(name)
@@ -104,7 +107,7 @@ class Mesh:
             folder=None,
             wall=wall,
         )
-        machine.worker = self._worker(machine, machine.desk, groups)
+        machine.worker = self._worker(machine, machine.desk, groups, next_key)
         machine.scope = trio.CancelScope()
         await self.nursery.start(self._run_worker, machine)
         if announce:
@@ -158,7 +161,11 @@ class Mesh:
             machine.departure = await machine.worker.run(task_status=task_status)
 
     def _worker(
-        self, machine: Machine, desk: TrustDesk, groups: frozenset[GroupName]
+        self,
+        machine: Machine,
+        desk: TrustDesk,
+        groups: frozenset[GroupName],
+        next_key: FindNext,
     ) -> Worker:
         def remember(generation: int) -> None:
             machine.generation = generation
@@ -175,6 +182,7 @@ class Mesh:
                 generation=machine.generation,
                 remember_generation=remember,
                 groups=groups,
+                next_key=next_key,
                 port=PORT,
             ),
             key_id=machine.identity.key_id,
@@ -208,6 +216,7 @@ async def open_mesh(
         async with trio.open_nursery() as nursery:
             mesh = Mesh(nursery)
             master_policy = policy or TrustPolicy(role=Role.MASTER, accept_new=True)
+            mesh.desk = TrustDesk(master_policy, folder=None, wall=wall)
             mesh.master = Master(
                 MasterParts(
                     key_id=mesh.master_id.key_id,
@@ -216,7 +225,7 @@ async def open_mesh(
                     version="0",
                     state_dir="memory",
                     shaker=shakers(_ours(Role.MASTER, mesh.master_id), mesh.master_id),
-                    desk=TrustDesk(master_policy, folder=None, wall=wall),
+                    desk=mesh.desk,
                     network=mesh.segment.host("10.0.0.1"),
                     finder=mesh,
                     jobs=MemoryJobs(),

@@ -1,0 +1,53 @@
+"""Whether a peer may put a next key in the place of its present one.
+
+Only what was learnt from the peer itself may be changed by it: at a first meeting, on
+a command, by a token.  A line that an administrator wrote, or that a certificate or
+a ticket stands behind, is changed where it came from (threat 30).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from aemesh.model.trust import Mode
+
+if TYPE_CHECKING:
+    from aemesh.model.key import PublicKey
+    from aemesh.model.trust import KnownPeer, Peer, TrustBook
+
+# `via` of lines that nobody but their writer may change.
+_WRITTEN = frozenset({"hand", "import"})
+
+
+def refuses_next(peer: Peer, following: PublicKey, book: TrustBook) -> str | None:
+    """Return why a next key is not taken from `peer`, or None if it is.
+
+    `peer` is as this session has proved it, by its present key.
+    """
+    line = book.by_key(peer.key_id)
+    if line is None or line.key != peer.key:
+        return "its present key is in no line of trust"
+    if peer.mode is not Mode.LEAP or line.mode not in (Mode.LEAP, Mode.TOKEN):
+        return f"its line is of mode {line.mode.value}"
+    if line.via in _WRITTEN:
+        return f"its line was written by a person (via={line.via})"
+    if book.is_revoked(following.key_id):
+        return "the next key is revoked"
+    other = book.by_key(following.key_id)
+    if other is not None and other.name != line.name:
+        return f"the next key is known as {other.name}"
+    return None
+
+
+def superseded(peer: Peer, book: TrustBook) -> tuple[KnownPeer, ...]:
+    """Return the lines of a peer's earlier keys, now that it came with its next one.
+
+    That it was the next one says its line: ``via=rotated``.
+    """
+    line = book.by_key(peer.key_id)
+    if line is None or line.via != VIA_ROTATED:
+        return ()
+    return tuple(p for p in book.known if p.name == line.name and p.key != line.key)
+
+
+VIA_ROTATED = "rotated"
