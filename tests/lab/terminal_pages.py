@@ -215,7 +215,6 @@ class Typist:
             self._check_stays(window)
             if not window.is_idle:
                 await window.screen.type("\x03")
-        for window in self._windows:
             try:
                 await window.wait_idle(ENDED_WITHIN)
             except LabError:
