@@ -78,6 +78,16 @@ PING_EVERY = 1.0
 SUSPECT_AFTER = 2.5
 LOST_AFTER = 4.0
 
+# Of two processes of one key both live if the first is heard this much later than the
+# second came: a beat, so that what was on its way from a dead one has come.
+CLONE_AFTER = 1.0
+# Who was announced once more as another process of a linked key is looked after again
+# no sooner: each time costs a dial.
+CLONE_AGAIN_AFTER = 60.0
+# Processes of one key that are kept apart: a worker is started anew a few times a day;
+# the one heard of longest ago goes.
+LIVES_SEEN = 8
+
 # --- strangers at the listener ----------------------------------------------
 
 # sshd's MaxStartups 10:30:100: from 10 unauthenticated connections on, 30 % of
@@ -118,8 +128,9 @@ PAIRING_SOURCES = 1024
 # is refused, unread.
 CERTIFICATE_FILE_BYTES = 64 * 1024
 AUTHORITIES = 16
-# Revocation lists have 40 bytes a certificate: 200 000 of them.
-CRL_FILE_BYTES = 8 * 1024 * 1024
+# Revocation lists have 30 bytes a certificate: 100 000 of them, and 50 ms of ours for
+# each certified peer that is judged.  More is refused, unread.
+CRL_FILE_BYTES = 4 * 1024 * 1024
 CRLS = 32
 # Four lines; what is larger is something else.
 SITE_FILE_BYTES = 4096
@@ -158,8 +169,8 @@ TXT_BYTES = 400
 TXT_BYTES_UNTRUSTED = 1300
 ANNOUNCED_ADDRESSES = 8
 # What is left of TXT_BYTES for addresses when every other field has its longest
-# value: eight of IPv4, or three of IPv6; the ones that fit least are left out.
-ANNOUNCED_ADDRESSES_BYTES = 128
+# value: seven of IPv4, or two of IPv6; the ones that fit least are left out.
+ANNOUNCED_ADDRESSES_BYTES = 112
 # Signed announcements say until when they hold; renewed at half of it.
 ANNOUNCEMENT_AFTER = 24 * 3600.0
 # An announcement that claims to hold for longer is refused: one could be replayed

@@ -41,10 +41,10 @@ if TYPE_CHECKING:
     from aemesh.cli.settings import MasterOptions
     from aemesh.host.guard import Guard
     from aemesh.host.jobs import JobRunner
+    from aemesh.host.statedir import StateDir
     from aemesh.model.names import NodeName
     from aemesh.model.trust import Peer
     from aemesh.net.doorman import GssParty, MakeGss
-    from aemesh.host.statedir import StateDir
 
 _INTERRUPTED = 130
 _DEFAULT_GROUP = GroupName("default")

@@ -7,7 +7,7 @@ import os
 import pwd
 import socket
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,16 +21,20 @@ from aemesh.host.guard import Guard, Notice
 from aemesh.host.keystore import Identity, load_or_make
 from aemesh.host.nextkey import NextKey, read_next
 from aemesh.host.trustdesk import Ask, TrustDesk
-from aemesh.host.x509credentials import X509Credentials, read_credentials
+from aemesh.host.x509credentials import (
+    X509Credentials,
+    as_certified,
+    read_credentials,
+)
 from aemesh.host.x509files import read_anchors
 from aemesh.model.names import NodeName, node_name_untrusted
 from aemesh.model.trust import Mode, Role, TrustRequest
+from aemesh.net.doorman import MakeGss
 from aemesh.net.interfaces import every_host
 from aemesh.net.shake import Shaker, shakers
 from aemesh.net.wallclock import new_run
 from aemesh.policy.openness import OPEN_WARNING, OPEN_WARNING_ROOT, check_open_allowed
 from aemesh.protocol.hello import Ourselves
-from aemesh.protocol.nodekey import statement
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -39,7 +43,7 @@ if TYPE_CHECKING:
     from aemesh.host.jobs import JobRunner
     from aemesh.host.statedir import StateDir
     from aemesh.model.jointoken import JoinToken
-    from aemesh.net.doorman import Doorman, MakeGss
+    from aemesh.net.doorman import Doorman
     from aemesh.policy.trust import TrustPolicy
 
 # A node that is open says so again, for whoever looks at the terminal later.
@@ -71,22 +75,12 @@ class Node:
         )
         if self.certified is None:
             return shakers(ours, self.identity, gss=self.gss)
-        return shakers(self._certified(ours, self.certified), self.certified)
+        ours = as_certified(ours, self.certified, self.identity)
+        return shakers(ours, self.certified)
 
     def next_key(self) -> NextKey | None:
         """Return the key that we shall have, if `aemesh key rotate` made one."""
         return read_next(self.folder, self.name)
-
-    def _certified(self, ours: Ourselves, certified: X509Credentials) -> Ourselves:
-        ours = replace(ours, chain=certified.chain)
-        if certified.is_node_key:
-            return ours
-        return replace(
-            ours,
-            tls_key=certified.key_id,
-            node_key=self.identity.public,
-            node_sig=self.identity.sign(statement(certified.key_id)),
-        )
 
 
 def make_node(

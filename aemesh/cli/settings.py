@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from aemesh.errors import BadMessage, UsageError
+from aemesh.model.jointoken import JoinToken
 from aemesh.model.key import KeyId
 from aemesh.model.trust import Mode
 
@@ -62,7 +63,7 @@ class WorkerOptions(NodeOptions):
     accept_first: bool = False
     enrol_after: float | None = None
     enrol_from: tuple[str, ...] = ()
-    join: str | None = None
+    join: JoinToken | None = None
     keytab: str | None = None
 
 

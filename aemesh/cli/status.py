@@ -14,14 +14,20 @@ from aemesh.client.client import Mesh
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from aemesh.model.view import EventView, GroupView, StatusView, WorkerView
+    from aemesh.model.view import (
+        EventView,
+        GroupView,
+        ImposterView,
+        StatusView,
+        WorkerView,
+    )
 
 
 @click.command()
 @state_option
 @json_option
 def status(state: str | None, *, as_json: bool) -> None:
-    """Show the master, its groups, workers."""
+    """Show the master, its groups, workers, and imposters if there are any."""
     shown = Mesh(state).status()
     if as_json:
         ui.write_json(msgspec.to_builtins(shown))
@@ -31,6 +37,9 @@ def status(state: str | None, *, as_json: bool) -> None:
     show_groups(shown.groups)
     ui.write("")
     show_workers(shown.workers)
+    if shown.imposters:
+        ui.write("")
+        show_imposters(shown.imposters)
 
 
 @click.command()
@@ -93,6 +102,25 @@ def show_workers(found: Sequence[WorkerView]) -> None:
                 worker.note,
             )
             for worker in found
+        ),
+    )
+
+
+def show_imposters(found: Sequence[ImposterView]) -> None:
+    """Print the table of who pretended to be a worker, and where to."""
+    ui.table(
+        ("IMPOSTER OF", "POINTS TO", "FIRST", "LAST", "TIMES", "KEY", "WHY"),
+        (
+            (
+                one.name,
+                " ".join(one.addresses) or "-",
+                ui.moment(one.first_at),
+                ui.moment(one.last_at),
+                str(one.times),
+                one.key or "-",
+                one.reason,
+            )
+            for one in found
         ),
     )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from aemesh.cli.join import HELP as JOIN_HELP
+from aemesh.cli.join import read_join
 from aemesh.cli.options import node_options, state_option
 from aemesh.cli.spans import span
 
@@ -60,7 +61,7 @@ from aemesh.cli.spans import span
     metavar="FILE",
     help="With --auth gss: the keytab of aemesh/NAME; else the system's.",
 )
-def worker(**options: object) -> int:
+def worker(join: str | None, **options: object) -> int:
     """Offer this machine to a master.
 
     It is announced on the local network, and runs what the master that you trust
@@ -68,4 +69,6 @@ def worker(**options: object) -> int:
     """
     from aemesh.cli.guarded import run_guarded_agent  # noqa: PLC0415
 
+    # Here, so that neither warden nor agent keeps the variable.
+    options["join"] = read_join(join)
     return run_guarded_agent("worker", options)

@@ -20,7 +20,6 @@ from aemesh.cli.node import (
     start_logging,
     warn_open,
 )
-from aemesh.cli.join import read_join
 from aemesh.errors import UsageError
 from aemesh.host.facts import find_facts
 from aemesh.host.generation import read_generation, write_generation
@@ -55,7 +54,7 @@ async def run(
     start_logging(verbose=options.verbose)
     code = _INTERRUPTED
     async with open_crew() as crew:
-        token = read_join(options.join)
+        token = options.join
         policy = _policy(options, by_token=token is not None)
         keytab = options.keytab
         node = make_node(
@@ -169,6 +168,7 @@ class _Announcer:
             cores=facts.cores,
             memory=facts.memory,
             port=port,
+            run=node.run,
         )
         await self._discovery.announce(presence, sign=node.identity.sign)
         while True:

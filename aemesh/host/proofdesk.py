@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING
 
 from aemesh import limits
+from aemesh.errors import AemeshError
 from aemesh.host import tokens
 from aemesh.model.address import Address
 from aemesh.model.trust import (
@@ -26,6 +28,8 @@ if TYPE_CHECKING:
 
     from aemesh.model.jointoken import JoinToken
     from aemesh.model.key import KeyId, PublicKey
+
+_log = logging.getLogger(__name__)
 
 
 class ProofDesk:
@@ -76,6 +80,9 @@ class ProofDesk:
             record = tokens.spend(self._folder, token_id, use, role=peer.role)
         except tokens.TokenRefusedError as exc:
             return TokenProof(token_id, exc.reason)
+        except (AemeshError, OSError) as exc:  # nobody comes in who is not written down
+            _log.warning("join token %s cannot be spent: %s", token_id, exc)
+            return TokenProof(token_id, Reason.FULL)
         return TokenProof(token_id, terms=record.terms)
 
     def begin_pairing(self, peer: Peer) -> Verdict | None:

@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import ssl
+from dataclasses import replace
 from typing import TYPE_CHECKING, NoReturn
 
 from cryptography import x509
@@ -31,6 +32,7 @@ from aemesh.host.x509files import (
 )
 from aemesh.model.trust import Reason, Verdict
 from aemesh.policy.x509 import read_claim, verify_untrusted
+from aemesh.protocol.nodekey import statement
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -41,6 +43,7 @@ if TYPE_CHECKING:
     from aemesh.model.key import KeyId
     from aemesh.model.trust import Role
     from aemesh.policy.x509 import Certified
+    from aemesh.protocol.hello import Ourselves
 
 CERTIFICATE_FILE = "id.crt"
 KEY_FILE = "id.key"
@@ -73,6 +76,12 @@ class X509Credentials:
     def key_id(self) -> KeyId:
         """The fingerprint of the leaf's key."""
         return self.claim.key_id
+
+    @property
+    def ends_at(self) -> float:
+        """Until when the leaf is good, seconds since 1970."""
+        leaf = x509.load_der_x509_certificate(self.certificate)
+        return leaf.not_valid_after_utc.timestamp()
 
     @property
     def is_node_key(self) -> bool:
@@ -127,6 +136,21 @@ def read_credentials(
         msg = f"{path} is of another key"
         raise CertificateFileError(msg, why=why, hint=hint)
     return X509Credentials(chain, claim, identity=identity)
+
+
+def as_certified(
+    ours: Ourselves, certified: X509Credentials, identity: Identity
+) -> Ourselves:
+    """Return what a node says of itself when it enters TLS with a certified key."""
+    ours = replace(ours, chain=certified.chain)
+    if certified.is_node_key:
+        return ours
+    return replace(
+        ours,
+        tls_key=certified.key_id,
+        node_key=identity.public,
+        node_sig=identity.sign(statement(certified.key_id)),
+    )
 
 
 def read_key_pem(path: Path) -> tuple[PrivateKeyTypes, bytes] | None:

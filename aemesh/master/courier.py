@@ -8,6 +8,7 @@ or trust changed here.  Nothing that mDNS says touches a link that is up.
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
@@ -17,7 +18,9 @@ import trio
 from aemesh import limits
 from aemesh.errors import AemeshError, RefusedError, UnreachableError, quoted
 from aemesh.master.anteroom import Anteroom
+from aemesh.master.clones import CloneWatch
 from aemesh.master.history import History
+from aemesh.master.imposters import Imposters, Lie, Seen
 from aemesh.master.record import Order, WorkerRecord
 from aemesh.master.remote import DialStream
 from aemesh.model.address import Address
@@ -33,6 +36,7 @@ from aemesh.net.transport import Connection, Network
 from aemesh.policy.membership import Happening
 from aemesh.protocol import wire
 from aemesh.protocol.hello import Purpose
+from aemesh.tasks.nursery import open_crew
 
 if TYPE_CHECKING:
     from aemesh.model.key import KeyId
@@ -42,6 +46,9 @@ _log = logging.getLogger(__name__)
 
 # Serves a link until it ends; `aemesh.master.attend.Attendant.run`.
 Attend = Callable[[WorkerRecord, Link, DialStream], Awaitable[Closed]]
+
+# `Shaker.connect`, when TLS proved another key than the one that was meant.
+_OTHER_KEY = re.compile(r"the key there is (SHA256:\S+), expected ")
 
 
 @dataclass(slots=True, kw_only=True)
@@ -57,8 +64,11 @@ class Courier:
     wall: Callable[[], float]
     dialling: trio.CapacityLimiter  # shared by the couriers to strangers
     anteroom: Anteroom  # and this
+    imposters: Imposters  # and this
+    clones: CloneWatch
     addresses: tuple[Address, ...] = ()
     heard_of: trio.Event = field(default_factory=trio.Event)
+    _announced: frozenset[Address] = frozenset()  # the latest only
     _facts_came: trio.Event = field(default_factory=trio.Event)
     _scope: trio.CancelScope = field(default_factory=trio.CancelScope)
 
@@ -68,6 +78,7 @@ class Courier:
         Addresses that no announcement names any more are kept for one more change,
         because the newest may be the forged ones (threat 59).
         """
+        self._announced = frozenset(addresses)
         older = tuple(a for a in self.addresses if a not in addresses)
         self.addresses = (addresses + older)[: 2 * limits.ANNOUNCED_ADDRESSES]
         self.try_now()
@@ -104,7 +115,8 @@ class Courier:
                 # A link that breaks again and again at once is no better than none.
                 lasted = trio.current_time() - began > limits.REDIAL_CAP_AFTER
                 failures = 1 if lasted else failures + 1
-                if closed.ending is Ending.BYE:
+                # Where a copy of its key still lives nobody said good-bye.
+                if closed.ending is Ending.BYE and not self.clones.found:
                     await self.heard_of.wait()  # what was heard before is old news
                 else:
                     await _wait_for(self.heard_of, _pause(failures))
@@ -118,24 +130,30 @@ class Courier:
         record.note = ""
         record.membership.step(Happening.ACCEPTED, now=self.wall())
         self._facts_came = trio.Event()
-        async with open_link(channel, self._handle) as link:
+        async with open_link(channel, self._handle) as link, open_crew() as crew:
             record.link = link
             record.address = str(channel.connection.remote)
+            crew.start_soon(self.clones.run, link)
             try:
                 with trio.move_on_after(limits.HELLO_AFTER):
                     await self._facts_came.wait()
                 return await self.attend(record, link, self._dial_stream)
             finally:
                 record.link = None
+                record.clone = ""
+                crew.cancel_scope.cancel()
 
     async def _dial(self, caller: Doorman, purpose: Purpose) -> Channel:
         """Return a channel to the worker; tries each address, keeps every reason."""
         reasons: dict[str, list[str]] = {}
-        for address in self.addresses:
+        for address in self._places():
             try:
                 connection = await self._connect(address)
                 return await self._shake(connection, caller, purpose)
             except AemeshError as exc:
+                other = _OTHER_KEY.match(exc.why or "")
+                if other is not None:
+                    self.tell_other_key(other[1], address)
                 if isinstance(caller, _Caller) and caller.judged:
                     raise  # it was the worker itself; what it, or we, said is the news
                 reasons.setdefault(exc.why or exc.what, []).append(str(address))
@@ -143,6 +161,34 @@ class Courier:
         why = "; ".join(tried) or "it announced no address"
         msg = f"cannot reach {self.record.name}"
         raise UnreachableError(msg, why=why)
+
+    def _places(self) -> tuple[Address, ...]:
+        """Return where to dial: where the link goes to first, if there is one.
+
+        What was announced last may be a second place of the same key.
+        """
+        link = self.record.link
+        if link is None:
+            return self.addresses
+        return tuple(dict.fromkeys((link.connection.remote, *self.addresses)))
+
+    def tell_other_key(self, key: str, address: Address) -> None:
+        """Somebody else answered: of note where the worker says that it is now."""
+        if address not in self._announced:
+            return  # it was there once; now another has that address
+        record = self.record
+        seen = Seen(
+            subject=f"{record.key_id} at {address}",
+            lie=Lie.OTHER_KEY,
+            name=record.name,
+            key=key,
+            addresses=(str(address),),
+            reason="another key answers at its address",
+        )
+        known = self.desk.knows(record.key_id)
+        if self.imposters.see(seen, now=self.wall(), ours=known) == 1:
+            text = f"another key answers at {record.name}'s address {address}: {key}"
+            self.history.add_of_stranger("discovery.imposter", text)
 
     async def _shake(
         self, connection: Connection, caller: Doorman, purpose: Purpose
@@ -182,6 +228,21 @@ class Courier:
             return wire.Left(moved=0, lost=0)
         return wire.Left(moved=order.receipt.moved, lost=order.receipt.lost)
 
+    def _note_clone(self, body: wire.Clone) -> None:
+        """The worker has a link of our own key from another place, too."""
+        here = Address.parse_untrusted(body.you)
+        there = Address.parse_untrusted(body.address)
+        text = (
+            f"our own key is used in two places, as {self.record.name} sees it: "
+            f"{here.host} (this one) and {there.host}: a copied state directory?  "
+            f"Remove `master/` from one of them; it makes its own key"
+        )
+        note = f"it has a link of our own key from {there.host}"
+        if self.record.clone != note:
+            self.record.clone = note
+            # Bounded: a worker may say so as often as it likes.
+            self.history.add_of_stranger("master.clone", text, worker=self.record.name)
+
     def _failed(self, error: AemeshError) -> None:
         """Note why there is no link; each reason is told once."""
         record = self.record
@@ -207,6 +268,9 @@ class Courier:
                 return take(link, body, self.desk)
             case wire.Leave():
                 return await self._leave(body)
+            case wire.Clone():
+                self._note_clone(body)
+                return None
         return wire.Unsupported(what=wire.NAMES[type(body)])
 
 
@@ -237,12 +301,17 @@ class _Caller:
         """Return the desk's verdict, and show what it waits for."""
         courier = self._courier
         record = courier.record
+        verdict = courier.desk.judge(peer, expected=expected)
+        if verdict.reason is Reason.EXPECTED_OTHER:
+            courier.tell_other_key(
+                str(peer.key_id), Address.parse_untrusted(peer.address)
+            )
+            return verdict  # it was not the worker
         if not self.judged:
             self.judged = True
             # A known key has the name under which it was accepted, whatever it says.
             record.name = courier.desk.name_of(peer.key_id) or peer.name
             record.membership.step(Happening.LINKED, now=courier.wall())
-        verdict = courier.desk.judge(peer, expected=expected)
         if verdict.decision is not Decision.OK and record.waiting is not verdict.reason:
             record.waiting = verdict.reason
             self._tell(peer, verdict)

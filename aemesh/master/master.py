@@ -108,6 +108,7 @@ class Master:
             started_at=self._started_at,
             workers=tuple(self.workers()),
             groups=tuple(self.groups()),
+            imposters=self.roster.imposters.views(),
         )
 
     def workers(self) -> list[WorkerView]:

@@ -43,6 +43,7 @@ class WorkerRecord:
     note: str = ""
     waiting: Reason | None = None  # whose yes is missing, or why it was refused
     groups: frozenset[GroupName] = frozenset()  # its owner allows; empty: any
+    clone: str = ""  # where else its key is in use, as a sentence; while it is linked
     imposters: int = 0  # announcements in its name that could not prove it
     home: GroupName | None = None  # the group it comes back to
     order: Order | None = None
@@ -92,7 +93,6 @@ class WorkerRecord:
         return "unknown" if self.waiting is None else self.waiting.value
 
     def _note(self) -> str:
-        if not self.imposters:
-            return self.note
-        text = f"imposter: {self.imposters} announcements in its name are forged"
-        return f"{self.note}; {text}" if self.note else text
+        imposter = f"imposter: {self.imposters} announcements in its name are forged"
+        said = (self.note, self.clone, imposter if self.imposters else "")
+        return "; ".join(filter(None, said))

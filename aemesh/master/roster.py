@@ -14,7 +14,9 @@ import trio
 from aemesh import limits
 from aemesh.errors import UnknownNameError, UsageError, quoted
 from aemesh.master.anteroom import Anteroom
+from aemesh.master.clones import CloneWatch
 from aemesh.master.courier import Attend, Courier
+from aemesh.master.imposters import Imposters, Lie, Seen
 from aemesh.master.record import WorkerRecord
 from aemesh.model.trust import Decision
 from aemesh.policy.discovery import (
@@ -44,7 +46,7 @@ class Roster:
         self._history = history
         self._attend = attend
         self._couriers: dict[KeyId, Courier] = {}
-        self._replays: dict[KeyId, int] = {}
+        self.imposters = Imposters()
         self._anteroom = Anteroom()
         self._dialling = trio.CapacityLimiter(limits.DIALS_AT_ONCE)
 
@@ -107,7 +109,9 @@ class Roster:
             record.membership.step(Happening.ANNOUNCED, now=self._parts.wall())
             record.address = ", ".join(str(one) for one in announcement.addresses)
         addresses = filter(self._parts.dialable, announcement.addresses)
-        self._couriers[key_id].hear(tuple(addresses))
+        courier = self._couriers[key_id]
+        courier.hear(tuple(addresses))
+        courier.clones.hear(announcement)
 
     def _new_record(
         self, announcement: Announcement, nursery: trio.Nursery
@@ -128,6 +132,15 @@ class Roster:
             wall=parts.wall,
             dialling=self._dialling,
             anteroom=self._anteroom,
+            imposters=self.imposters,
+            clones=CloneWatch(
+                record=record,
+                network=parts.network,
+                shaker=parts.shaker,
+                desk=parts.desk,
+                history=self._history,
+                dialable=parts.dialable,
+            ),
         )
         self.records[key_id] = record
         self._couriers[key_id] = courier
@@ -148,26 +161,29 @@ class Roster:
 
     def _doubt(self, news: Imposter | Replayed | Expired) -> None:
         """Show, once, what was announced in a name that it could not prove."""
-        key_id: KeyId | None
         if isinstance(news, Imposter):
-            who, why = quoted(news.instance), news.reason
-            key_id, times = news.key_id, news.times
-        else:
-            who, why = news.announcement.name, f"it is {type(news).__name__.lower()}"
-            key_id = news.announcement.key.key_id
-            times = self._count_replay(key_id)
-        if times == 1:
-            text = f"an announcement of {who} is not believed: {why}"
-            self._history.add_of_stranger("discovery.imposter", text)
-        record = self.records.get(key_id) if key_id else None
-        if record is not None:
-            record.imposters = times
+            self._show(_forged(news), who=quoted(news.instance), of=news.key_id)
+            return
+        said = news.announcement
+        courier = self._couriers.get(said.key.key_id)
+        if courier is not None and isinstance(news, Replayed):
+            courier.clones.hear(said)
+            if courier.clones.explains(said):
+                return
+        self._show(_late(news), who=said.name, of=said.key.key_id)
 
-    def _count_replay(self, key_id: KeyId) -> int:
-        if len(self._replays) >= limits.NAMES_SEEN:
-            self._replays.clear()  # told once more, at worst
-        self._replays[key_id] = self._replays.get(key_id, 0) + 1
-        return self._replays[key_id]
+    def _show(self, seen: Seen, *, who: str, of: KeyId | None) -> None:
+        """Count a lie about the key `of`, if that is known, and tell the first."""
+        ours = of is not None and self._parts.desk.knows(of)
+        times = self.imposters.see(seen, now=self._parts.wall(), ours=ours)
+        if times == 1:
+            text = f"an announcement of {who} is not believed: {seen.reason}"
+            if seen.addresses:
+                text += f"; it points to {', '.join(seen.addresses)}"
+            self._history.add_of_stranger("discovery.imposter", text)
+        record = self.records.get(of) if of else None
+        if record is not None:
+            record.imposters += 1
 
     async def _watch_trust(self) -> None:
         """When trust changed: part with whom it no longer covers, try the others."""
@@ -180,3 +196,29 @@ class Roster:
                 verdict = self._parts.desk.judge(record.link.peer)
                 if verdict.decision is not Decision.OK:
                     record.link.close(f"trust was withdrawn: {verdict.reason.value}")
+
+
+def _forged(news: Imposter) -> Seen:
+    claims = news.claims
+    instance = quoted(news.instance)
+    return Seen(
+        subject=instance,
+        lie=Lie.FORGED,
+        name=claims.name or instance,
+        key=str(claims.key_id or news.key_id or ""),
+        addresses=claims.addresses,
+        reason=news.reason,
+    )
+
+
+def _late(news: Replayed | Expired) -> Seen:
+    said = news.announcement
+    lie = Lie.REPLAYED if isinstance(news, Replayed) else Lie.EXPIRED
+    return Seen(
+        subject=str(said.key.key_id),
+        lie=lie,
+        name=said.name,
+        key=str(said.key.key_id),
+        addresses=tuple(map(str, said.addresses)),
+        reason=f"it is {lie.value}",
+    )

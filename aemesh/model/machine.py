@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from aemesh.model.address import Address
-from aemesh.model.key import PublicKey
+from aemesh.model.key import KeyId, PublicKey
 from aemesh.model.names import NodeName
 from aemesh.model.trust import Mode, Role
 
@@ -25,7 +25,8 @@ class Announcement:
     """The signed statement that a node of this key listens at these addresses.
 
     It is a hint: membership is what the handshake proved (D3).  `signed_at` and
-    `expires_at` are seconds since 1970 by the announcer's clock.
+    `expires_at` are seconds since 1970 by the announcer's clock.  `run` tells two
+    processes of one key apart, as in HELLO.
     """
 
     role: Role
@@ -37,3 +38,20 @@ class Announcement:
     addresses: tuple[Address, ...]
     signed_at: int
     expires_at: int
+    run: str = ""  # unknown if empty; what is announced on a network has one
+
+
+@dataclass(frozen=True, slots=True)
+class Claims:
+    """What somebody announced and could not prove: a stranger's words, cut and escaped.
+
+    `addresses` are where the lie points to, in TXT, SRV, A and AAAA records; from where
+    it came is not known.
+    """
+
+    name: str = ""
+    key_id: KeyId | None = None
+    addresses: tuple[str, ...] = ()
+
+
+NOTHING_CLAIMED = Claims()

@@ -37,6 +37,23 @@ class GroupView:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ImposterView:
+    """Somebody who pretended to be a worker and could not prove it.
+
+    `addresses` are where the lie points to: what the forged records said, or where
+    another key answered.  From where a forged packet came is not known.
+    """
+
+    name: str  # that is claimed, escaped
+    key: str  # SHA256:… that is claimed, or that answered; "" if it named none
+    addresses: tuple[str, ...]  # the latest first
+    reason: str
+    first_at: float  # seconds since 1970
+    last_at: float
+    times: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class StatusView:
     """The master itself."""
 
@@ -51,6 +68,7 @@ class StatusView:
     started_at: float  # seconds since 1970
     workers: tuple[WorkerView, ...]
     groups: tuple[GroupView, ...]
+    imposters: tuple[ImposterView, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

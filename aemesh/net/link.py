@@ -92,6 +92,11 @@ class Link:
         state = self.closed.ending.value if self.closed else self.pulse.value
         return f"<Link to {self.peer.name} at {self.connection.remote}: {state}>"
 
+    @property
+    def heard_at(self) -> float:
+        """When the peer was heard last, on trio's clock."""
+        return self._session.heard_at
+
     async def request(self, body: wire.Body, kind: type[B]) -> B:
         """Ask, and return the answer of type `kind`.
 

@@ -29,6 +29,7 @@ from zeroconf.asyncio import AsyncServiceBrowser, AsyncServiceInfo
 
 from aemesh import limits
 from aemesh.errors import BugError, SettingsError
+from aemesh.model.address import Address
 from aemesh.net.sighting import Gone, Heard
 from aemesh.protocol.announcement import service_type
 
@@ -129,7 +130,14 @@ class Browser:
         scoped = info.parsed_scoped_addresses(IPVersion.V6Only)
         pairs = (address.partition("%") for address in scoped)
         scopes = {host: scope for host, _, scope in pairs if scope}
-        self._put(Heard(self._instance(info.name), dict(info.properties), scopes))
+        self._put(
+            Heard(
+                self._instance(info.name),
+                dict(info.properties),
+                scopes,
+                _addresses(info),
+            )
+        )
         return True
 
     def _ask(self, zc: Zeroconf, name: str) -> None:
@@ -333,6 +341,12 @@ def _check_version(text: str) -> None:
             why=f"it is {text}; aemesh needs {oldest} or later",
             hint=f"pip install 'zeroconf>={oldest}'",
         )
+
+
+def _addresses(info: AsyncServiceInfo) -> tuple[Address, ...]:
+    """Return where the SRV, A and AAAA records of a packet point to."""
+    hosts = info.parsed_addresses()[: limits.ANNOUNCED_ADDRESSES]
+    return tuple(Address(host, info.port or 0) for host in hosts)
 
 
 def _kind(role: Role) -> str:

@@ -38,6 +38,7 @@ class Presence:
     cores: int
     memory: int  # bytes
     port: int
+    run: str  # the same as in HELLO; `aemesh.net.wallclock.new_run`
 
 
 class Discovery(Protocol):
@@ -84,6 +85,7 @@ class Announcer:
             addresses=announced_addresses(Address(host, mine.port) for host in hosts),
             signed_at=self._signed_at,
             expires_at=self._signed_at + int(limits.ANNOUNCEMENT_AFTER),
+            run=mine.run,
         )
         return encode(announcement, sign=self._sign)
 

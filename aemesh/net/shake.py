@@ -261,7 +261,8 @@ class Shaker:
         except RefusedError as exc:
             changed = isinstance(exc, KeyChangedError)
             reason = Reason.KEY_CHANGED if changed else Reason.OWNED
-            return Verdict(Decision.NO, reason, str(exc))
+            # Why is ours: it has paths of this machine.
+            return Verdict(Decision.NO, reason, exc.what)
         return verdict
 
 

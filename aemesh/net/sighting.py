@@ -13,7 +13,11 @@ from aemesh import limits
 from aemesh.errors import BadMessage
 from aemesh.model.address import Address
 from aemesh.net.interfaces import scope_name
-from aemesh.protocol.announcement import decode_untrusted, instance_name
+from aemesh.protocol.announcement import (
+    claims_untrusted,
+    decode_untrusted,
+    instance_name,
+)
 
 if TYPE_CHECKING:
     from aemesh.model.key import KeyId
@@ -31,12 +35,14 @@ class Heard:
     """An instance was announced or changed; `txt` is as a stranger sent it.
 
     `scopes` has, for link-local addresses, the index of the interface of ours that
-    they were heard on.
+    they were heard on.  `addresses` are those of its SRV, A and AAAA records: nothing
+    is done with them but to show where a lie points to.
     """
 
     instance: str
     txt: Mapping[bytes, bytes | None]
     scopes: Mapping[str, str] = field(default_factory=dict)
+    addresses: tuple[Address, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +127,8 @@ def judge(
     try:
         announcement = decode_untrusted(role, heard.instance, heard.txt)
     except BadMessage as exc:
-        return sightings.imposter(heard.instance, exc.what)
+        claims = claims_untrusted(heard.txt, heard.addresses)
+        return sightings.imposter(heard.instance, exc.what, claims)
     scoped = dict.fromkeys(
         scoped
         for address in announcement.addresses

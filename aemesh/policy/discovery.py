@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING
 from aemesh import limits
 from aemesh.model.address import Address
 from aemesh.model.key import KeyId
-from aemesh.model.machine import Announcement
+from aemesh.model.machine import NOTHING_CLAIMED, Announcement, Claims
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -84,13 +84,15 @@ class Imposter:
     """Something announced `instance` (raw text of a stranger) and could not prove it.
 
     `key_id` is the key that owns this name, if it is in the table.  `times` counts
-    them, so that a caller can tell the first and be quiet of the rest.
+    them, so that a caller can tell the first and be quiet of the rest.  `claims` is
+    what it said of itself, for people.
     """
 
     instance: str
     reason: str
     key_id: KeyId | None
     times: int
+    claims: Claims = NOTHING_CLAIMED
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,14 +185,17 @@ class Sightings:
             self._strangers.move_to_end(key_id)
         return news
 
-    def imposter(self, instance: str, reason: str) -> Imposter:
+    def imposter(
+        self, instance: str, reason: str, claims: Claims = NOTHING_CLAIMED
+    ) -> Imposter:
         """Count an announcement that is not what its key would have said."""
         instance = instance[:64]
         times = self._imposters.pop(instance, 0) + 1
         self._imposters[instance] = times
         if len(self._imposters) > limits.IMPOSTERS_SEEN:
             self._imposters.popitem(last=False)
-        return Imposter(instance, reason, self._owner(instance), times)
+        owner = self._owner(instance)
+        return Imposter(instance, reason, owner, times, claims)
 
     def goodbye(self, instance: str) -> Silent | None:
         """Mark a node as silent; None if it is not in the table, or was silent.

@@ -45,9 +45,16 @@ class TrustPolicy:
     trusted_keys: frozenset[KeyId] = frozenset()  # --trust-master, --trust-worker
     accept_first: bool = False  # a worker: imprint on the first master, once
     accept_new: bool = False  # a master: accept unknown workers, unverified
+    enrol_until: float | None = None  # after it nobody is accepted at first use
+    enrol_from: tuple[str, ...] = ()  # networks, as in `from=`; empty: any
     user: str = ""  # the local user as whom jobs run; empty: none is asked for
     by_token: bool = False  # a worker with a token takes no other introduction
     declined: frozenset[KeyId] = frozenset()  # a person said no in this run
+
+    @property
+    def has_window(self) -> bool:
+        """Whether first use is for a time or some networks only."""
+        return self.enrol_until is not None or bool(self.enrol_from)
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +139,7 @@ def asks(
     settled = (
         policy.by_token
         or policy.accept_new
-        or policy.accept_first
+        or (policy.accept_first and not policy.has_window)
         or key_id in policy.trusted_keys
         or key_id in policy.declined
         or (policy.role is Role.WORKER and _is_owned(book))
@@ -319,7 +326,13 @@ def _owned(case: Case) -> Verdict | None:
 def _first_use(case: Case) -> Verdict | None:
     policy = case.policy
     allowed = policy.accept_first if policy.role is Role.WORKER else policy.accept_new
-    return Verdict(Decision.OK, Reason.FIRST_USE) if allowed else None
+    if not allowed:
+        return None
+    # Outside the window or the networks a person is asked, as without the flag.
+    window = Terms(sources=policy.enrol_from, expires_at=policy.enrol_until)
+    if breach(window, host=case.host, user="", now=case.now):
+        return None
+    return Verdict(Decision.OK, Reason.FIRST_USE)
 
 
 # A worker that has a master never comes to `_first_use`: it imprints once.  Who is
@@ -350,6 +363,7 @@ _TOKEN_SAYS = {
     Reason.TOKEN_KEY: "the join token is of another master",
     Reason.TOKEN_NAME: "the join token is for other names",
     Reason.REVOKED: "the join token was revoked",
+    Reason.FULL: "the use of the join token cannot be written down",
 }
 
 

@@ -6,11 +6,12 @@ key  value                                        longest, bytes
 v    ``1``                                        1
 n    name of the node                             64
 k    Ed25519 public key, base64 without padding   43
+i    this process, 8 random bytes, base64 as k    11
 m    mode: open, leap, token, gss, x509           5
 c    cores, decimal                               5
 r    memory in MiB, decimal                       8
 p    TCP port, decimal                            5
-a    addresses, comma between, no scope, no port  128
+a    addresses, comma between, no scope, no port  112
 t    signed at, decimal seconds since 1970        10
 x    expires at, the same                         10
 s    signature, base64 without padding            86
@@ -18,12 +19,14 @@ s    signature, base64 without padding            86
 
 What is signed: ``"aemesh-announce/1" LF``, then each of these with its length (u16, big
 endian) in front: the service type (``_aemesh-worker._tcp``), the instance name, and
-the values of v n k m c r p a t x as they stand in TXT.
+the values of v n k i m c r p a t x as they stand in TXT.
 
 The instance name is ``aemesh-`` and the label of the key, so nobody else can own it
 and it needs no probing.  All that matters is in TXT: forged SRV, A and AAAA records
-change nothing.  Every number and address has one spelling, and keys that are not in
-the table are ignored.  Nothing secret is said, and no name of a user.
+change nothing.  `i` is new each time a node starts: one key with two of them at one
+time is in two places (`aemesh.policy.clones`).  Every number and address has one
+spelling, and keys that are not in the table are ignored.  Nothing secret is said,
+and no name of a user.
 """
 
 from __future__ import annotations
@@ -40,7 +43,7 @@ from aemesh import limits
 from aemesh.errors import BadMessage, BugError, quoted
 from aemesh.model.address import Address
 from aemesh.model.key import KeyId, PublicKey
-from aemesh.model.machine import Announcement
+from aemesh.model.machine import Announcement, Claims
 from aemesh.model.names import node_name_untrusted
 from aemesh.model.trust import Mode, Role
 
@@ -50,10 +53,12 @@ if TYPE_CHECKING:
 VERSION = "1"
 _LABEL = b"aemesh-announce/1\n"
 _PREFIX = "aemesh-"
-_SIGNED = "vnkmcrpatx"
+_SIGNED = "vnkimcrpatx"
 _MIB = 1024 * 1024
 _PUBLIC_KEY_BYTES = 32
 _SIGNATURE_BYTES = 64
+_RUN_BYTES = 8
+_NAME_BYTES = 64
 # Longest decimals; a longer one is nonsense, and big integers are slow to read.
 _DIGITS = {"c": 5, "r": 8, "p": 5, "t": 10, "x": 10}
 
@@ -94,6 +99,10 @@ def encode(
     """
     addresses = announcement.addresses
     ports = {address.port for address in addresses}
+    run = announcement.run
+    if _base64_bytes(run, _RUN_BYTES) is None:
+        msg = f"cannot announce a process called {run!r}"
+        raise BugError(msg)
     if len(ports) != 1 or announced_addresses(addresses) != addresses:
         msg = f"cannot announce {[str(address) for address in addresses]}"
         raise BugError(msg)
@@ -101,6 +110,7 @@ def encode(
         "v": VERSION,
         "n": announcement.name,
         "k": _base64(announcement.key.raw),
+        "i": run,
         "m": announcement.mode.value,
         "c": str(announcement.cores),
         "r": str(announcement.memory // _MIB),
@@ -140,10 +150,32 @@ def decode_untrusted(
     if instance != instance_name(key.key_id):
         msg = f"instance {quoted(instance)} does not belong to {key.key_id}"
         raise BadMessage(msg)
+    _bytes_of(fields, "i", _RUN_BYTES)
     announcement = _announcement(role, key, fields)
     # Last, for it costs more than all the rest.
     _verify(key, signed_bytes(role, instance, fields), fields)
     return announcement
+
+
+def claims_untrusted(
+    txt: Mapping[bytes, bytes | None], addresses: Iterable[Address] = ()
+) -> Claims:
+    """Return what TXT that is not believed claims, to be shown; raises nothing.
+
+    `addresses` are those of the SRV, A and AAAA records that came with it.
+    """
+    name = (txt.get(b"n") or b"")[:_NAME_BYTES].decode("utf-8", "replace")
+    try:
+        shown = str(node_name_untrusted(name)) if name else ""
+    except BadMessage:
+        shown = quoted(name)
+    raw = _base64_bytes(_shown(txt, b"k"), _PUBLIC_KEY_BYTES)
+    both = dict.fromkeys((*_claimed_addresses(txt), *map(str, addresses)))
+    return Claims(
+        name=shown,
+        key_id=None if raw is None else PublicKey(raw).key_id,
+        addresses=tuple(both)[: limits.ANNOUNCED_ADDRESSES],
+    )
 
 
 def txt_bytes(txt: Mapping[bytes, bytes | None]) -> int:
@@ -174,7 +206,21 @@ def _announcement(
         addresses=_addresses(fields["a"], _number(fields, "p")),
         signed_at=signed_at,
         expires_at=expires_at,
+        run=fields["i"],
     )
+
+
+def _claimed_addresses(txt: Mapping[bytes, bytes | None]) -> list[str]:
+    port = _shown(txt, b"p")
+    if not (port.isascii() and port.isdigit() and len(port) <= _DIGITS["p"]):
+        return []
+    hosts = _shown(txt, b"a").split(",")[: limits.ANNOUNCED_ADDRESSES]
+    return [str(Address(host, int(port))) for host in hosts if _is_plain(host)]
+
+
+def _shown(txt: Mapping[bytes, bytes | None], key: bytes) -> str:
+    value = (txt.get(key) or b"")[: limits.TXT_BYTES]
+    return value.decode("ascii", "replace")
 
 
 def _text(txt: Mapping[bytes, bytes | None], key: str) -> str:
@@ -190,15 +236,19 @@ def _text(txt: Mapping[bytes, bytes | None], key: str) -> str:
 
 
 def _bytes_of(fields: Mapping[str, str], key: str, length: int) -> bytes:
-    text = fields[key]
+    raw = _base64_bytes(fields[key], length)
+    if raw is None:
+        msg = f"{key}={quoted(fields[key])}: expected base64 of {length} bytes"
+        raise BadMessage(msg)
+    return raw
+
+
+def _base64_bytes(text: str, length: int) -> bytes | None:
     try:
         raw = base64.b64decode(text + "=" * (-len(text) % 4), validate=True)
     except (binascii.Error, ValueError):
-        raw = b""
-    if len(raw) != length or _base64(raw) != text:
-        msg = f"{key}={quoted(text)}: expected base64 of {length} bytes"
-        raise BadMessage(msg)
-    return raw
+        return None
+    return raw if len(raw) == length and _base64(raw) == text else None
 
 
 def _number(fields: Mapping[str, str], key: str) -> int:

@@ -68,6 +68,11 @@ class Session:
         self._open: set[int] = set()
         self._unsent = bytearray()
 
+    @property
+    def heard_at(self) -> float:
+        """When the last bytes of the peer came."""
+        return self._heard_at
+
     def __repr__(self) -> str:
         return f"<Session {self.pulse.value}, {len(self._open)} requests open>"
 

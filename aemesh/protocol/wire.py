@@ -18,6 +18,7 @@ from aemesh import limits
 Name = Annotated[str, Meta(min_length=1, max_length=64)]
 Text = Annotated[str, Meta(max_length=1000)]
 Pem = Annotated[str, Meta(max_length=16384)]
+Place = Annotated[str, Meta(min_length=3, max_length=80)]  # ADDRESS:PORT
 Count = Annotated[int, Meta(ge=0, le=2**53)]
 Arg = Annotated[str, Meta(max_length=limits.JOB_ARG_BYTES)]
 Nonce = Annotated[str, Meta(min_length=32, max_length=32)]
@@ -195,6 +196,16 @@ class Left(Body, frozen=True, kw_only=True):
     lost: Count
 
 
+class Clone(Body, frozen=True, kw_only=True):
+    """Your key is used in a second place, too; a notice to whoever is linked.
+
+    `you` is where this link goes to, `address` where the other process is.
+    """
+
+    address: Place
+    you: Place
+
+
 class Rotate(Body, frozen=True, kw_only=True):
     """This will be my key; its signature is bound to this link.  Answered `Done`."""
 
@@ -223,6 +234,7 @@ TYPES: dict[str, type[Body]] = {
     "attach": Attach,
     "leave": Leave,
     "left": Left,
+    "clone": Clone,
     "rotate": Rotate,
 }
 NAMES: dict[type[Body], str] = {kind: name for name, kind in TYPES.items()}

@@ -18,6 +18,7 @@ from aemesh.model.key import PublicKey
 from aemesh.model.names import NodeName
 from aemesh.model.trust import Mode, Role
 from aemesh.net.presence import Discovery, Presence, Sign
+from aemesh.net.wallclock import new_run
 from aemesh.policy.discovery import New, News, Sightings, Silent, Updated
 
 OpenNode = Callable[[], AbstractAsyncContextManager[Discovery]]
@@ -154,6 +155,7 @@ def new_presence(role: Role = Role.WORKER) -> tuple[Presence, Sign]:
         cores=4,
         memory=8 * 1024**3,
         port=7472,
+        run=new_run(),
     )
     return presence, lambda message: key.sign(message).signature
 

@@ -30,6 +30,7 @@ from aemesh.model.view import (
     ConnectView,
     EventView,
     GroupView,
+    ImposterView,
     OutputView,
     StatusView,
     WorkerView,
@@ -55,6 +56,7 @@ class MemoryControl:
     state_dir: str = "/nowhere"
     members: dict[str, str | None] = field(default_factory=dict)  # worker: its group
     engines: dict[str, str] = field(default_factory=dict)  # group: its engine
+    imposters: list[ImposterView] = field(default_factory=list)
     history: list[EventView] = field(default_factory=list)
     env: dict[str, str] = field(default_factory=lambda: {"TLS": "{tls}/ca.pem"})
     output: list[OutputView] | None = None  # what `exec` yields; None: made up
@@ -81,6 +83,7 @@ class MemoryControl:
             started_at=_STARTED_AT,
             workers=tuple(self.workers()),
             groups=tuple(self.groups()),
+            imposters=tuple(self.imposters),
         )
 
     def workers(self) -> list[WorkerView]:

@@ -15,6 +15,7 @@ import trio.testing
 
 from aemesh.errors import RefusedError
 from aemesh.host.keystore import Identity
+from aemesh.host.x509credentials import X509Credentials, as_certified
 from aemesh.model.address import Address
 from aemesh.model.jointoken import JoinToken
 from aemesh.model.names import NodeName
@@ -175,6 +176,8 @@ class Node:
     clock: FixedClock = field(default_factory=FixedClock)
     servers: dict[bytes, ssl.SSLContext] = field(default_factory=dict)
     gss: MakeGss | None = None
+    certified: X509Credentials | None = None
+    run: str = ""
 
     @classmethod
     def fresh(
@@ -201,12 +204,16 @@ class Node:
             name=NodeName(self.identity.name),
             key_id=self.identity.key_id,
             mode=self.mode,
+            run=self.run,
         )
+        if self.certified is not None:
+            ours = as_certified(ours, self.certified, self.identity)
+        credentials = self.certified or self.identity
         return Shaker(
-            credentials=self.identity,
+            credentials=credentials,
             ours=ours,
             doorman=doorman,
-            client=client_context(self.identity),
+            client=client_context(credentials),
             clock=self.clock,
             servers=self.servers,
             gss=self.gss,

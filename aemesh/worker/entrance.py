@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 import trio
 
 from aemesh import limits
+from aemesh.errors import quoted
 from aemesh.model.trust import Decision, Peer, Reason, Verdict
 from aemesh.policy.lograte import LogRate
 from aemesh.policy.strangers import Entrance, StrangerGate
@@ -139,6 +140,15 @@ class Entry:
     def heard(self, peer: Peer, verdict: Verdict) -> None:
         """Take note of what the peer says of us."""
         self._door.desk.heard(peer, verdict)
+        if verdict.reason is Reason.CLONE:
+            self._door.log(
+                "master %s refuses this worker: its key is used in two places, %s "
+                "and here.  Remove `worker/` from the state directory of one of them; "
+                "it makes its own key",
+                peer.name,
+                quoted(verdict.detail),
+                level=logging.WARNING,
+            )
 
     def fail(self, why: str) -> None:
         """The connection came to nothing: its source pays."""

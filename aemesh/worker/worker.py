@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
@@ -15,6 +16,7 @@ import trio
 
 from aemesh import limits
 from aemesh.errors import AemeshError, BadMessage, RefusedError, UnreachableError
+from aemesh.model.address import Address
 from aemesh.model.machine import Facts
 from aemesh.model.names import GroupName, group_name_untrusted
 from aemesh.model.trust import Decision
@@ -23,6 +25,7 @@ from aemesh.net.link import Closed, Ending, Link, open_link
 from aemesh.net.rotation import FindNext, keep_offering, take
 from aemesh.net.shake import Channel, Shaker
 from aemesh.net.transport import Connection, Network
+from aemesh.policy.clones import SecondLink, second_link
 from aemesh.policy.lease import Tenancy
 from aemesh.protocol import wire
 from aemesh.protocol.frames import FrameReader, encode_frame
@@ -38,6 +41,8 @@ if TYPE_CHECKING:
     from aemesh.model.trust import Peer
 
 _log = logging.getLogger(__name__)
+# A master's first link is looked at this often while it has to show that it lives.
+_LOOK_EVERY = 0.1
 
 
 class Announcer(Protocol):
@@ -198,10 +203,9 @@ class Worker:
 
     async def _serve_link(self, channel: Channel) -> None:
         master = channel.peer.key_id
-        older = self.links.get(master)
-        if older is not None:
-            older.close("a newer link took its place")
         async with open_link(channel, self._handle) as link, open_crew() as crew:
+            if not await self._takes_place(link):
+                return
             self.links[master] = link
             crew.start_soon(self._offer_key, link)
             try:
@@ -233,7 +237,55 @@ class Worker:
         if self.held.tenancy.lease == lease and master not in self.links:
             await self.held.let_go(limits.TERM_AFTER)
 
+    async def _takes_place(self, link: Link) -> bool:
+        """Settle a new link with an older one of the same key, if there is one.
+
+        It serves nothing meanwhile, but its beats go to and fro.
+        """
+        came_at = trio.current_time()
+        while (older := self.links.get(link.peer.key_id)) is not None:
+            place = second_link(
+                older.peer.run,
+                link.peer.run,
+                came_at=came_at,
+                heard_at=older.heard_at,
+                now=trio.current_time(),
+            )
+            if place is SecondLink.REFUSED:
+                await self._refuse_clone(older, link)
+                return False
+            if place is SecondLink.TAKES:
+                older.close("a newer link took its place")
+                break
+            with trio.move_on_after(_LOOK_EVERY):
+                await older.wait_closed()
+        return link.closed is None
+
+    async def _refuse_clone(self, older: Link, link: Link) -> None:
+        """One master's key in two places: the link that is up stays; tell both."""
+        first, second = older.connection.remote, link.connection.remote
+        self._door.log(
+            "master %s's key is used in two places: %s (linked) and %s (refused): "
+            "a copied state directory?  Remove `master/` from one of them; it makes "
+            "its own key",
+            older.peer.name,
+            first,
+            second,
+            level=logging.WARNING,
+        )
+        with suppress(UnreachableError):
+            await link.tell(wire.Clone(address=str(first), you=str(second)))
+        link.close("another process of your key holds this worker")
+        with suppress(UnreachableError):
+            await older.tell(wire.Clone(address=str(second), you=str(first)))
+
     async def _handle(self, link: Link, body: wire.Body) -> wire.Body | None:
+        if self.links.get(link.peer.key_id) is not link:
+            what = "this link is not the one that counts"
+            raise RefusedError(what, why="another of the same key is up")
+        if isinstance(body, wire.Clone):
+            self._warn_of_clone(link, body)
+            return None
         if isinstance(body, wire.Rotate):
             return take(link, body, self._parts.desk)
         if isinstance(body, wire.Assign):
@@ -245,6 +297,19 @@ class Worker:
         if not self._parts.desk.allows_group(master, group):
             what = f"master {master.name} may not use this worker for {group}"
             raise RefusedError(what, why="its line of trust has other groups")
+
+    def _warn_of_clone(self, link: Link, body: wire.Clone) -> None:
+        here = Address.parse_untrusted(body.you)
+        there = Address.parse_untrusted(body.address)
+        self._door.log(
+            "this worker's key is used in two places, says master %s: %s (this one) "
+            "and %s: a copied state directory?  Remove `worker/` from one of them; it "
+            "makes its own key",
+            link.peer.name,
+            here,
+            there,
+            level=logging.WARNING,
+        )
 
     async def _serve_stream(self, channel: Channel) -> None:
         """Find the job that a stream is for, and carry it."""

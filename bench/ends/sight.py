@@ -18,6 +18,7 @@ from aemesh.model.names import NodeName
 from aemesh.model.trust import Mode, Role
 from aemesh.net.discovery import open_discovery
 from aemesh.net.presence import Presence
+from aemesh.net.wallclock import new_run
 from aemesh.policy.discovery import New, Sightings
 
 # The interfaces are ready, and IPv6 has looked for twins, by then.
@@ -39,6 +40,7 @@ async def announce(count: int) -> None:
                 cores=2,
                 memory=2**33,
                 port=7472,
+                run=new_run(),
             )
             now = time.monotonic()
             await discovery.announce(presence, sign=identity.sign)

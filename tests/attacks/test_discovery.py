@@ -123,6 +123,27 @@ async def test_a_spoofed_announcement_does_not_move_a_known_worker(
     assert sightings.addresses(key_id) == (Address("10.0.0.1", 7472),)
 
 
+async def test_a_lie_is_told_with_what_it_claims_and_where_it_points_to(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """Shows: D8; Threat: 59."""
+    segment = MemorySegment()
+    async with (
+        known_worker(segment) as (announcer, sightings),
+        segment.open("10.0.0.9") as master,
+        master.browse(Role.WORKER, sightings) as stream,
+    ):
+        await heard(stream, New, announcer.presence)
+        txt = txt_of(announcer.make(["10.0.0.1"], virtual_clock()))
+        segment.say(Role.WORKER, announcer.instance, txt | {b"a": b"10.0.0.66"})
+        news = await anext(stream)
+
+    assert isinstance(news, Imposter)
+    assert news.claims.name == announcer.presence.name
+    assert news.claims.key_id == announcer.presence.key.key_id
+    assert news.claims.addresses == ("10.0.0.66:7472",)
+
+
 def test_an_old_announcement_of_the_worker_itself_does_not_move_it_back() -> None:
     """Threat: 59."""
     key = PublicKey(bytes(SigningKey.generate().verify_key))
@@ -313,6 +334,8 @@ async def test_txt_of_nine_kilobytes_or_junk_is_ignored_and_shown_escaped(
 
     assert isinstance(news, Imposter)
     assert news.reason.isprintable()
+    assert news.claims.name.isprintable()
+    assert news.claims.addresses == ()
     assert len(news.reason) < 300
     assert sightings.snapshot() == ()
 

@@ -13,14 +13,14 @@ import re
 import shlex
 import sys
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
 import trio
 
 from aemesh.host.keystore import load_or_make
-from aemesh.host.pending import write_request
+from aemesh.host.pending import list_requests, write_request
 from aemesh.host.statedir import state_folder
 from aemesh.host.trustfiles import add
 from aemesh.master.control import serve_control
@@ -28,6 +28,7 @@ from aemesh.master.control_wire import SOCKET_FILE
 from aemesh.model.key import PublicKey
 from aemesh.model.names import NodeName
 from aemesh.model.trust import KnownPeer, Reason, Role, TrustRequest
+from aemesh.model.view import ImposterView
 from aemesh.testing.memory_control import MemoryControl
 
 TRANSCRIPTS = sorted((Path(__file__).parent / "transcripts").glob("*.txt"))
@@ -47,6 +48,20 @@ class Stage:
         """``% master``: a master serves, with workers office-1 to 3 and two groups."""
         path = self.state / "master" / SOCKET_FILE
         await self.nursery.start(serve_control, self.api, path)
+
+    async def imposter(self) -> None:
+        """``% imposter``: somebody announced itself as office-1."""
+        self.api.imposters.append(
+            ImposterView(
+                name="office-1",
+                key=str(_key("a").key_id),
+                addresses=("10.77.0.66:7472",),
+                reason="it is replayed",
+                first_at=1_800_000_000.0,
+                last_at=1_800_000_060.0,
+                times=2,
+            )
+        )
 
     async def stoppable(self) -> None:
         """``% stoppable``: the master's process is one that ends at `aemesh stop`."""
@@ -84,11 +99,35 @@ class Stage:
         peer = KnownPeer(NodeName(name), _key(letter), via="tofu", added="20270115")
         add(state_folder(Role.MASTER, self.state), Role.WORKER, peer)
 
+    async def meeting(self, name: str, letter: str, code: str, tries: str) -> None:
+        """``% meeting NAME LETTER CODE TRIES``: as pending, with a code to compare."""
+        folder = state_folder(Role.MASTER, self.state)
+        await self.pending(name, letter)
+        (request,) = [r for r in list_requests(folder) if r.name == name]
+        write_request(folder, replace(request, code=code, tries=int(tries)))
+
+    async def line(self, role: str, file: str, *words: str) -> None:
+        """``% line ROLE FILE WORDS``: a line in a trust file; KEY-a stands for a key."""
+        path = state_folder(Role(role), self.state) / file
+        text = re.sub(r"KEY-(.)", lambda found: _key(found[1]).openssh, " ".join(words))
+        with path.open("a") as stream:
+            stream.write(f"{text}\n")
+        path.chmod(0o600)
+
     async def file(self, name: str, *words: str) -> None:
         """``% file NAME TEXT``: a file beside the state directory."""
         (self.state.parent / name).write_text(
             " ".join(words).replace("\\n", "\n") + "\n"
         )
+
+    async def request(self, role: str, name: str) -> None:
+        """``% request ROLE FILE``: a request for a certificate of the role's key."""
+        identity = load_or_make(state_folder(Role(role), self.state), "laptop")
+        (self.state.parent / name).write_text(identity.request())
+
+    async def private(self, name: str) -> None:
+        """``% private FILE``: only its owner can read it."""
+        (self.state.parent / name).chmod(0o600)
 
     async def run(self, command: str) -> list[str]:
         """Run one command; return the lines that it printed, and its exit code."""
@@ -112,11 +151,16 @@ class Stage:
 
 PREPARE = {
     "master": Stage.master,
+    "imposter": Stage.imposter,
     "stoppable": Stage.stoppable,
     "key": Stage.key,
     "pending": Stage.pending,
     "known": Stage.known,
+    "meeting": Stage.meeting,
+    "line": Stage.line,
     "file": Stage.file,
+    "request": Stage.request,
+    "private": Stage.private,
 }
 
 

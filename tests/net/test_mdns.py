@@ -14,6 +14,7 @@ import trio
 
 from aemesh import limits
 from aemesh.errors import SettingsError
+from aemesh.model.address import Address
 from aemesh.model.trust import Role
 from aemesh.net.interfaces import LocalAddress
 from aemesh.net.mdns import Browser, _check_version, open_mdns
@@ -51,7 +52,9 @@ async def test_an_instance_is_heard_with_its_txt_and_then_gone() -> None:
             heard = await next_of(browser, instance, Heard)
         gone = await next_of(browser, instance, Gone)
 
-    assert heard == Heard(instance, {b"v": b"1"})
+    assert heard == Heard(
+        instance, {b"v": b"1"}, addresses=(Address("127.0.0.1", 7472),)
+    )
     assert gone == Gone(instance)
 
 

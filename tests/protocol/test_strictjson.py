@@ -63,6 +63,7 @@ SAMPLES: dict[type[wire.Body], wire.Body] = {
     wire.Leave: wire.Leave(reason="lunch", by_after=30.0),
     wire.Rotate: wire.Rotate(key=bytes(32), sig=bytes(64)),
     wire.Left: wire.Left(moved=3, lost=0),
+    wire.Clone: wire.Clone(address="10.77.0.3:7472", you="10.77.0.2:7472"),
 }
 
 plain = st.recursive(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import itertools
 from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing, asynccontextmanager
@@ -13,9 +14,10 @@ import trio
 from aemesh.engines.command import CommandEngine
 from aemesh.errors import UnknownNameError
 from aemesh.host.keystore import Identity
-from aemesh.host.store import open_store
+from aemesh.host.store import Store, open_store
 from aemesh.host.trustdesk import TrustDesk
 from aemesh.master.master import Master
+from aemesh.master.parts import Finder
 from aemesh.master.parts import Parts as MasterParts
 from aemesh.model.address import Address
 from aemesh.model.group import MemberState
@@ -53,6 +55,7 @@ class Machine:
     identity: Identity
     jobs: MemoryJobs = field(default_factory=MemoryJobs)
     generation: int = 0
+    run: str = ""  # of the worker's present process
     worker: Worker | None = None
     scope: trio.CancelScope = field(default_factory=trio.CancelScope)
     departure: Departure | None = None
@@ -68,6 +71,7 @@ class Mesh:
         self.engine = MemoryEngine()
         self.master_id = Identity.ephemeral("laptop")
         self.machines: dict[str, Machine] = {}
+        self._runs = itertools.count(1)
         self._ips = (f"10.0.0.{n}" for n in itertools.count(2))
         self._tell, self._news = trio.open_memory_channel[News](100)
         self.master: Master
@@ -99,6 +103,7 @@ class Mesh:
         if machine is None:
             machine = Machine(NodeName(name), next(self._ips), Identity.ephemeral(name))
             self.machines[name] = machine
+        machine.run = self.new_run()
         machine.desk = TrustDesk(
             policy
             or TrustPolicy(
@@ -113,6 +118,48 @@ class Mesh:
         if announce:
             self.announce(machine)
         return machine
+
+    async def start_copy(self, name: str) -> Machine:
+        """Start a worker on another machine with a copy of the first one's key."""
+        first = self.machines[name]
+        copy = Machine(first.name, next(self._ips), first.identity)
+        self.machines[f"copy of {name}"] = copy
+        return await self.start_worker(f"copy of {name}", announce=False)
+
+    def new_run(self) -> str:
+        """Return what tells one more process from all others."""
+        raw = next(self._runs).to_bytes(8, "big")
+        return base64.b64encode(raw).decode().rstrip("=")
+
+    def new_master(
+        self,
+        ip: str,
+        store: Store,
+        *,
+        finder: Finder,
+        desk: TrustDesk | None = None,
+    ) -> Master:
+        """Make a process of the master's key at this address."""
+        accepts = TrustPolicy(role=Role.MASTER, accept_new=True)
+        ours = _ours(Role.MASTER, self.master_id, self.new_run())
+        return Master(
+            MasterParts(
+                key_id=self.master_id.key_id,
+                name=NodeName("laptop"),
+                mode="leap",
+                version="0",
+                state_dir="memory",
+                shaker=shakers(ours, self.master_id),
+                desk=desk or TrustDesk(accepts, folder=None, wall=wall),
+                network=self.segment.host(ip),
+                finder=finder,
+                jobs=MemoryJobs(),
+                store=store,
+                engines=self.engines,
+                head_address=lambda: ip,
+                wall=wall,
+            )
+        )
 
     def announce(self, machine: Machine, *, again: bool = False) -> None:
         """Let the master hear of a worker."""
@@ -172,7 +219,9 @@ class Mesh:
 
         return Worker(
             WorkerParts(
-                shaker=shakers(_ours(Role.WORKER, machine.identity), machine.identity),
+                shaker=shakers(
+                    _ours(Role.WORKER, machine.identity, machine.run), machine.identity
+                ),
                 desk=desk,
                 network=self.segment.host(machine.ip),
                 announcer=MeshAnnouncer(self, machine),
@@ -217,23 +266,8 @@ async def open_mesh(
             mesh = Mesh(nursery)
             master_policy = policy or TrustPolicy(role=Role.MASTER, accept_new=True)
             mesh.desk = TrustDesk(master_policy, folder=None, wall=wall)
-            mesh.master = Master(
-                MasterParts(
-                    key_id=mesh.master_id.key_id,
-                    name=NodeName("laptop"),
-                    mode="leap",
-                    version="0",
-                    state_dir="memory",
-                    shaker=shakers(_ours(Role.MASTER, mesh.master_id), mesh.master_id),
-                    desk=mesh.desk,
-                    network=mesh.segment.host("10.0.0.1"),
-                    finder=mesh,
-                    jobs=MemoryJobs(),
-                    store=state,
-                    engines=mesh.engines,
-                    head_address=lambda: "10.0.0.1",
-                    wall=wall,
-                )
+            mesh.master = mesh.new_master(
+                "10.0.0.1", state, finder=mesh, desk=mesh.desk
             )
             await nursery.start(mesh.master.run)
             yield mesh
@@ -253,13 +287,15 @@ def announcement(machine: Machine, *, ip: str | None = None) -> Announcement:
         addresses=(Address(ip or machine.ip, PORT),),
         signed_at=now,
         expires_at=now + 3600,
+        run=machine.run,
     )
 
 
-def _ours(role: Role, identity: Identity) -> Ourselves:
+def _ours(role: Role, identity: Identity, run: str) -> Ourselves:
     return Ourselves(
         role=role,
         name=NodeName(identity.name),
         key_id=identity.key_id,
         mode=Mode.LEAP,
+        run=run,
     )
