@@ -29,7 +29,7 @@ hostname "$NAME"
 stage=$FOLDER/stage
 mount -t tmpfs -o mode=755 lab "$stage"
 mkdir -p "$stage/aemesh/checkout" "$stage/aemesh/venv" "$stage/aemesh/base" \
-    "$stage/aemesh/folder" "$stage/aemesh/cgroup"
+    "$stage/aemesh/folder" "$stage/aemesh/cgroup" "$stage/aemesh/stick"
 show() {
     mount --bind "$1" "$2"
     mount -o remount,bind,ro "$2"
@@ -38,6 +38,7 @@ show "$CHECKOUT" "$stage/aemesh/checkout"
 [ -z "$VENV" ] || show "$VENV" "$stage/aemesh/venv"
 [ -z "$COVER" ] || show "$BASE" "$stage/aemesh/base"
 mount --bind "$FOLDER" "$stage/aemesh/folder"
+mount --bind "$STICK" "$stage/aemesh/stick"
 [ ! -d /sys/fs/cgroup ] || mount --rbind /sys/fs/cgroup "$stage/aemesh/cgroup"
 mount --move "$stage" /mnt
 
@@ -55,6 +56,11 @@ fi
 for place in /tmp /var/tmp /dev/shm; do
     mount -t tmpfs -o mode=1777 lab "$place"
 done
+if [ -d /media ]; then
+    mount -t tmpfs -o mode=755 lab /media
+    mkdir /media/stick
+    mount --bind /mnt/aemesh/stick /media/stick
+fi
 mount -t tmpfs -o mode=755 lab /run
 mkdir -p "$FOLDER" /run/lock /run/user "/run/user/$USER_ID"
 mount --bind /mnt/aemesh/folder "$FOLDER"

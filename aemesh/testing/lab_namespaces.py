@@ -47,6 +47,9 @@ IPV6_NET = "fd77:"
 # A /24 has 254 addresses; one is left for a router that a test may add.
 MOST_HOSTS = 253
 
+# No host can have this name.
+STICK = "stick_"
+
 _NAME = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,38}[a-z0-9])?")
 _SERIAL = itertools.count(1)
 _SCRIPT = Path(__file__).with_name("lab_host.sh")
@@ -86,6 +89,11 @@ class Ground:
         return lab_sweep.FOLDERS / self.name
 
     @property
+    def stick(self) -> Path:
+        """What every host sees as ``/media/stick``: a USB stick that goes round."""
+        return self.folder / STICK
+
+    @property
     def switch(self) -> str:
         """The name of the switch's network namespace."""
         return self.name
@@ -122,6 +130,8 @@ def build(names: Sequence[str]) -> Ground:
     try:
         ground.folder.mkdir()
         ground.folder.chmod(0o755)
+        ground.stick.mkdir()
+        ground.stick.chmod(0o1777)
         _post_guard(ground)
         _compile_checkout()
         _make_links(ground, names)
@@ -261,6 +271,7 @@ def _start_holder(
             "IPV4": f"{IPV4_NET}.{number}",
             "IPV6": f"{IPV6_NET}:{number}",
             "FOLDER": str(folder),
+            "STICK": str(ground.stick),
             "CHECKOUT": str(CHECKOUT),
             "VENV": "" if sys.prefix == sys.base_prefix else sys.prefix,
             "BASE": str(base),

@@ -63,7 +63,7 @@ TIMES: list[str] = []
 _PROGRESS = re.compile(rb"(\d+) of (\d+) tasks, (\d+) workers")
 
 # Makes its standard input the terminal of its session, as a terminal window does.
-_ON_TERMINAL = (
+ON_TERMINAL = (
     "import fcntl, os, sys, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0);"
     "os.execv(sys.argv[1], sys.argv[1:])"
 )
@@ -352,7 +352,7 @@ class Office:
         argv = [*host.aemesh, *words]
         if terminal:
             screen = Terminal()
-            argv = [host.python, "-c", _ON_TERMINAL, *argv]
+            argv = [host.python, "-c", ON_TERMINAL, *argv]
             ends = dict.fromkeys(("stdin", "stdout", "stderr"), screen.theirs)
             process = await host.start(argv, **ends, **options)
             os.close(screen.theirs)
