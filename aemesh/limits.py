@@ -128,8 +128,9 @@ PAIRING_SOURCES = 1024
 # is refused, unread.
 CERTIFICATE_FILE_BYTES = 64 * 1024
 AUTHORITIES = 16
-# Revocation lists have 40 bytes a certificate: 200 000 of them.
-CRL_FILE_BYTES = 8 * 1024 * 1024
+# Revocation lists have 30 bytes a certificate: 100 000 of them, and 50 ms of ours for
+# each certified peer that is judged.  More is refused, unread.
+CRL_FILE_BYTES = 4 * 1024 * 1024
 CRLS = 32
 # Four lines; what is larger is something else.
 SITE_FILE_BYTES = 4096

@@ -99,6 +99,7 @@ def test_git_refuses_what_may_be_private(repository: Path, name: str):
     "name",
     [
         *("README.md", ".gitignore", "masters-ca.pem", "workers-ca.pem", "crl.pem"),
+        "site.toml",
         *("known_masters", "known_workers", "id_ed25519.pub", "alice.pub"),
     ],
 )

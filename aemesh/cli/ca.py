@@ -143,8 +143,8 @@ def list_(folder: Path, *, as_json: bool) -> None:
     "--reason",
     type=click.Choice(list(REASONS)),
     default="unspecified",
-    show_default=True,
-    help="Why; it is in the list.",
+    metavar="REASON",
+    help=f"Why; it is in the list: {', '.join(REASONS)}.",
 )
 @_dir_option
 @_days_option(CRL_DAYS, "How long the new crl.pem is good.")

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 _FOLDER = "pending"
 _ID = re.compile(r"[a-z2-7]{8}", re.ASCII)
+_CODE = re.compile(r"(?:[a-z]{1,16}(?:-[a-z]{1,16}){3})?", re.ASCII)
+_TRIES = range(1, 1_000_000)
 _ADDRESS = re.compile(r"[0-9A-Za-z:.%\[\]_-]{0,80}", re.ASCII)
 
 
@@ -36,6 +38,8 @@ class _RequestFile(msgspec.Struct, forbid_unknown_fields=True):
     address: str
     reason: str
     asked_at: float
+    code: str = ""  # files of an older aemesh have neither
+    tries: int = 1
 
 
 def write_request(folder: Path, request: TrustRequest) -> None:
@@ -53,6 +57,8 @@ def write_request(folder: Path, request: TrustRequest) -> None:
             address=request.address,
             reason=request.reason.value,
             asked_at=request.asked_at,
+            code=request.code,
+            tries=request.tries,
         )
     )
     place = folder / _FOLDER
@@ -124,7 +130,8 @@ def _parse_untrusted(data: bytes) -> TrustRequest:
     except (ValueError, RecursionError):  # msgspec's errors are ValueErrors
         msg = "not a request"
         raise BadMessage(msg) from None
-    if not math.isfinite(wire.asked_at) or not _ADDRESS.fullmatch(wire.address):
+    sane = math.isfinite(wire.asked_at) and wire.tries in _TRIES
+    if not (sane and _ADDRESS.fullmatch(wire.address) and _CODE.fullmatch(wire.code)):
         msg = "not a request"
         raise BadMessage(msg)
     return TrustRequest(
@@ -134,4 +141,6 @@ def _parse_untrusted(data: bytes) -> TrustRequest:
         address=wire.address,
         reason=reason,
         asked_at=wire.asked_at,
+        code=wire.code,
+        tries=wire.tries,
     )

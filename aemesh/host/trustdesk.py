@@ -32,7 +32,7 @@ from aemesh.model.trust import (
     TrustRequest,
     Verdict,
 )
-from aemesh.policy.rotation import VIA_ROTATED, refuses_next, superseded
+from aemesh.policy.rotation import refuses_next, superseded
 from aemesh.policy.terms import allows_group
 from aemesh.policy.trust import (
     TrustPolicy,
@@ -154,7 +154,9 @@ class TrustDesk:
                 msg = "this worker belongs to another master"
                 raise RefusedError(msg)
         line = _line_of(peer, verdict, mode=self.policy.mode, day=self._today())
-        if line is not None:
+        if line is not None and verdict.reason is Reason.CERTIFIED:
+            self._keep_certified(line)
+        elif line is not None:
             self._keep(line)
         elif verdict.reason is Reason.KNOWN:
             self._drop_superseded(peer)
@@ -187,15 +189,13 @@ class TrustDesk:
         self._record(
             peer, Verdict(Decision.OK, Reason.KNOWN, f"next key {following.key_id}")
         )
-        line = replace(
-            present, key=following, via=VIA_ROTATED, added=self._today(), line=0
-        )
+        day = self._today()
         if self._folder is None:
+            line = replace(present, key=following, added=day, last="")
             self._book = replace(self._book, known=(*self._book.known, line))
             return
-        trustfiles.add_next_key(
-            self._folder, self.policy.role.other, line, present=peer.key
-        )
+        role = self.policy.role.other
+        trustfiles.add_next_key(self._folder, role, present, following, day=day)
         _log.info("%s will have the key %s", peer.name, following.key_id)
 
     def accept(self, request: TrustRequest, *, via: str) -> None:
@@ -369,9 +369,8 @@ class TrustDesk:
         if self._folder is None or known is None or known.last == day:
             return
         try:
-            trustfiles.touch_last(
-                self._folder, self.policy.role.other, peer.key, day=day
-            )
+            role = self.policy.role.other
+            trustfiles.touch_last(self._folder, role, peer.key, day, mode=peer.mode)
         except (OSError, AemeshError) as exc:
             _log.warning("%s is not noted as seen today: %s", peer.name, exc)
 
@@ -380,13 +379,29 @@ class TrustDesk:
         for line in superseded(peer, self._book):
             _log.info("%s has the key %s now", line.name, peer.key_id)
             if self._folder is not None:
-                trustfiles.drop_key(self._folder, self.policy.role.other, line.key)
+                trustfiles.drop_key(self._folder, self.policy.role.other, line)
             else:
                 known = tuple(one for one in self._book.known if one != line)
                 self._book = replace(self._book, known=known)
 
     def _today(self) -> str:
         return _day(self._wall())
+
+    def _keep_certified(self, line: KnownPeer) -> None:
+        """Keep a certified peer; under its name it may have had another key.
+
+        The CA vouches for the name, so a machine that was set up anew comes in; a
+        line that anybody else wrote about that name stands.
+        """
+        old = self._book.by_name(line.name)
+        if old is not None and old.key != line.key and old.via == line.via:
+            if self._folder is not None:
+                key_id = str(old.key.key_id)
+                trustfiles.forget(self._folder, self.policy.role.other, key_id)
+            else:
+                known = tuple(one for one in self._book.known if one != old)
+                self._book = replace(self._book, known=known)
+        self._keep(line)
 
     def _keep(self, line: KnownPeer) -> None:
         if self._folder is None:

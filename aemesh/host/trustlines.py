@@ -2,7 +2,7 @@
 
 ::
 
-    lab-3 ssh-ed25519 AAAA… via=tofu added=20261120 mode=leap proto=1
+    lab-3 ssh-ed25519 AAAA… via=tofu added=20261120 mode=leap proto=1 groups=a,b
     @revoked * ssh-ed25519 AAAA… stolen laptop
     @cert-authority lab ecdsa-sha2-nistp256 AAAA… site CA     kept, not used yet
     # comment
@@ -18,6 +18,12 @@ import re
 from dataclasses import dataclass
 
 from aemesh.errors import BadMessage, quoted
+from aemesh.host.trustoptions import (
+    TERMS,
+    day_untrusted,
+    terms_untrusted,
+    terms_words,
+)
 from aemesh.model.key import PublicKey, openssh_key_id_untrusted
 from aemesh.model.names import node_name_untrusted
 from aemesh.model.trust import KnownPeer, Mode, RevokedKey
@@ -25,13 +31,16 @@ from aemesh.model.trust import KnownPeer, Mode, RevokedKey
 REVOKED = "@revoked"
 CERT_AUTHORITY = "@cert-authority"
 
-# What may stand after the key, and how its value must look.
+# What may stand after the key, and how its value must look; of terms, see
+# `trustoptions`.
+_DAY = re.compile(r"[0-9]{8}", re.ASCII)
 _OPTIONS = {
     "via": re.compile(r"[A-Za-z0-9][A-Za-z0-9:@/._-]{0,127}", re.ASCII),
-    "added": re.compile(r"[0-9]{8}", re.ASCII),
-    "last": re.compile(r"[0-9]{8}", re.ASCII),
+    "added": _DAY,
+    "last": _DAY,
     "mode": re.compile("|".join(mode.value for mode in Mode)),
     "proto": re.compile(r"[0-9]{1,4}", re.ASCII),
+    **dict.fromkeys(TERMS, re.compile(r"[!-~]*", re.ASCII)),
 }
 # Somebody wrote the line by hand, with ssh-keyscan's habits.
 _VIA_HAND = "hand"
@@ -72,9 +81,12 @@ def known_line(peer: KnownPeer) -> str:
     A line break in a value would be a second line, a blank a second word; ``@`` in
     front would make the name a marker.
     """
-    text = (
-        f"{peer.name} {peer.key.openssh} via={peer.via}"
-        f" added={peer.added} mode={peer.mode.value} proto={_PROTO}"
+    text = " ".join(
+        (
+            f"{peer.name} {peer.key.openssh}",
+            *(f"{name}={value}" for name, value in _story(peer).items() if value),
+            *terms_words(peer.terms),
+        )
     )
     try:
         parsed = parse_line_untrusted(text, peer.line) if text.isprintable() else None
@@ -84,6 +96,14 @@ def known_line(peer: KnownPeer) -> str:
         msg = f"peer {quoted(peer.name)} cannot stand in a trust file"
         raise BadMessage(msg)
     return text
+
+
+def changed_line(text: str, changes: dict[str, str]) -> str:
+    """Return a line of trust with some options changed or added, the rest as it is."""
+    words = text.split()
+    kept = [word for word in words[3:] if word.partition("=")[0] not in changes]
+    changed = [f"{name}={value}" for name, value in changes.items()]
+    return " ".join((*words[:3], *kept, *changed))
 
 
 def revoked_line(openssh: str, comment: str) -> str:
@@ -128,7 +148,20 @@ def _known(words: list[str], line: int) -> KnownPeer:
         added=options.get("added", ""),
         mode=Mode(options.get("mode", Mode.LEAP.value)),
         line=line,
+        last=options.get("last", ""),
+        terms=terms_untrusted(options),
     )
+
+
+def _story(peer: KnownPeer) -> dict[str, str]:
+    """Return what a line tells of how its key was met."""
+    return {
+        "via": peer.via,
+        "added": peer.added,
+        "last": peer.last,
+        "mode": peer.mode.value,
+        "proto": str(_PROTO),
+    }
 
 
 def _options(words: list[str]) -> dict[str, str]:
@@ -142,5 +175,7 @@ def _options(words: list[str]) -> dict[str, str]:
         if name in found:
             msg = f"option {quoted(name)} stands twice"
             raise BadMessage(msg)
+        if pattern is _DAY:
+            day_untrusted(value)
         found[name] = value
     return found

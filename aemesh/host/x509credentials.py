@@ -78,6 +78,12 @@ class X509Credentials:
         return self.claim.key_id
 
     @property
+    def ends_at(self) -> float:
+        """Until when the leaf is good, seconds since 1970."""
+        leaf = x509.load_der_x509_certificate(self.certificate)
+        return leaf.not_valid_after_utc.timestamp()
+
+    @property
     def is_node_key(self) -> bool:
         """Whether the certificate is over the node's own key."""
         return self._identity is not None

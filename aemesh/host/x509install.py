@@ -72,7 +72,7 @@ def install(
     """
     folder = state / FOLDER
     fresh = _given_pieces(given)
-    pieces = _present_pieces(folder) | fresh
+    pieces = _present_pieces(folder, without=frozenset(fresh)) | fresh
     with _laid_out(state, pieces) as trial, _telling_sources(trial, pieces):
         if given.key is None:
             _drop_other_key(trial, role, identity, now)
@@ -110,14 +110,15 @@ def _given_pieces(given: Given) -> dict[str, _Piece]:
     return found | {CERTIFICATE_FILE: _Piece(pem, given.certificate)}
 
 
-def _present_pieces(folder: Path) -> dict[str, _Piece]:
+def _present_pieces(folder: Path, *, without: frozenset[str]) -> dict[str, _Piece]:
+    """Return what is in place and stays there: what goes may be damaged."""
     found = {}
-    for name in SITE_FILES:
+    for name in (name for name in SITE_FILES if name not in without):
         path = folder / name
         data = read_checked(path, most=_most(name), error=CertificateFileError)
         if data is not None:
             found[name] = _Piece(data, path)
-    key = read_key_pem(folder / KEY_FILE)
+    key = None if KEY_FILE in without else read_key_pem(folder / KEY_FILE)
     if key is not None:
         found[KEY_FILE] = _Piece(key[1], folder / KEY_FILE)
     return found

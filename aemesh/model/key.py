@@ -125,8 +125,24 @@ def openssh_key_id_untrusted(algorithm: str, encoded: str) -> KeyId:
         blob = base64.b64decode(encoded, validate=True)
     except (binascii.Error, ValueError):
         blob = b""
-    name = algorithm.encode("ascii", "replace")
-    if not name or blob[: 4 + len(name)] != len(name).to_bytes(4, "big") + name:
+    parts = _strings(blob)
+    if len(parts) < 2 or parts[0] != algorithm.encode("ascii", "replace"):
         msg = f"{quoted(encoded)} is not the base64 of a key of {quoted(algorithm)}"
         raise BadMessage(msg)
     return KeyId.of_blob(blob)
+
+
+def _strings(blob: bytes) -> list[bytes]:
+    """Return the length-prefixed strings that `blob` is made of; none if it is not.
+
+    A key that was cut when it was pasted is nobody's: as a revoked one it would
+    revoke nothing.
+    """
+    parts = []
+    while blob:
+        end = 4 + int.from_bytes(blob[:4], "big")
+        if len(blob) < max(end, 4):
+            return []
+        parts.append(blob[4:end])
+        blob = blob[end:]
+    return parts

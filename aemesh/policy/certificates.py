@@ -23,7 +23,6 @@ from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
-from cryptography.utils import CryptographyDeprecationWarning
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from aemesh.errors import BadMessage, quoted
@@ -62,9 +61,9 @@ def refusing(what: str, reason: Reason = Reason.CERTIFICATE) -> Iterator[None]:
     try:
         with warnings.catch_warnings():
             # Of what breaks RFC 5280 only a little the library warns, on our terminal.
-            warnings.simplefilter("error", CryptographyDeprecationWarning)
+            warnings.simplefilter("error", UserWarning)
             yield
-    except CryptographyDeprecationWarning:
+    except UserWarning:
         msg = f"{what} breaks RFC 5280"
         raise Refusal(msg, reason) from None
     except (
@@ -88,7 +87,10 @@ def read_certificate_untrusted(der: bytes, what: str) -> x509.Certificate:
         _ = certificate.public_key(), certificate.signature_algorithm_parameters
         _ = certificate.not_valid_before_utc, certificate.not_valid_after_utc
         canonical = certificate.public_bytes(Encoding.DER)
-    if canonical != der:
+        # The count of unused bits before the signature is covered by nothing: with
+        # another one, a certificate would have a second form.
+        unused = der[-len(certificate.signature) - 1]
+    if canonical != der or unused:
         msg = f"{what} is not canonical DER"
         raise Refusal(msg)
     return certificate

@@ -42,12 +42,10 @@ def refuses_next(peer: Peer, following: PublicKey, book: TrustBook) -> str | Non
 def superseded(peer: Peer, book: TrustBook) -> tuple[KnownPeer, ...]:
     """Return the lines of a peer's earlier keys, now that it came with its next one.
 
-    That it was the next one says its line: ``via=rotated``.
+    A next key is written behind the one before.
     """
     line = book.by_key(peer.key_id)
-    if line is None or line.via != VIA_ROTATED:
+    if line is None:
         return ()
-    return tuple(p for p in book.known if p.name == line.name and p.key != line.key)
-
-
-VIA_ROTATED = "rotated"
+    before = book.known[: book.known.index(line)]
+    return tuple(one for one in before if one.name == line.name)

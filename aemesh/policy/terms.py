@@ -60,6 +60,8 @@ def matches(
 def _is_source(host: str, pattern: str) -> bool:
     """Whether an address is in a network, or looks like a pattern of addresses."""
     ip = ipaddress.ip_address(host.partition("%")[0])
+    # A socket for both families shows 192.0.2.7 as ::ffff:192.0.2.7: one machine.
+    ip = getattr(ip, "ipv4_mapped", None) or ip
     try:
         return ip in ipaddress.ip_network(pattern, strict=False)
     except ValueError:

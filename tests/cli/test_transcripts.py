@@ -13,14 +13,14 @@ import re
 import shlex
 import sys
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
 import trio
 
 from aemesh.host.keystore import load_or_make
-from aemesh.host.pending import write_request
+from aemesh.host.pending import list_requests, write_request
 from aemesh.host.statedir import state_folder
 from aemesh.host.trustfiles import add
 from aemesh.master.control import serve_control
@@ -99,11 +99,35 @@ class Stage:
         peer = KnownPeer(NodeName(name), _key(letter), via="tofu", added="20270115")
         add(state_folder(Role.MASTER, self.state), Role.WORKER, peer)
 
+    async def meeting(self, name: str, letter: str, code: str, tries: str) -> None:
+        """``% meeting NAME LETTER CODE TRIES``: as pending, with a code to compare."""
+        folder = state_folder(Role.MASTER, self.state)
+        await self.pending(name, letter)
+        (request,) = [r for r in list_requests(folder) if r.name == name]
+        write_request(folder, replace(request, code=code, tries=int(tries)))
+
+    async def line(self, role: str, file: str, *words: str) -> None:
+        """``% line ROLE FILE WORDS``: a line in a trust file; KEY-a stands for a key."""
+        path = state_folder(Role(role), self.state) / file
+        text = re.sub(r"KEY-(.)", lambda found: _key(found[1]).openssh, " ".join(words))
+        with path.open("a") as stream:
+            stream.write(f"{text}\n")
+        path.chmod(0o600)
+
     async def file(self, name: str, *words: str) -> None:
         """``% file NAME TEXT``: a file beside the state directory."""
         (self.state.parent / name).write_text(
             " ".join(words).replace("\\n", "\n") + "\n"
         )
+
+    async def request(self, role: str, name: str) -> None:
+        """``% request ROLE FILE``: a request for a certificate of the role's key."""
+        identity = load_or_make(state_folder(Role(role), self.state), "laptop")
+        (self.state.parent / name).write_text(identity.request())
+
+    async def private(self, name: str) -> None:
+        """``% private FILE``: only its owner can read it."""
+        (self.state.parent / name).chmod(0o600)
 
     async def run(self, command: str) -> list[str]:
         """Run one command; return the lines that it printed, and its exit code."""
@@ -132,7 +156,11 @@ PREPARE = {
     "key": Stage.key,
     "pending": Stage.pending,
     "known": Stage.known,
+    "meeting": Stage.meeting,
+    "line": Stage.line,
     "file": Stage.file,
+    "request": Stage.request,
+    "private": Stage.private,
 }
 
 

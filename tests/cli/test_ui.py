@@ -175,3 +175,18 @@ async def test_a_table_on_a_terminal_has_what_the_plain_one_has():
 
 def test_control_characters_are_shown_as_escapes():
     assert ui.plain("a\x1b[2J\n\u202eé…") == "a\\x1b[2J\\n\\u202eé…"
+
+
+async def test_a_secret_is_asked_for_and_not_shown():
+    code = "print('it was', ui.ask_secret('Passphrase')[::-1])"
+    with Terminal(code) as terminal:
+        await terminal.shows("Passphrase: ")
+        terminal.type("open sesame\n")
+        await terminal.shows("it was emases nepo")
+        assert "open sesame" not in terminal.shown
+
+
+def test_without_a_terminal_there_is_no_secret(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(sys, "stdin", io.StringIO("open sesame\n"))
+
+    assert ui.ask_secret("Passphrase") is None

@@ -85,7 +85,7 @@ async def test_on_a_terminal_each_side_asks_and_no_means_no():
         events = office.events = await office.follow()
 
         question = (
-            r"(office-\d) wants to join: SHA256:\S+ — both sides show .*; "
+            r"(office-\d) wants to join: SHA256:\S+ — both sides show \"\S+\"; "
             r"trust it\? \[y/N\] $"
         )
         for turn in (1, 2):

@@ -9,7 +9,7 @@ import pytest
 from aemesh.model.key import PublicKey, openssh_key_id_untrusted
 from aemesh.model.names import NodeName
 from aemesh.model.trust import KnownPeer, Mode, Peer, RevokedKey, Role, TrustBook
-from aemesh.policy.rotation import VIA_ROTATED, refuses_next, superseded
+from aemesh.policy.rotation import refuses_next, superseded
 
 NOW, NEXT, OTHER = (PublicKey(bytes([n]) * 32) for n in (1, 2, 3))
 PEER = Peer(Role.WORKER, NodeName("lab-1"), NOW, Mode.LEAP, "10.0.0.2:7472")
@@ -51,7 +51,7 @@ def test_what_somebody_else_wrote_is_not_changed_by_a_peer(book, peer, why):
 
 
 def test_the_line_of_the_key_before_goes_when_the_next_one_comes():
-    rotated = replace(LINE, key=NEXT, via=VIA_ROTATED)
+    rotated = replace(LINE, key=NEXT)
     book = TrustBook(known=(LINE, rotated))
 
     assert superseded(replace(PEER, key=NEXT), book) == (LINE,)

@@ -29,6 +29,10 @@ def known(name: str, key: PublicKey) -> KnownPeer:
     return KnownPeer(NodeName(name), key, via="tofu", added="20261120", line=3)
 
 
+def dead(key: PublicKey) -> RevokedKey:
+    return RevokedKey(key.key_id, key.openssh)
+
+
 def peer_of(us: Role, **changes: object) -> Peer:
     peer = Peer(us.other, NAME, KEY, Mode.LEAP, "192.0.2.7:7472")
     return replace(peer, **changes)
@@ -39,7 +43,7 @@ KNOWN = TrustBook(known=(known("desk", KEY),))
 CHANGED = TrustBook(known=(known("desk", KEY2),))
 OTHER = TrustBook(known=(known("other", KEY2),))
 RENAMED = TrustBook(known=(known("old", KEY),))
-REVOKED = TrustBook(known=(known("desk", KEY),), revoked=(RevokedKey(KEY),))
+REVOKED = TrustBook(known=(known("desk", KEY),), revoked=(dead(KEY),))
 W, M = Role.WORKER, Role.MASTER
 OK, PENDING, NO = Decision.OK, Decision.PENDING, Decision.NO
 
@@ -131,7 +135,7 @@ def test_whoever_answers_for_another_is_refused(role):
 
 @pytest.mark.parametrize("role", Role)
 def test_a_key_that_is_not_mentioned_revokes_nobody_else(role):
-    book = TrustBook(known=(known("desk", KEY),), revoked=(RevokedKey(KEY3),))
+    book = TrustBook(known=(known("desk", KEY),), revoked=(dead(KEY3),))
 
     assert judge(peer_of(role), book, TrustPolicy(role=role)).decision is OK
 

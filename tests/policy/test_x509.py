@@ -431,6 +431,16 @@ def test_a_mutated_list_or_ca_never_raises(changes):
         assert isinstance(verify(*HONEST, anchors=anchors), Certified | Verdict)
 
 
+def test_a_certificate_has_one_form_only():
+    """Where its signature ends in a zero bit, that bit could be called unused."""
+    for _ in range(40):
+        leaf = bytearray(CA.leaf("m1", uris=[URI]))
+        signature = x509.load_der_x509_certificate(bytes(leaf)).signature
+        leaf[-len(signature) - 1] = 1
+
+        assert isinstance(verify(bytes(leaf)), Verdict)
+
+
 def test_an_unknown_kind_of_key_is_refused():
     leaf = CA.leaf("m1", uris=[URI], key=ed448.Ed448PrivateKey.generate())
 

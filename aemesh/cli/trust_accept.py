@@ -1,0 +1,155 @@
+"""``aemesh trust accept``: let in who waits, under terms if the person wants some."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from aemesh.cli import ui
+from aemesh.cli.options import state_option
+from aemesh.cli.trust_rows import (
+    Row,
+    all_rows,
+    called,
+    day,
+    now,
+    one_key,
+    record,
+    role_option,
+)
+from aemesh.errors import AemeshError, BadMessage, RefusedError, UsageError, quoted
+from aemesh.host import trustfiles
+from aemesh.host.pending import remove_request
+from aemesh.host.trustoptions import (
+    EXPIRY,
+    GROUPS,
+    SOURCES,
+    USERS,
+    terms_untrusted,
+    terms_words,
+)
+from aemesh.model.names import NodeName
+from aemesh.model.trust import KnownPeer, Terms
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+
+_SPAN = re.compile(r"([0-9]{1,9})([smhd])", re.ASCII)
+_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+
+
+def _seconds(
+    _ctx: click.Context, _param: click.Parameter, text: str | None
+) -> float | None:
+    """Return a span that is written 30s, 10m, 8h or 30d in seconds."""
+    if text is None:
+        return None
+    found = _SPAN.fullmatch(text)
+    if found is None or not int(found[1]):
+        msg = f"{quoted(text)} is no span: expected one like 30s, 10m, 8h or 30d"
+        raise UsageError(msg)
+    return float(int(found[1]) * _UNITS[found[2]])
+
+
+def _terms_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options that become the terms of the line."""
+    for add in (
+        click.option(
+            "--expires",
+            metavar="DATE",
+            help="Until YYYYMMDD[HHMM[SS]][Z]; local time unless Z.",
+        ),
+        click.option(
+            "--for", "span", callback=_seconds, help="So long from now: 8h, 30d."
+        ),
+        click.option("--users", metavar="A,B", help="Only as these local users."),
+        click.option("--from", "sources", metavar="NET,NET", help="Only from there."),
+        click.option("--groups", metavar="A,B", help="Only in these groups."),
+    ):
+        command = add(command)
+    return command
+
+
+@click.command()
+@click.argument("who", required=False)
+@click.option("--all", "everybody", is_flag=True, help="Accept whoever waits now.")
+@_terms_options
+@role_option
+@state_option
+def accept(
+    who: str | None,
+    role: str | None,
+    state: str | None,
+    *,
+    everybody: bool,
+    **given: Any,  # noqa: ANN401 - what click read of the terms
+) -> int:
+    """Accept WHO waits: an id, a name or a fingerprint of `aemesh trust list`."""
+    if (who is None) is not everybody:
+        msg = "accept whom? one ID, NAME or fingerprint, or --all"
+        raise UsageError(msg, hint="`aemesh trust list` shows who waits")
+    terms = _terms(**given)
+    waiting = [row for row in all_rows(state, role) if row.request is not None]
+    if who is not None:
+        _accept(one_key(called(waiting, who, "request"), who), terms)
+        return 0
+    if not waiting:
+        ui.say("nobody waits")
+    names = dict.fromkeys(row.name for row in waiting)
+    return max((_accept_name(waiting, name, terms) for name in names), default=0)
+
+
+def _terms(
+    groups: str | None,
+    sources: str | None,
+    users: str | None,
+    expires: str | None,
+    span: float | None,
+) -> Terms:
+    if expires and span is not None:
+        msg = "--for and --expires say the same: give one of them"
+        raise UsageError(msg)
+    if span is not None:
+        expires = _end(span)
+    given = {GROUPS: groups, SOURCES: sources, USERS: users, EXPIRY: expires}
+    try:
+        return terms_untrusted(
+            {n: text for n, text in given.items() if text is not None}
+        )
+    except BadMessage as error:
+        raise UsageError(error.what) from None
+
+
+def _end(span: float) -> str:
+    word = terms_words(Terms(expires_at=float(int(now() + span))))[0]
+    return word.partition("=")[2]
+
+
+def _accept(row: Row, terms: Terms) -> None:
+    peer = KnownPeer(
+        name=NodeName(row.name),
+        key=row.key,
+        via="accept",
+        added=day(now()),
+        terms=terms,
+    )
+    shown = " ".join(terms_words(terms))
+    if not trustfiles.add(row.folder, row.role, peer) and shown:
+        msg = f"{row.name} is known already, not with {shown}"
+        hint = f"`aemesh trust show {row.id}` names the line to edit"
+        raise RefusedError(msg, hint=hint)
+    remove_request(row.folder, row.id)
+    record(row, "accept", shown)
+    ui.say(f"accepted {row.described}" + (f", {shown}" if shown else ""))
+
+
+def _accept_name(waiting: Sequence[Row], name: str, terms: Terms) -> int:
+    """Accept who waits under a name; one that cannot be does not stop the others."""
+    try:
+        _accept(one_key(called(waiting, name, "request"), name), terms)
+    except AemeshError as error:
+        return ui.error(error)
+    return 0
