@@ -119,7 +119,8 @@ def _own_line(folder: Path) -> list[str]:
 
 
 def _chosen(rows: Sequence[Row], who: Sequence[str]) -> list[Row]:
-    known = [row for row in rows if row.state == "known"]
+    revoked = {row.key_id for row in rows if row.state == "revoked"}
+    known = [row for row in rows if row.state == "known" and row.key_id not in revoked]
     if not who:
         return known
     asked = [row for one in who for row in called(known, one, "peer")]

@@ -126,6 +126,16 @@ def test_keys_go_from_one_machine_to_the_other(tmp_path, capsys, answers):
     assert changes(two / "master") == [("import", "lab-9"), ("import", "lab-1")]
 
 
+def test_a_revoked_key_is_not_handed_on(tmp_path, master, capsys):
+    add(master, Role.WORKER, replace(PEER, name=NodeName("lab-2"), key=KEY2))
+    revoke(master, Role.WORKER, KEY)
+
+    assert trust(tmp_path, "export") == 0
+
+    assert capsys.readouterr().out == f"# known_workers\nlab-2 {KEY2.openssh}\n"
+    assert trust(tmp_path, "export", "lab-1") == 3
+
+
 def test_an_import_refuses_changed_and_revoked_keys_and_takes_the_rest(
     tmp_path, master, capsys
 ):
