@@ -43,6 +43,7 @@ demo-lan: $(DATA)/made
 
 test: $(READY)
 	@.ci/setup
+	@.ci/kerberos $(VENV)
 	$(MAKE) check
 	$(MAKE) pytest
 

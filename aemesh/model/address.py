@@ -53,7 +53,8 @@ class Address:
             ip = ipaddress.ip_address(host)
         except ValueError:
             number, ip = -1, ipaddress.IPv4Address(0)
-        if not colon or not 0 < number < 65536:
+        # Behind a "%" `ipaddress` takes anything, and addresses are shown to people.
+        if not colon or not 0 < number < 65536 or not host.isprintable():
             msg = f"expected ADDRESS:PORT, got {quoted(text)}"
             raise BadMessage(msg)
         return cls(str(ip), number)

@@ -24,7 +24,7 @@ from __future__ import annotations
 import re
 from abc import ABC, abstractmethod
 from functools import partial
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 import trio
 
@@ -117,6 +117,13 @@ async def check_keytab(service: str, keytab: Path | str | None = None) -> None:
     await _at_start(work, what, gss_reasons.ACCEPTOR)
 
 
+class _Step(NamedTuple):
+    """What a step came to: the token to send, and the peer if it is known now."""
+
+    token: bytes | None
+    principal: str = ""
+
+
 class _Party(ABC):
     """One side of one handshake; after an error it is good for nothing."""
 
@@ -143,9 +150,11 @@ class _Party(ABC):
         self._rounds += 1
         self._broken = True  # also if we are cancelled while the library works
         with trio.move_on_after(limits.GSS_AFTER):
-            answer = await _in_thread(partial(self._told, token))
+            done = await _in_thread(partial(self._told, token))
+            # Here, not in the thread: one that was given up on completes nothing.
             self._broken = False
-            return answer
+            self.principal, self.complete = done.principal, bool(done.principal)
+            return done.token
         raise UnreachableError(
             self._what(),
             why=f"Kerberos did not answer within {limits.GSS_AFTER:g} s",
@@ -166,7 +175,7 @@ class _Party(ABC):
             msg = "a Kerberos token where none, or none where one was expected"
             raise BadMessage(msg)
 
-    def _told(self, token: bytes | None) -> bytes | None:
+    def _told(self, token: bytes | None) -> _Step:
         # Within the thread: the library keeps its sentences for the thread that failed.
         try:
             return self._advance(token)
@@ -178,10 +187,6 @@ class _Party(ABC):
         if told is None:
             return RefusedError(self._what(), why=_sentence(exc))
         return told.kind(self._what(), why=told.why, hint=told.hint)
-
-    def _done(self, name: Name) -> None:
-        self.principal = _principal(self._library, name)
-        self.complete = True
 
     @abstractmethod
     def _speaks_now(self) -> bool:
@@ -196,7 +201,7 @@ class _Party(ABC):
         """What this side says of the library's errors."""
 
     @abstractmethod
-    def _advance(self, token: bytes | None) -> bytes | None:
+    def _advance(self, token: bytes | None) -> _Step:
         """Do one step; it blocks."""
 
 
@@ -226,7 +231,7 @@ class Initiator(_Party):
     def _reasons(self) -> Mapping[int, Told]:
         return gss_reasons.INITIATOR
 
-    def _advance(self, token: bytes | None) -> bytes | None:
+    def _advance(self, token: bytes | None) -> _Step:
         library = self._library
         flag = library.RequirementFlag
         # No delegation: a worker gets no ticket that it could use as our user.
@@ -245,22 +250,22 @@ class Initiator(_Party):
             token,
         )
         self._context = done.context
-        if not done.more_steps:
-            self._finish(target, done.flags)
-        answer: bytes | None = done.token
-        return answer
+        if done.more_steps:
+            return _Step(done.token)
+        return _Step(done.token, self._proved(target, done.flags))
 
-    def _finish(self, target: Name, flags: IntEnumFlagSet) -> None:
-        """Take the peer for who it proved to be: the target and nobody else."""
+    def _proved(self, target: Name, flags: IntEnumFlagSet) -> str:
+        """Return who the peer proved to be: the target and nobody else."""
         library = self._library
         if library.RequirementFlag.mutual_authentication not in flags:
             raise RefusedError(self._what(), why="the worker did not prove itself")
-        proved = library.inquire_context(self._context, target_name=True).target_name
+        asked = library.inquire_context(self._context, target_name=True)
+        proved = _principal(library, asked.target_name)
         full = library.canonicalize_name(target, library.MechType.kerberos)
-        if _principal(library, proved) != _principal(library, full):
-            who = quoted(_principal(library, proved))
-            raise RefusedError(self._what(), why=f"the worker proved to be {who}")
-        self._done(proved)
+        if proved != _principal(library, full):
+            why = f"the worker proved to be {quoted(proved)}"
+            raise RefusedError(self._what(), why=why)
+        return proved
 
 
 class Acceptor(_Party):
@@ -287,7 +292,7 @@ class Acceptor(_Party):
     def _reasons(self) -> Mapping[int, Told]:
         return gss_reasons.ACCEPTOR
 
-    def _advance(self, token: bytes | None) -> bytes | None:
+    def _advance(self, token: bytes | None) -> _Step:
         library = self._library
         keys = _service(library, self._service, self._keytab)
         done = library.accept_sec_context(token, keys, None, self._bindings)
@@ -295,9 +300,7 @@ class Acceptor(_Party):
             # Nobody asked for them; released, they are gone from memory too.
             library.release_cred(done.delegated_creds)
         self._check_flags(done)
-        self._done(done.initiator_name)
-        answer: bytes | None = done.token
-        return answer
+        return _Step(done.token, _principal(library, done.initiator_name))
 
     def _check_flags(self, done: AcceptSecContextResult) -> None:
         flag = self._library.RequirementFlag

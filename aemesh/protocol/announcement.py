@@ -215,7 +215,9 @@ def _claimed_addresses(txt: Mapping[bytes, bytes | None]) -> list[str]:
     if not (port.isascii() and port.isdigit() and len(port) <= _DIGITS["p"]):
         return []
     hosts = _shown(txt, b"a").split(",")[: limits.ANNOUNCED_ADDRESSES]
-    return [str(Address(host, int(port))) for host in hosts if _is_plain(host)]
+    # Behind a "%" anything may stand, and this is shown to people.
+    plain = (host for host in hosts if "%" not in host and _is_plain(host))
+    return [str(Address(host, int(port))) for host in plain]
 
 
 def _shown(txt: Mapping[bytes, bytes | None], key: bytes) -> str:

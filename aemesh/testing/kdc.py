@@ -109,6 +109,12 @@ class Kdc:
         """Return what makes a program use this KDC."""
         return {"KRB5_CONFIG": str(self.config)}
 
+    def settle(self, host: Host) -> dict[str, str]:
+        """Let a host of the lab use this KDC; return its programs' environment."""
+        there = host.folder / "krb5.conf"
+        there.write_text(self.config.read_text())
+        return {"KRB5_CONFIG": str(there)}
+
     async def add_user(self, principal: str, password: str) -> None:
         """Make a principal that proves itself by a password."""
         await self._administer(principal, "addprinc", "-pw", password, principal)

@@ -20,7 +20,7 @@ from aemesh.host.jobs import open_jobs
 from aemesh.host.keystore import Identity, load_or_make
 from aemesh.host.pending import list_requests, write_request
 from aemesh.host.processes import read_process
-from aemesh.host.trustfiles import add, read_book
+from aemesh.host.trustfiles import add, read_book, touch_last, verify
 from aemesh.model.job import JobSpec
 from aemesh.model.key import PublicKey
 from aemesh.model.names import JobId, NodeName
@@ -112,6 +112,25 @@ def test_a_writer_killed_at_any_moment_leaves_a_whole_file(after: int, tmp_path:
     ]
     late = KnownPeer(NodeName("late"), PublicKey(b"\1" * 32), "tofu", "20261120")
     assert add(tmp_path, Role.WORKER, late)  # no lock is left behind
+
+
+def test_adding_touching_and_verifying_at_once_lose_nothing(tmp_path: Path):
+    """Threat: 32: lines are edited in place by name, not by number."""
+    keys = [PublicKey(number.to_bytes(32, "big")) for number in range(40)]
+    with adding(tmp_path, 0, 40) as writer:
+        go(writer)
+        for key in keys:
+            writer.stdout.readline()
+            assert touch_last(tmp_path, Role.WORKER, key, "20270101", mode=Mode.GSS)
+            assert verify(tmp_path, Role.WORKER, key.key_id)
+        assert writer.wait() == 0
+
+    known = read_book(tmp_path, Role.WORKER).known
+
+    assert [p.key for p in known] == keys
+    assert {(p.last, p.mode, p.via) for p in known} == {
+        ("20270101", Mode.GSS, "verified")
+    }
 
 
 def test_of_two_first_masters_one_name_wins(tmp_path: Path):

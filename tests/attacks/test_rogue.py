@@ -275,3 +275,47 @@ def test_a_member_that_was_lost_is_no_success(code, capsys):
 
     assert 0 < _as_lines(pieces) <= 255
     assert "exit code" in capsys.readouterr().err
+
+
+# --- what a peer says of clones -------------------------------------------------------
+
+
+async def test_a_worker_that_cries_clone_without_end_writes_a_bounded_history(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """Threat: 89."""
+    async with open_mesh("A") as mesh:
+        machine = await mesh.start_worker("office-1")
+        await mesh.wait_state("office-1", MemberState.LEASED)
+        assert machine.worker is not None
+        (link,) = machine.worker.links.values()
+        for number in range(2 * limits.STRANGER_EVENTS_PER_MINUTE):
+            place = f"10.9.{number >> 8}.{number & 255}:7472"
+            await link.tell(wire.Clone(address=place, you="10.0.0.1:40000"))
+        for junk in ("junk", "[fe80::1%\x1b[2J]:1"):
+            await link.tell(wire.Clone(address=junk, you="10.0.0.1:40000"))
+        await trio.sleep(1)
+
+        told = (await mesh.events()).count("master.clone")
+        view = await mesh.wait_state("office-1", MemberState.LEASED)
+    assert 0 < told <= limits.STRANGER_EVENTS_PER_MINUTE
+    assert view.note.isprintable()
+
+
+async def test_a_master_that_cries_clone_without_end_writes_a_bounded_log(
+    autojump_clock: trio.testing.MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Threat: 89."""
+    caplog.set_level(logging.WARNING)
+    async with open_mesh("A") as mesh:
+        machine = await mesh.start_worker("office-1")
+        await mesh.wait_state("office-1", MemberState.LEASED)
+        link = mesh.master.roster.records[machine.identity.key_id].link
+        assert link is not None
+        for number in range(500):
+            place = f"10.9.{number >> 8}.{number & 255}:7472"
+            await link.tell(wire.Clone(address=place, you="10.0.0.2:7472"))
+        await trio.sleep(1)
+
+    lines = [r for r in caplog.records if "two places" in r.getMessage()]
+    assert 0 < len(lines) <= limits.STRANGER_LOGS_PER_MINUTE

@@ -338,6 +338,7 @@ async def test_what_mdns_says_of_the_mode_changes_no_verdict(master, announced):
         "book",
         "policy",
         "expected",
+        "now",
     ]
 
 

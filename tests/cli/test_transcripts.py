@@ -107,7 +107,7 @@ class Stage:
         write_request(folder, replace(request, code=code, tries=int(tries)))
 
     async def line(self, role: str, file: str, *words: str) -> None:
-        """``% line ROLE FILE WORDS``: a line in a trust file; KEY-a stands for a key."""
+        """``% line ROLE FILE WORDS``: a line in a trust file; KEY-a is a key."""
         path = state_folder(Role(role), self.state) / file
         text = re.sub(r"KEY-(.)", lambda found: _key(found[1]).openssh, " ".join(words))
         with path.open("a") as stream:

@@ -6,16 +6,17 @@ import json
 import logging
 from typing import TYPE_CHECKING
 
+import pytest
+
 from aemesh import limits
-from aemesh.host.auditlog import AuditLog
+from aemesh.errors import SettingsError
+from aemesh.host.auditlog import AuditLog, Change, local_user
 from aemesh.model.key import PublicKey
 from aemesh.model.names import NodeName
 from aemesh.model.trust import Decision, Mode, Peer, Reason, Role, Verdict
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-    import pytest
 
 PEER = Peer(
     role=Role.MASTER,
@@ -82,3 +83,47 @@ def test_a_full_log_moves_aside_once(tmp_path: Path):
 
     assert len(lines(tmp_path)) == 2
     assert (tmp_path / "audit.log.1").stat().st_size == limits.AUDIT_LOG_BYTES
+
+
+ACCEPT = Change("accept", Role.MASTER, "desk", str(PEER.key_id), "groups=A")
+
+
+def test_what_a_person_changed_becomes_one_line_with_their_name(tmp_path: Path):
+    AuditLog(tmp_path).write_change(ACCEPT, by="alice", now=1_800_000_000.0)
+
+    assert lines(tmp_path) == [
+        {
+            "time": "2027-01-15T08:00:00+00:00",
+            "key": str(PEER.key_id),
+            "role": "master",
+            "name": "desk",
+            "change": "accept",
+            "by": "alice",
+            "detail": "groups=A",
+        }
+    ]
+    assert local_user()
+
+
+def test_the_last_entries_are_read_across_both_files(tmp_path: Path):
+    log = AuditLog(tmp_path)
+    assert log.read(last=5) == []
+    for number in range(4):
+        log.write(PEER, NO, now=float(number))
+    log.path.rename(tmp_path / "audit.log.1")
+    log.write_change(ACCEPT, by="alice", now=4.0)
+    with log.path.open("ab") as file:
+        file.write(b"\xff\n[1]\n{}\n" + b"[" * 5000 + b"\n")
+
+    read = log.read(last=3)
+
+    assert [entry["time"][-8:-6] for entry in read] == ["02", "03", "04"]
+    assert [entry.get("change") for entry in read] == [None, None, "accept"]
+    assert log.read(last=0) == []
+
+
+def test_a_log_that_cannot_be_read_is_told(tmp_path: Path):
+    (tmp_path / "audit.log").mkdir()
+
+    with pytest.raises(SettingsError, match="cannot be read"):
+        AuditLog(tmp_path).read(last=1)

@@ -56,6 +56,23 @@ def test_asking_again_replaces_the_first_request(tmp_path: Path):
     assert list_requests(tmp_path) == (again,)
 
 
+def test_the_code_and_the_tries_of_a_meeting_are_kept(tmp_path: Path):
+    met = replace(request(), code="tiger-apple-seven-moon", tries=3)
+    write_request(tmp_path, met)
+
+    assert read_request(tmp_path, met.id) == met
+
+
+def test_a_request_of_an_older_aemesh_is_read(tmp_path: Path):
+    write_request(tmp_path, request())
+    path = tmp_path / "pending" / f"{request().id}.json"
+    before = json.loads(path.read_bytes())
+    del before["code"], before["tries"]
+    path.write_text(json.dumps(before))
+
+    assert list_requests(tmp_path) == (request(),)
+
+
 def test_a_removed_request_is_gone(tmp_path: Path):
     write_request(tmp_path, request())
 
@@ -102,6 +119,13 @@ def test_an_id_is_never_a_path(bad: str, tmp_path: Path):
         {"asked_at": "now"},
         {"asked_at": None},
         {"more": 1},
+        {"code": "one-two-three"},
+        {"code": "\x1b[31mred-a-b-c"},
+        {"code": 7},
+        {"tries": 0},
+        {"tries": -1},
+        {"tries": 10**9},
+        {"tries": "2"},
         {"key": PublicKey(bytes(32)).openssh.split()[1]},
     ],
 )

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import base64
 import logging
 import os
 import subprocess
+import tempfile
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -22,24 +24,29 @@ from aemesh.errors import (
 from aemesh.host.trustfiles import (
     TrustFolder,
     add,
+    add_next_key,
+    can_add,
+    drop_key,
     forget,
     read_book,
     revoke,
+    revoke_openssh,
+    touch_last,
+    verify,
+    void_lines,
 )
 from aemesh.host.trustlines import (
     RefusedLineError,
     VoidLine,
+    changed_line,
     known_line,
     parse_line_untrusted,
     revoked_line,
 )
-from aemesh.model.key import PublicKey
+from aemesh.model.key import KeyId, PublicKey
 from aemesh.model.names import NodeName
-from aemesh.model.trust import KnownPeer, Mode, RevokedKey, Role
+from aemesh.model.trust import KnownPeer, Mode, RevokedKey, Role, Terms
 from aemesh.testing.lab_needs import has_many_users
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 
 def key(number: int) -> PublicKey:
@@ -55,6 +62,14 @@ def revoked(comment: str, *, line: int) -> RevokedKey:
 
 
 LINE = f"lab-3 {key(3).openssh} via=tofu added=20261120 mode=leap proto=1"
+
+
+AUTHORIZED = (
+    "# who may use this worker\n"
+    'users="alice+render",from="192.0.2.0/24,!192.0.2.7",groups="*" '
+    f"{key(3).openssh} alice@desk\n"
+    f"{key(4).openssh}\n"
+)
 
 
 def write(folder: Path, *lines: str) -> Path:
@@ -88,6 +103,19 @@ def test_a_line_written_by_hand_needs_no_options():
     "text",
     [
         LINE + " form=10.0.0.0/8",
+        LINE + " from=lab.example.org",
+        LINE + " from=10.0.0.1/8",
+        LINE + " from=10.0.0.0/8,",
+        LINE + " groups=",
+        LINE + " groups=a,,b",
+        LINE + " groups=a, b",
+        LINE + " groups",
+        LINE + " users=alice+bob",
+        LINE + " expiry-time=20271301",
+        LINE + " expiry-time=2027",
+        LINE + " expiry-time=20270101 expiry-time=20280101",
+        LINE + " last=20270230",
+        LINE + " Groups=a",
         LINE + " my favourite",
         LINE + " via=tofu",
         LINE.replace("mode=leap", "mode=lep"),
@@ -181,7 +209,11 @@ def test_any_text_is_a_line_or_is_refused(text: str):
         assert not isinstance(entry, KnownPeer)
 
 
-@given(st.sampled_from(["via", "added", "last", "mode", "proto", "from"]), st.text())
+OPTIONS = ["via", "added", "last", "mode", "proto"]
+OPTIONS += ["from", "groups", "users", "expiry-time"]
+
+
+@given(st.sampled_from(OPTIONS), st.text())
 def test_any_option_keeps_the_line_one_line(option: str, value: str):
     entry = parse_line_untrusted(f"lab-3 {key(3).openssh} {option}={value}", 1)
 
@@ -189,15 +221,74 @@ def test_any_option_keeps_the_line_one_line(option: str, value: str):
         assert "\n" not in entry.via
 
 
+NAMES = st.from_regex(r"!?[A-Za-z0-9_.@$*?-]{1,20}", fullmatch=True)
+SOURCES = st.one_of(
+    st.ip_addresses().map(str),
+    st.sampled_from(["10.0.0.0/8", "!fe80::/10", "192.0.2.*", "!10.?.0.*", "*"]),
+)
+DAYS = st.dates().map(lambda day: f"{day:%Y%m%d}".rjust(8, "0"))
+
+
+def lists(of: st.SearchStrategy[str]) -> st.SearchStrategy[tuple[str, ...]]:
+    return st.lists(of, max_size=3).map(tuple)
+
+
+TERMS = st.builds(
+    Terms,
+    groups=lists(NAMES),
+    sources=lists(SOURCES),
+    users=lists(NAMES),
+    expires_at=st.none() | st.integers(0, 2**40 // 8).map(float),
+)
+
+
 @given(
     st.from_regex(r"[A-Za-z0-9_][A-Za-z0-9_.@-]{0,63}", fullmatch=True),
     st.binary(min_size=32, max_size=32),
     st.sampled_from(Mode),
+    st.just("") | DAYS,
+    TERMS,
 )
-def test_what_is_written_is_read_back(name: str, raw: bytes, mode: Mode):
-    one = KnownPeer(NodeName(name), PublicKey(raw), "sas", "20261120", mode)
+def test_what_is_written_is_read_back(
+    name: str, raw: bytes, mode: Mode, last: str, terms: Terms
+):
+    one = KnownPeer(
+        NodeName(name), PublicKey(raw), "sas", "20261120", mode, last=last, terms=terms
+    )
 
     assert parse_line_untrusted(known_line(one), 0) == one
+
+
+@pytest.mark.parametrize(
+    "terms",
+    [
+        Terms(groups=("a b",)),
+        Terms(groups=("a,b",)),
+        Terms(groups=("",)),
+        Terms(users=("alice\nevil ssh-ed25519 AAAA",)),
+        Terms(sources=("lab.example.org",)),
+        Terms(expires_at=0.5),
+        Terms(expires_at=float("inf")),
+        Terms(expires_at=float("nan")),
+        Terms(expires_at=1e30),
+    ],
+)
+def test_terms_that_no_line_can_have_are_not_written(terms: Terms):
+    """Else a line would say less than was meant, or nothing at all."""
+    with pytest.raises(BadMessage):
+        known_line(replace(peer(), terms=terms))
+
+
+@given(st.dictionaries(st.sampled_from(["via", "last", "mode"]), st.just("leap")))
+def test_a_changed_line_keeps_all_the_rest(changes: dict[str, str]):
+    before = LINE + " groups=a from=10.0.0.0/8"
+
+    after = changed_line(before, changes)
+
+    assert after.split()[:3] == before.split()[:3]
+    untouched = {w for w in before.split()[3:] if w.split("=")[0] not in changes}
+    added = {f"{name}={value}" for name, value in changes.items()}
+    assert sorted(after.split()[3:]) == sorted(untouched | added)
 
 
 # --- files ------------------------------------------------------------------
@@ -220,8 +311,10 @@ def test_an_added_peer_is_known_in_its_own_file(tmp_path: Path):
 def test_ssh_keygen_finds_lists_and_removes_our_lines(tmp_path: Path):
     """Shows: T7."""
     path = tmp_path / "known_workers"
+    terms = Terms(("a*", "!b"), ("192.0.2.0/24", "!192.0.2.7"), ("alice",), 2e9)
     for number, name in enumerate(["lab-3", "Lab.4", "lab_5@site"], 3):
-        add(tmp_path, Role.WORKER, peer(name, number))
+        one = replace(peer(name, number), terms=terms, last="20270101")
+        add(tmp_path, Role.WORKER, one)
     revoke(tmp_path, Role.WORKER, key(9), comment="stolen laptop")
 
     def keygen(*argv: str) -> str:
@@ -240,8 +333,25 @@ def test_ssh_keygen_finds_lists_and_removes_our_lines(tmp_path: Path):
     ]
     keygen("-R", "lab-3")
     book = read_book(tmp_path, Role.WORKER)
+    assert all(p.terms == terms for p in book.known)
     assert [p.name for p in book.known] == ["Lab.4", "lab_5@site"]
     assert [r.key_id for r in book.revoked] == [key(9).key_id]
+
+
+def test_ssh_keygen_lists_authorized_masters(tmp_path: Path):
+    """Shows: T7."""
+    path = tmp_path / "authorized_masters"
+    path.write_text(AUTHORIZED)
+
+    done = subprocess.run(
+        ["ssh-keygen", "-l", "-f", path], check=True, capture_output=True, text=True
+    )
+
+    book = read_book(tmp_path, Role.MASTER)
+    assert [line.split()[1] for line in done.stdout.splitlines()] == [
+        str(line.key_id) for line in book.authorized
+    ]
+    assert len(book.authorized) == 2
 
 
 def test_what_people_wrote_stays_as_it_was(tmp_path: Path):
@@ -383,3 +493,219 @@ def test_a_running_agent_sees_each_change_once(tmp_path: Path):
     forget(tmp_path, Role.WORKER, "lab-3")
     assert folder.changed()
     assert not folder.changed()
+
+
+# --- authorized_masters and gss_principals ------------------------------------------
+
+
+def test_a_worker_reads_who_its_administrator_authorized(tmp_path: Path):
+    (tmp_path / "authorized_masters").write_text(AUTHORIZED)
+    (tmp_path / "gss_principals").write_text("alice@R users=alice\nbob@R\n")
+
+    book = read_book(tmp_path, Role.MASTER)
+
+    assert [(line.key_id, line.line) for line in book.authorized] == [
+        (key(3).key_id, 2),
+        (key(4).key_id, 3),
+    ]
+    assert book.authorized[0].terms.users == ("alice", "render")
+    assert [p.name for p in book.principals] == ["alice@R", "bob@R"]
+    # A master has masters to authorize in no file.
+    assert read_book(tmp_path, Role.WORKER).authorized == ()
+
+
+@pytest.mark.parametrize("file", ["authorized_masters", "gss_principals"])
+def test_these_files_are_as_safe_as_the_others(file: str, tmp_path: Path):
+    path = tmp_path / file
+    path.write_text(f"@revoked * {key(3).openssh}\n")
+    with pytest.raises(TrustFileError) as caught:
+        read_book(tmp_path, Role.MASTER)
+    assert f"{path}:1" in str(caught.value)
+
+    path.write_text("")
+    path.chmod(0o666)
+    with pytest.raises(TrustFileError) as caught:
+        read_book(tmp_path, Role.MASTER)
+    assert caught.value.hint == f"chmod go-w {path}"
+
+
+@pytest.mark.parametrize("file", ["authorized_masters", "gss_principals"])
+def test_a_running_agent_sees_what_the_administrator_changes(file, tmp_path: Path):
+    folder = TrustFolder(tmp_path)
+
+    (tmp_path / file).write_text("# nothing yet\n")
+
+    assert folder.changed()
+
+
+def test_void_lines_are_listed_and_logged_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+):
+    known = tmp_path / "known_masters"
+    known.write_text(f"{LINE}\n{LINE} form=x\n")
+    authorized = tmp_path / "authorized_masters"
+    authorized.write_text(f'sandbox="bwrap" {key(4).openssh}\n')
+    principals = tmp_path / "gss_principals"
+    principals.write_text("alice\n")
+
+    with caplog.at_level(logging.WARNING):
+        for _ in range(3):
+            read_book(tmp_path, Role.MASTER)
+
+    told = [(path, line.line) for path, line in void_lines(tmp_path, Role.MASTER)]
+    assert told == [(known, 2), (authorized, 1), (principals, 1)]
+    assert len(caplog.records) == 3
+
+
+@given(st.binary(max_size=300))
+def test_any_bytes_are_a_book_or_are_refused(data: bytes):
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        for file in ("known_masters", "authorized_masters", "gss_principals"):
+            (folder / file).write_bytes(data)
+        try:
+            book = read_book(folder, Role.MASTER, tell_void=lambda *_: None)
+        except TrustFileError:
+            assert b"@" in data
+        else:
+            assert (book.known, book.revoked) == ((), ())
+
+
+# --- keys that change, last seen, verified ------------------------------------------
+
+DAY = "20270101"
+
+
+def names_and_keys(folder: Path) -> list[tuple[str, PublicKey]]:
+    return [(p.name, p.key) for p in read_book(folder, Role.WORKER).known]
+
+
+def test_the_next_key_of_a_peer_stands_beside_the_old_one_until_that_is_dropped(
+    tmp_path: Path,
+):
+    terms = Terms(groups=("a",), expires_at=2e9)
+    old = replace(peer(), mode=Mode.GSS, terms=terms, last="20261231")
+    add(tmp_path, Role.WORKER, old)
+
+    assert add_next_key(tmp_path, Role.WORKER, old, key(4), day=DAY) is True
+    assert add_next_key(tmp_path, Role.WORKER, old, key(4), day=DAY) is False
+
+    book = read_book(tmp_path, Role.WORKER)
+    assert book.known[1] == replace(old, key=key(4), added=DAY, last="", line=2)
+    # Either is known meanwhile, a third one is not.
+    for number in (3, 4):
+        assert add(tmp_path, Role.WORKER, peer(number=number)) is False
+    with pytest.raises(KeyChangedError):
+        add(tmp_path, Role.WORKER, peer(number=5))
+
+    assert drop_key(tmp_path, Role.WORKER, old) is True
+    assert names_and_keys(tmp_path) == [("lab-3", key(4))]
+
+
+def test_the_only_key_of_a_peer_is_not_dropped(tmp_path: Path):
+    add(tmp_path, Role.WORKER, peer())
+
+    assert drop_key(tmp_path, Role.WORKER, peer()) is False
+    assert drop_key(tmp_path, Role.WORKER, peer(number=4)) is False
+    assert names_and_keys(tmp_path) == [("lab-3", key(3))]
+
+
+@pytest.mark.parametrize(
+    ("before", "words"),
+    [
+        ([], "no such line"),
+        ([known_line(peer(number=5))], "no such line"),
+        ([known_line(peer(name="other"))], "no such line"),
+        ([f"lab-3 {key(3).openssh}"], "written by hand"),
+        ([LINE, f"@revoked * {key(3).openssh}"], "is revoked"),
+        ([LINE, f"@revoked * {key(4).openssh}"], "is revoked"),
+        ([LINE, known_line(peer(number=5))], "changing its key already"),
+        ([LINE, known_line(peer("other", 4))], "knows it as other"),
+    ],
+)
+def test_a_next_key_is_taken_from_whom_the_old_key_is_known(
+    before: list[str], words: str, tmp_path: Path
+):
+    """Threat: 30."""
+    path = write(tmp_path, *before)
+    text = path.read_text()
+
+    with pytest.raises(RefusedError, match=words):
+        add_next_key(tmp_path, Role.WORKER, peer(), key(4), day=DAY)
+
+    assert path.read_text() == text
+
+
+@pytest.mark.parametrize(
+    ("day", "mode", "last", "mode_then", "wrote"),
+    [
+        ("20270101", Mode.LEAP, "20270101", Mode.LEAP, True),
+        ("20261230", Mode.LEAP, "20261231", Mode.LEAP, False),  # a clock set back
+        ("20261231", Mode.LEAP, "20261231", Mode.LEAP, False),  # once a day
+        ("20261231", Mode.X509, "20261231", Mode.X509, True),
+        ("20270101", Mode.OPEN, "20270101", Mode.LEAP, True),
+    ],
+)
+def test_last_and_mode_only_rise(
+    day: str, mode: Mode, last: str, mode_then: Mode, wrote: bool, tmp_path: Path
+):
+    """T11: who was seen in a weak mode is not taken for a weak one."""
+    write(
+        tmp_path, "# ours", f"{LINE} last=20261231 groups=a", known_line(peer("b", 5))
+    )
+
+    assert touch_last(tmp_path, Role.WORKER, key(3), day, mode=mode) is wrote
+
+    one, other = read_book(tmp_path, Role.WORKER).known
+    assert (one.last, one.mode) == (last, mode_then)
+    assert replace(one, last="", mode=Mode.LEAP) == replace(
+        peer(), terms=Terms(groups=("a",)), line=2
+    )
+    assert other == replace(peer("b", 5), line=3)
+
+
+def test_nobody_unknown_is_touched_or_verified(tmp_path: Path):
+    path = write(tmp_path, LINE)
+
+    assert touch_last(tmp_path, Role.WORKER, key(4), DAY, mode=Mode.LEAP) is False
+    assert verify(tmp_path, Role.WORKER, key(4).key_id) is False
+    assert path.read_text() == LINE + "\n"
+
+
+@pytest.mark.parametrize("via", ["tofu", "accept", "flag", "prompt", "token:abc"])
+def test_what_was_compared_is_verified_once(via: str, tmp_path: Path):
+    add(tmp_path, Role.WORKER, replace(peer(), via=via))
+
+    assert verify(tmp_path, Role.WORKER, key(3).key_id) is True
+    assert verify(tmp_path, Role.WORKER, key(3).key_id) is False
+
+    (known,) = read_book(tmp_path, Role.WORKER).known
+    assert known == replace(peer(), via="verified", line=1)
+
+
+def test_what_could_be_added_is_told_without_adding_it(tmp_path: Path):
+    assert can_add(tmp_path, Role.WORKER, peer()) is True
+    assert not (tmp_path / "known_workers").exists()
+
+    add(tmp_path, Role.WORKER, peer())
+    assert can_add(tmp_path, Role.WORKER, peer()) is False
+    with pytest.raises(KeyChangedError):
+        can_add(tmp_path, Role.WORKER, peer(number=4))
+
+
+def test_the_key_of_an_authority_can_be_revoked_but_not_half_of_one(tmp_path: Path):
+    """Threat: 43."""
+    point = b"\x04" + bytes(64)
+    parts = (b"ecdsa-sha2-nistp256", b"nistp256", point)
+    blob = b"".join(len(part).to_bytes(4, "big") + part for part in parts)
+    text = f"ecdsa-sha2-nistp256 {base64.b64encode(blob).decode()}"
+
+    assert revoke_openssh(tmp_path, Role.MASTER, text, comment="old CA") is True
+
+    (line,) = read_book(tmp_path, Role.MASTER).revoked
+    assert line == RevokedKey(KeyId.of_blob(blob), text, "old CA", 1)
+    with pytest.raises(BadMessage):
+        revoke_openssh(tmp_path, Role.MASTER, text[:-8])
+    (tmp_path / "known_masters").write_text(f"@revoked * {text[:-8]}\n")
+    with pytest.raises(TrustFileError):
+        read_book(tmp_path, Role.MASTER)

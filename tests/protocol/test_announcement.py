@@ -311,6 +311,13 @@ def test_claims_of_junk_are_few_short_and_printable(
     assert claims.name.isprintable()
     assert len(claims.name) < 1000
     assert len(claims.addresses) <= limits.ANNOUNCED_ADDRESSES
+    assert "".join(claims.addresses).isprintable()
+
+
+def test_claims_have_no_address_with_a_scope_for_it_may_be_anything() -> None:
+    txt = {b"p": b"7472", b"a": b"fe80::1%\x1b[2J,10.0.0.66"}
+
+    assert claims_untrusted(txt).addresses == ("10.0.0.66:7472",)
 
 
 @given(

@@ -11,10 +11,11 @@ import trio
 
 from aemesh import limits
 from aemesh.host.store import open_store
+from aemesh.model.address import Address
 from aemesh.model.group import MemberState
 from aemesh.model.names import GroupName
 from aemesh.policy.discovery import New, Replayed, Same, Updated
-from tests.roles.mesh import announcement, open_mesh
+from tests.roles.mesh import PORT, announcement, open_mesh
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -135,6 +136,53 @@ async def test_a_replayed_announcement_of_an_earlier_life_is_no_clone(
         assert "worker.clone" not in await mesh.events()
         assert "two places" not in await note_of(mesh)
     assert "two places" not in caplog.text
+
+
+async def test_an_old_announcement_and_a_relay_to_the_worker_itself_make_no_clone(
+    autojump_clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Shows: D8; Threat: 59."""
+    caplog.set_level(logging.WARNING)
+    async with open_mesh("A") as mesh:
+        machine = await mesh.start_worker(OFFICE)
+        await mesh.wait_state(OFFICE, MemberState.LEASED)
+        captured = announcement(machine, ip="10.0.0.66")
+        machine.scope.cancel()
+        await mesh.wait_state(OFFICE, MemberState.LOST)
+        await mesh.start_worker(OFFICE)
+        await mesh.wait_state(OFFICE, MemberState.LEASED)
+        listeners = mesh.segment.listeners
+        relay, there = Address("10.0.0.66", PORT), Address(machine.ip, PORT)
+        listeners[relay] = listeners[there]
+        mesh.tell(Replayed(captured, captured.signed_at + 1))
+        await trio.sleep(SETTLED_AFTER)
+
+        assert relay in mesh.segment.dialled
+        assert "worker.clone" not in await mesh.events()
+        assert "two places" not in await note_of(mesh)
+    assert "two places" not in caplog.text
+
+
+async def test_a_new_link_shows_again_that_the_key_is_in_two_places(
+    autojump_clock,
+) -> None:
+    """Shows: D8."""
+    async with open_mesh("A") as mesh:
+        first = await linked(mesh)
+        copy = await mesh.start_copy(OFFICE)
+        mesh.tell(Updated(announcement(first)))
+        mesh.tell(Updated(announcement(copy)))
+        await mesh.wait_event("worker.clone")
+        for _ in range(3):
+            link = mesh.master.roster.records[first.identity.key_id].link
+            assert link is not None
+            link.close("a test")
+            await mesh.wait_state(OFFICE, MemberState.LOST)
+            await mesh.wait_state(OFFICE, MemberState.LEASED)
+            await trio.sleep(SETTLED_AFTER)
+
+            assert "too: a copied state directory" in await note_of(mesh)
+        assert (await mesh.events()).count("worker.clone") == 1
 
 
 async def test_a_worker_that_moved_to_another_address_is_no_clone(
