@@ -12,6 +12,7 @@ from aemesh.cli import ui
 from aemesh.cli.node import (
     Node,
     ask_for,
+    greet_site,
     make_node,
     obey,
     request_text,
@@ -158,7 +159,9 @@ def _greet(node: Node, store: Store) -> None:
     key_id = node.identity.key_id
     groups = ", ".join(sorted(store.groups()))
     ui.say(f'{node.name} is master of {groups}; key {key_id} "{key_id.words}"')
-    if not ui.can_ask() and not node.desk.policy.accept_new:
+    if node.mode in (Mode.X509, Mode.GSS):
+        greet_site(node)
+    elif not ui.can_ask() and not node.desk.policy.accept_new:
         ui.say("no terminal: `aemesh trust list` and `aemesh trust accept` serve")
 
 

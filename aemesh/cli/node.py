@@ -48,6 +48,8 @@ if TYPE_CHECKING:
 
 # A node that is open says so again, for whoever looks at the terminal later.
 _WARN_AGAIN_AFTER = 3600.0
+# A certificate of a year is renewed in its last month.
+_RENEW_WITHIN = 30 * 86400.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -238,6 +240,18 @@ def request_text(request: TrustRequest) -> str:
     if request.code:
         return f'{key_id} — both sides show "{request.code}"{tries}; trust it?'
     return f'{key_id} "{key_id.words}" — trust it?'
+
+
+def greet_site(node: Node) -> None:
+    """Say by what a site knows this node; warn before that ends."""
+    if node.certified is None:
+        ui.say("Kerberos says who may come; nobody is asked")
+        return
+    ends_at = node.certified.ends_at
+    until = time.strftime("%Y-%m-%d", time.localtime(ends_at))
+    ui.say(f"certified as {node.certified.claim.identity} until {until}")
+    if ends_at - time.time() < _RENEW_WITHIN:
+        ui.warn(f"the certificate ends on {until}: have it renewed by the site's CA")
 
 
 class _UiHandler(logging.Handler):

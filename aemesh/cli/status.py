@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 @state_option
 @json_option
 def status(state: str | None, *, as_json: bool) -> None:
-    """Show the master, its groups, workers, and imposters if there are any."""
+    """Show the master, its groups, workers."""
     shown = Mesh(state).status()
     if as_json:
         ui.write_json(msgspec.to_builtins(shown))

@@ -11,7 +11,8 @@ import click
 
 from aemesh.cli.trust_accept import accept
 from aemesh.cli.trust_audit import audit
-from aemesh.cli.trust_exchange import export, import_
+from aemesh.cli.trust_export import export
+from aemesh.cli.trust_import import import_
 from aemesh.cli.trust_refuse import forget, revoke
 from aemesh.cli.trust_show import list_, show
 from aemesh.cli.trust_token import token

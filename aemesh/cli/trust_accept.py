@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -19,7 +18,7 @@ from aemesh.cli.trust_rows import (
     record,
     role_option,
 )
-from aemesh.errors import AemeshError, BadMessage, RefusedError, UsageError, quoted
+from aemesh.errors import AemeshError, BadMessage, RefusedError, UsageError
 from aemesh.host import trustfiles
 from aemesh.host.pending import remove_request
 from aemesh.host.trustoptions import (
@@ -37,23 +36,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
 
-_SPAN = re.compile(r"([0-9]{1,9})([smhd])", re.ASCII)
-_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
-
-
-def _seconds(
-    _ctx: click.Context, _param: click.Parameter, text: str | None
-) -> float | None:
-    """Return a span that is written 30s, 10m, 8h or 30d in seconds."""
-    if text is None:
-        return None
-    found = _SPAN.fullmatch(text)
-    if found is None or not int(found[1]):
-        msg = f"{quoted(text)} is no span: expected one like 30s, 10m, 8h or 30d"
-        raise UsageError(msg)
-    return float(int(found[1]) * _UNITS[found[2]])
-
-
 def _terms_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Add the options that become the terms of the line."""
     for add in (
@@ -62,9 +44,7 @@ def _terms_options(command: Callable[..., Any]) -> Callable[..., Any]:
             metavar="DATE",
             help="Until YYYYMMDD[HHMM[SS]][Z]; local time unless Z.",
         ),
-        click.option(
-            "--for", "span", callback=_seconds, help="So long from now: 8h, 30d."
-        ),
+        click.option("--for", "span", type=span, help="So long from now: 8h, 30d."),
         click.option("--users", metavar="A,B", help="Only as these local users."),
         click.option("--from", "sources", metavar="NET,NET", help="Only from there."),
         click.option("--groups", metavar="A,B", help="Only in these groups."),

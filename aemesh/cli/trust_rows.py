@@ -31,6 +31,9 @@ if TYPE_CHECKING:
 
     from aemesh.host.trustlines import VoidLine
 
+# The comments below which `export` prints lines, and `import` finds them.
+SECTIONS = {f"# {file}": role for role, file in trustfiles.FILES.items()}
+
 role_option = click.option(
     "--role",
     type=click.Choice([role.value for role in Role]),

@@ -13,6 +13,7 @@ from aemesh.cli import ui
 from aemesh.cli.node import (
     Node,
     ask_for,
+    greet_site,
     local_user,
     make_node,
     obey,
@@ -20,9 +21,11 @@ from aemesh.cli.node import (
     start_logging,
     warn_open,
 )
+from aemesh.cli.settings import typed
 from aemesh.errors import UsageError
 from aemesh.host.facts import find_facts
 from aemesh.host.generation import read_generation, write_generation
+from aemesh.host.trustoptions import terms_untrusted
 from aemesh.model.names import group_name_untrusted
 from aemesh.model.trust import Mode, Role, TrustRequest
 from aemesh.net import gss
@@ -108,10 +111,18 @@ def _policy(options: WorkerOptions, *, by_token: bool) -> TrustPolicy:
         trusted_keys=options.trusted_keys(),
         accept_first=options.accept_first or enrol_until is not None,
         enrol_until=enrol_until,
-        enrol_from=options.enrol_from,
+        enrol_from=_networks(options.enrol_from),
         user=local_user(),
         by_token=by_token,
     )
+
+
+def _networks(given: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the networks of ``--from``, checked as those of a trust line are."""
+    if not given:
+        return ()
+    with typed():
+        return terms_untrusted({"from": ",".join(given)}).sources
 
 
 def _accept_gss(keytab: str | None, name: NodeName) -> MakeGss:
@@ -134,7 +145,9 @@ def _greet(node: Node, facts: Facts) -> None:
     key_id = node.identity.key_id
     ui.say(f'{node.name} offers {facts.cores} cores; key {key_id} "{key_id.words}"')
     known = ", ".join(master.name for master in node.desk.book.known)
-    if known:
+    if node.mode in (Mode.X509, Mode.GSS):
+        greet_site(node)
+    elif known:
         ui.say(f"it belongs to {known}")
     elif node.desk.policy.by_token:
         ui.say("it joins the master that gave out its token, and no other")

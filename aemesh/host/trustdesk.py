@@ -37,6 +37,7 @@ from aemesh.policy.terms import allows_group
 from aemesh.policy.trust import (
     TrustPolicy,
     changed_key_message,
+    ended_between,
     judge,
     refuses_chain,
     terms_of,
@@ -118,7 +119,7 @@ class TrustDesk:
 
     def knows(self, key_id: KeyId) -> bool:
         """Whether this key was accepted already, in the files or by a flag."""
-        return key_id in self.policy.trusted_keys or bool(self.book.by_key(key_id))
+        return key_id in self.policy.trusted_keys or _is_known(self.book, key_id)
 
     def name_of(self, key_id: KeyId) -> NodeName | None:
         """Return the name under which this key was accepted, if it was."""
@@ -150,7 +151,7 @@ class TrustDesk:
             return
         if verdict.reason is Reason.FIRST_USE and self.policy.accept_first:
             self._refresh()
-            if self._book.known:  # imprint once, also when two come at once
+            if self._book.is_owned:  # imprint once, also when two come at once
                 msg = "this worker belongs to another master"
                 raise RefusedError(msg)
         line = _line_of(peer, verdict, mode=self.policy.mode, day=self._today())
@@ -164,6 +165,9 @@ class TrustDesk:
 
     def heard(self, peer: Peer, verdict: Verdict) -> None:
         """Take note of what a peer says of us; a changed key is told loudly."""
+        if verdict.reason is Reason.CLONE and self._news(peer, verdict.reason):
+            told = f"it says of us: {verdict.detail}"
+            self._record(peer, replace(verdict, detail=told))
         if verdict.reason is Reason.KEY_CHANGED and self._news(peer, verdict.reason):
             self._alarm(
                 f"{peer.name} at {peer.address} refuses us: it knows our name with "
@@ -223,9 +227,14 @@ class TrustDesk:
         await self._changed.wait()
 
     async def _watch(self) -> None:
+        looked_at = self._wall()
         while True:
             self._refresh()
             await trio.sleep(WATCH_EVERY)
+            now = self._wall()
+            if ended_between(self._book, looked_at, now):
+                self._tell_changed()  # nobody wrote anything: time has passed
+            looked_at = now
 
     async def _ask_all(self, ask: Ask) -> None:
         async for request in self._to_ask:
@@ -291,7 +300,7 @@ class TrustDesk:
         else:
             self._unreadable = ""
         following = nextkey.has_next(self._folder)
-        for key_id in [k for k in self.waiting if self._book.by_key(k)]:
+        for key_id in [k for k in self.waiting if _is_known(self._book, k)]:
             self._forget_request(self.waiting[key_id])
         # Not for a request that was only written down: who waits for a change asks
         # again, and would be written down again.
@@ -451,6 +460,10 @@ class TrustDesk:
     def _record(self, peer: Peer, verdict: Verdict) -> None:
         if self._audit is not None:
             self._audit.write(peer, verdict, now=self._wall())
+
+
+def _is_known(book: TrustBook, key_id: KeyId) -> bool:
+    return book.by_key(key_id) is not None or book.authorizes(key_id)
 
 
 def _line_of(peer: Peer, verdict: Verdict, *, mode: Mode, day: str) -> KnownPeer | None:

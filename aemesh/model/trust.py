@@ -229,6 +229,16 @@ class TrustBook:
         """Return the first line of this name, if there is one."""
         return next((p for p in self.known if p.name == name), None)
 
+    @property
+    def is_owned(self) -> bool:
+        """Whether anybody is trusted at all: a worker then belongs to somebody."""
+        return bool(self.known or self.authorized)
+
+    def authorizes(self, key_id: KeyId) -> bool:
+        """Whether an administrator's line lets this very key in."""
+        lines = (one for one in self.authorized if not one.cert_authority)
+        return any(line.key_id == key_id for line in lines)
+
     def is_revoked(self, key_id: KeyId) -> bool:
         """Whether a key is refused under every name."""
         return any(line.key_id == key_id for line in self.revoked)

@@ -31,6 +31,8 @@ from aemesh.policy.openness import is_public
 from aemesh.policy.terms import breach, matches
 from aemesh.policy.x509 import Certified, verify_untrusted
 
+# A certificate that ends is noticed within five minutes; it had a year to be renewed.
+_CHAINS_EVERY = 300.0
 # How much a mode proves of a peer.  A token introduces a key, as a leap does; from
 # then on the key itself is the proof, and a pin is worth the same in both.
 _RANK = {Mode.OPEN: 0, Mode.LEAP: 1, Mode.TOKEN: 1, Mode.GSS: 2, Mode.X509: 3}
@@ -132,7 +134,7 @@ def asks(
     if policy.mode is not Mode.LEAP or key is None:
         return frozenset()
     key_id = key.key_id
-    if book.by_key(key_id) or _authorized_line(key_id, book):
+    if book.by_key(key_id) or book.authorizes(key_id):
         return frozenset()
     if token:
         return frozenset({Proof.JOIN})
@@ -142,7 +144,7 @@ def asks(
         or (policy.accept_first and not policy.has_window)
         or key_id in policy.trusted_keys
         or key_id in policy.declined
-        or (policy.role is Role.WORKER and _is_owned(book))
+        or (policy.role is Role.WORKER and book.is_owned)
     )
     return frozenset() if settled else frozenset({Proof.PAIR})
 
@@ -162,6 +164,19 @@ def terms_of(peer: Peer, book: TrustBook, *, now: float) -> tuple[Terms, ...]:
     authorized = _authorized_line(peer.key_id, book)
     found = (authorized or known) and (authorized, known)
     return tuple(line.terms for line in found or () if line is not None)
+
+
+def ended_between(book: TrustBook, before: float, now: float) -> bool:
+    """Whether something ended in this span, so that peers have to be judged again.
+
+    Lines of trust say when; of certificates and revocation lists it is not looked up:
+    peers of mode x509 are judged again at each turn of `_CHAINS_EVERY`.
+    """
+    lines = (*book.known, *book.authorized, *book.principals)
+    ends = (line.terms.expires_at for line in lines)
+    if any(end is not None and before < end <= now for end in ends):
+        return True
+    return book.anchors is not None and before // _CHAINS_EVERY != now // _CHAINS_EVERY
 
 
 def refuses_chain(
@@ -318,7 +333,7 @@ def _token(case: Case) -> Verdict | None:
 
 
 def _owned(case: Case) -> Verdict | None:
-    if case.policy.role is Role.MASTER or not _is_owned(case.book):
+    if case.policy.role is Role.MASTER or not case.book.is_owned:
         return None
     return _no(Reason.OWNED, "this worker belongs to another master")
 
@@ -378,10 +393,6 @@ def _verified(
 def _certify(peer: Peer, book: TrustBook, now: float) -> Certified | None:
     found = _verified(peer.chain, book, role=peer.role, now=now)
     return found if isinstance(found, Certified) else None
-
-
-def _is_owned(book: TrustBook) -> bool:
-    return bool(book.known or book.authorized)
 
 
 def _has_authorities(book: TrustBook) -> bool:

@@ -274,6 +274,30 @@ async def test_what_a_person_does_not_answer_is_stored_on_neither_side(
     assert master.remembered == worker.remembered == ""
 
 
+@pytest.mark.parametrize(
+    ("address", "decision"),
+    [("10.1.2.3:7472", Decision.OK), ("192.0.2.7:7472", Decision.PENDING)],
+)
+async def test_a_first_master_from_outside_the_netblock_waits_for_a_person(
+    tmp_path, address, decision
+):
+    """Threat: 34."""
+    worker = Office(
+        tmp_path / "w",
+        Role.WORKER,
+        "lab-1",
+        accept_first=True,
+        enrol_from=("10.0.0.0/8",),
+    )
+    peer, _ = await shake_peer(Node.fresh(Role.MASTER))
+
+    verdict = worker.desk.judge(replace(peer, address=address))
+
+    assert verdict.decision is decision
+    assert bool(worker.desk.waiting) is (decision is Decision.PENDING)
+    assert worker.remembered == ""
+
+
 async def test_strangers_without_end_are_remembered_only_so_far(worker, monkeypatch):
     """Threat: 26: each is a request for a person, and most ask in vain."""
     monkeypatch.setattr(limits, "PENDING_REQUESTS", 10)

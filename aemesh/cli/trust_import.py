@@ -1,9 +1,4 @@
-"""``aemesh trust export`` and ``import``: keys from one machine's files to another's.
-
-What is exported are lines of known_workers and known_masters, each part below a
-comment that names its file.  They hold public keys, names and terms only; *how* a
-key came to be trusted is everybody's own business.
-"""
+"""``aemesh trust import``: trust the keys that another machine exported."""
 
 from __future__ import annotations
 
@@ -16,58 +11,23 @@ import click
 from aemesh import limits
 from aemesh.cli import ui
 from aemesh.cli.options import state_option
-from aemesh.cli.trust_rows import Row, all_rows, called, day, now, record, role_option
+from aemesh.cli.trust_rows import SECTIONS, Row, day, now, record, role_option
 from aemesh.errors import (
     AemeshError,
-    BadMessage,
-    KeyFileError,
     RefusedError,
     SettingsError,
     TrustFileError,
     UsageError,
 )
 from aemesh.host import trustfiles
-from aemesh.host.statedir import state_folder, state_root
+from aemesh.host.statedir import state_folder
 from aemesh.host.trustio import parse_at, split_lines
 from aemesh.host.trustlines import VoidLine, parse_line_untrusted
 from aemesh.host.trustoptions import terms_words
-from aemesh.model.key import PublicKey
-from aemesh.model.names import node_name_untrusted
 from aemesh.model.trust import KnownPeer, RevokedKey, Role
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
-
-_PUBLIC_FILE = "id_ed25519.pub"
-_SECTIONS = {f"# {file}": role for role, file in trustfiles.FILES.items()}
-
-
-@click.command()
-@click.argument("who", nargs=-1)
-@click.option("--own", is_flag=True, help="The keys of this machine's own roles.")
-@role_option
-@state_option
-def export(
-    who: tuple[str, ...], role: str | None, state: str | None, *, own: bool
-) -> None:
-    """Print lines for the trust files of others: of WHO is known here, or of all.
-
-    `--own` prints this machine's own keys instead: the worker's is a line for the
-    masters' known_workers, the master's one for the workers' known_masters.
-    """
-    lines: dict[Role, list[str]] = {one: [] for one in Role}
-    if own:
-        for one in Role if role is None else (Role(role),):
-            lines[one] += _own_line(state_root(state) / one.value)
-    if who or not own:
-        for row in _chosen(all_rows(state, role), who):
-            lines[row.role].append(f"{row.name} {row.openssh} {row.terms}".rstrip())
-    if not any(lines.values()):
-        what = "no key was made here yet" if own else "nobody is known here"
-        raise SettingsError(what)
-    for section, about in _SECTIONS.items():
-        for text in (section, *lines[about]) if lines[about] else ():
-            ui.write(text)
 
 
 @click.command("import")
@@ -94,39 +54,6 @@ def import_(file: str, role: str | None, state: str | None, *, yes: bool) -> int
         msg = "nothing was imported"
         raise RefusedError(msg, why="the answer was no")
     return max(code, *(_add(one) for one in new))
-
-
-# --- export -----------------------------------------------------------------
-
-
-def _own_line(folder: Path) -> list[str]:
-    """Return the line of our own key of a role, if it has one."""
-    path = folder / _PUBLIC_FILE
-    try:
-        words = path.read_text(errors="replace").split()
-    except FileNotFoundError:
-        return []
-    except OSError as error:
-        msg = f"{path} cannot be read"
-        raise KeyFileError(msg, why=error.strerror) from error
-    algorithm, encoded, name = [*words, "", "", ""][:3]
-    try:
-        key = PublicKey.parse_untrusted(algorithm, encoded)
-        return [f"{node_name_untrusted(name)} {key.openssh}"]
-    except BadMessage as error:
-        msg = f"{path} is no public key with a name"
-        raise KeyFileError(msg, why=error.what) from None
-
-
-def _chosen(rows: Sequence[Row], who: Sequence[str]) -> list[Row]:
-    known = [row for row in rows if row.state == "known"]
-    if not who:
-        return known
-    asked = [row for one in who for row in called(known, one, "peer")]
-    return list(dict.fromkeys(asked))
-
-
-# --- import -----------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,7 +83,7 @@ def _read(file: str) -> list[str]:
 def _parse(path: Path, lines: Sequence[str], role: str | None) -> Iterator[_Line]:
     section: Role | None = None
     for number, text in enumerate(lines, 1):
-        section = _SECTIONS.get(text.strip(), section)
+        section = SECTIONS.get(text.strip(), section)
         entry = parse_at(path, text, number, parse_line_untrusted)
         if entry is None:
             continue
