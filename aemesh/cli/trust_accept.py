@@ -8,6 +8,7 @@ import click
 
 from aemesh.cli import ui
 from aemesh.cli.options import state_option
+from aemesh.cli.spans import span
 from aemesh.cli.trust_rows import (
     Row,
     all_rows,
@@ -44,7 +45,9 @@ def _terms_options(command: Callable[..., Any]) -> Callable[..., Any]:
             metavar="DATE",
             help="Until YYYYMMDD[HHMM[SS]][Z]; local time unless Z.",
         ),
-        click.option("--for", "span", type=span, help="So long from now: 8h, 30d."),
+        click.option(
+            "--for", "valid_after", type=span, help="So long from now: 8h, 30d."
+        ),
         click.option("--users", metavar="A,B", help="Only as these local users."),
         click.option("--from", "sources", metavar="NET,NET", help="Only from there."),
         click.option("--groups", metavar="A,B", help="Only in these groups."),
@@ -87,13 +90,13 @@ def _terms(
     sources: str | None,
     users: str | None,
     expires: str | None,
-    span: float | None,
+    valid_after: float | None,
 ) -> Terms:
-    if expires and span is not None:
+    if expires and valid_after is not None:
         msg = "--for and --expires say the same: give one of them"
         raise UsageError(msg)
-    if span is not None:
-        expires = _end(span)
+    if valid_after is not None:
+        expires = _end(valid_after)
     given = {GROUPS: groups, SOURCES: sources, USERS: users, EXPIRY: expires}
     try:
         return terms_untrusted(
@@ -103,8 +106,8 @@ def _terms(
         raise UsageError(error.what) from None
 
 
-def _end(span: float) -> str:
-    word = terms_words(Terms(expires_at=float(int(now() + span))))[0]
+def _end(valid_after: float) -> str:
+    word = terms_words(Terms(expires_at=float(int(now() + valid_after))))[0]
     return word.partition("=")[2]
 
 

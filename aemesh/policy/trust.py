@@ -172,8 +172,10 @@ def ended_between(book: TrustBook, before: float, now: float) -> bool:
     Lines of trust say when; of certificates and revocation lists it is not looked up:
     peers of mode x509 are judged again at each turn of `_CHAINS_EVERY`.
     """
-    lines = (*book.known, *book.authorized, *book.principals)
-    ends = (line.terms.expires_at for line in lines)
+    terms = [line.terms for line in book.known]
+    terms += [line.terms for line in book.authorized]
+    terms += [line.terms for line in book.principals]
+    ends = (one.expires_at for one in terms)
     if any(end is not None and before < end <= now for end in ends):
         return True
     return book.anchors is not None and before // _CHAINS_EVERY != now // _CHAINS_EVERY
