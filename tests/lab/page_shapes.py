@@ -18,7 +18,7 @@ import re
 _BOUND = {
     "key": r"SHA256:[A-Za-z0-9+/]{43}",
     "token": r"AEM1-[A-Za-z0-9_.-]+",
-    "hex": r"\b[0-9a-f]{32,64}\b",
+    "hex": r"\b(?:[0-9a-f]{32,64}|[0-9A-F]{32,64})\b",
     "words": r"(?<![\w/-])[a-z]+(?:-[a-z]+){3}(?![\w-])",
     # In a page with a digit and a letter: else any word of eight letters would be one.
     "id": r"\b(?=[a-z]*[2-7])(?=[2-7]*[a-z])[a-z2-7]{8}\b",

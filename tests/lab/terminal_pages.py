@@ -56,7 +56,7 @@ _BLOCK = re.compile(
 )
 _TYPED = re.compile(r"(?P<host>[a-z0-9][a-z0-9-]*)(?P<sign>[$#]) (?P<command>.+)")
 _ASKED = re.compile(
-    r"(?P<shown>.*(?:\[[yY]/[nN]\]|[Pp]ass(?:word|phrase)\b.*:) )(?P<answer>.+)"
+    r"(?P<shown>.*(?:\[[yY]/[nN]\]|[Pp]ass(?:word|phrase)\b.*:|^Once more:) )(?P<answer>.+)"
 )
 _REPEATED = re.compile(r"\^C|.*\[y/N\] (?=.)")
 # These run until somebody ends them.
