@@ -23,7 +23,7 @@ import os
 import re
 import struct
 import termios
-from contextlib import suppress
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -35,13 +35,16 @@ from tests.lab.office import ENDED_WITHIN, ON_TERMINAL, Terminal, gone, open_off
 from tests.lab.page_shapes import Bindings
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterator, Mapping
+    from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+    from contextlib import AbstractAsyncContextManager
     from pathlib import Path
 
     from aemesh.testing.lab import Host
     from tests.lab.office import Office
 
-    Prepare = Callable[[Office], Awaitable[Mapping[str, str]]]
+    # What is in the environment of the shells of each host.
+    Surroundings = Mapping[str, Mapping[str, str]]
+    Prepare = Callable[[Office], AbstractAsyncContextManager[Surroundings]]
 
 # A start of Python, a question to a network, and all this on a busy machine.
 SAID_WITHIN = 60.0
@@ -56,7 +59,7 @@ _BLOCK = re.compile(
 )
 _TYPED = re.compile(r"(?P<host>[a-z0-9][a-z0-9-]*)(?P<sign>[$#]) (?P<command>.+)")
 _ASKED = re.compile(
-    r"(?P<shown>.*(?:\[[yY]/[nN]\]|[Pp]ass(?:word|phrase)\b.*:|^Once more:) )(?P<answer>.+)"
+    r"(?P<shown>.*(?:\[y/N\]|[Pp]ass(?:word|phrase)\b.*:|^Once more:) )(?P<answer>.+)"
 )
 _REPEATED = re.compile(r"\^C|.*\[y/N\] (?=.)")
 # These run until somebody ends them.
@@ -189,10 +192,10 @@ class Window:
 class Typist:
     """Does what a page says, on the hosts of an office."""
 
-    def __init__(self, page: Path, office: Office, env: Mapping[str, str]) -> None:
+    def __init__(self, page: Path, office: Office, around: Surroundings) -> None:
         self._page = page
         self._office = office
-        self._env = dict(env)
+        self._around = around
         self._windows: list[Window] = []
         self._bindings = Bindings()
 
@@ -209,8 +212,8 @@ class Typist:
         if not step.stays:
             await self._wait_end(window, step)
 
-    async def end(self) -> None:
-        """Press Ctrl-C where something runs, and look what is left."""
+    async def leave(self) -> None:
+        """Press Ctrl-C where something runs, and leave the shells."""
         for window in self._windows:
             self._check_stays(window)
             if not window.is_idle:
@@ -221,6 +224,9 @@ class Typist:
                 raise self._error(0, window, "it goes on after Ctrl-C") from None
             await window.screen.type("exit\n")
             await window.process.wait()
+
+    async def check_ended(self) -> None:
+        """Look what is left on the hosts; nothing should be."""
         for host in self._office.lab:
             with suppress(LabError):
                 await wait_for(gone(host), within=GONE_WITHIN, what="an end of all")
@@ -316,7 +322,7 @@ class Typist:
             "TERM": "xterm",
             "PS2": "",
             "PS1": f"\x1b]133;D;$?\x07{host.name}{sign} ",
-            **self._env,
+            **self._around.get(host.name, {}),
         }
         argv = [host.python, "-c", ON_TERMINAL, "/bin/sh", "-i"]
         ends = dict.fromkeys(("stdin", "stdout", "stderr"), screen.theirs)
@@ -336,11 +342,18 @@ class Typist:
         )
 
 
-async def type_page(page: Path, prepare: Prepare | None = None) -> None:
+@asynccontextmanager
+async def _nothing(office: Office) -> AsyncIterator[Surroundings]:
+    del office
+    yield {}
+
+
+async def type_page(page: Path, prepare: Prepare = _nothing) -> None:
     """Do all that a page says, from the start of its hosts to the end of all.
 
-    ``prepare`` may furnish the hosts first; what it returns is in the environment of
-    every shell.  Raises PageError, which names page and line and what was said.
+    ``prepare`` furnishes the hosts as long as its block lasts, with what the page takes
+    for granted: a KDC, say.  Raises PageError, which names page and line and what was
+    said.
     """
     steps = read_steps(page.read_text())
     hosts = dict.fromkeys(step.host for step in steps)
@@ -348,11 +361,12 @@ async def type_page(page: Path, prepare: Prepare | None = None) -> None:
     async with open_office(names) as office:
         for host in office.lab:
             await _install(host)
-        env = {} if prepare is None else await prepare(office)
-        typist = Typist(page, office, env)
-        for step in steps:
-            await typist.do(step)
-        await typist.end()
+        async with prepare(office) as around:
+            typist = Typist(page, office, around)
+            for step in steps:
+                await typist.do(step)
+            await typist.leave()
+        await typist.check_ended()
 
 
 def _commands(host: Host) -> list[str]:
