@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from aemesh.cli.delegation import delegate_options
 from aemesh.cli.options import node_options, state_option
 
 
@@ -32,6 +33,7 @@ from aemesh.cli.options import node_options, state_option
     is_flag=True,
     help="Trust every worker that was never seen before, unverified.",
 )
+@delegate_options
 def master(**options: object) -> int:
     """Find workers and form groups of them.
 

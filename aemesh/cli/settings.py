@@ -62,3 +62,5 @@ class MasterOptions(NodeOptions):
     groups: tuple[str, ...] = ()
     engine: str = "dask"
     accept_new: bool = False
+    delegate: str | None = None
+    delegate_from: str | None = None

@@ -18,6 +18,7 @@ from aemesh import limits
 Name = Annotated[str, Meta(min_length=1, max_length=64)]
 Text = Annotated[str, Meta(max_length=1000)]
 Pem = Annotated[str, Meta(max_length=16384)]
+Chain = Annotated[str, Meta(max_length=limits.PROXY_BYTES)]
 Count = Annotated[int, Meta(ge=0, le=2**53)]
 Arg = Annotated[str, Meta(max_length=limits.JOB_ARG_BYTES)]
 Span = Annotated[float, Meta(ge=0.0, le=366 * 86400.0)]
@@ -121,6 +122,19 @@ class Release(Body, frozen=True, kw_only=True):
     term_after: Span
 
 
+class Delegate(Body, frozen=True, kw_only=True):
+    """Make a key for the user's identity in a job to come; answered by `Delegated`."""
+
+    job: Name
+    generation: Count
+
+
+class Delegated(Body, frozen=True, kw_only=True):
+    """Here is the request for a proxy certificate of that key."""
+
+    csr: Pem
+
+
 class Start(Body, frozen=True, kw_only=True):
     """Run a job for the group; answered by `Started`."""
 
@@ -132,6 +146,7 @@ class Start(Body, frozen=True, kw_only=True):
     tls: bool = False
     certificate: Pem = ""
     authority: Pem = ""
+    proxy: Chain = ""
 
 
 class Started(Body, frozen=True, kw_only=True):
@@ -177,6 +192,8 @@ TYPES: dict[str, type[Body]] = {
     "assign": Assign,
     "assigned": Assigned,
     "release": Release,
+    "delegate": Delegate,
+    "delegated": Delegated,
     "start": Start,
     "started": Started,
     "end": End,

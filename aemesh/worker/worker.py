@@ -7,6 +7,7 @@ needs of the world comes in as `Parts`, so that a test hands in a network in mem
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
@@ -64,6 +65,7 @@ class Parts:
     groups: frozenset[GroupName] = frozenset()  # that may be served; empty: any
     port: int = 0
     hosts: tuple[str, ...] = ()
+    wall: Callable[[], float] = time.time
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +87,7 @@ class Worker:
             Tenancy(key_id, generation=parts.generation, groups=parts.groups),
             parts.jobs,
             parts.remember_generation,
+            wall=parts.wall,
         )
         self._door = Door(
             parts.desk, chance=parts.chance, is_linked=self.links.__contains__

@@ -15,6 +15,7 @@ from aemesh.errors import UnknownNameError
 from aemesh.host.keystore import Identity
 from aemesh.host.store import open_store
 from aemesh.host.trustdesk import TrustDesk
+from aemesh.master.delegation import Delegation
 from aemesh.master.master import Master
 from aemesh.master.parts import Parts as MasterParts
 from aemesh.model.address import Address
@@ -176,6 +177,7 @@ class Mesh:
                 remember_generation=remember,
                 groups=groups,
                 port=PORT,
+                wall=wall,
             ),
             key_id=machine.identity.key_id,
         )
@@ -200,6 +202,7 @@ async def open_mesh(
     *groups: str,
     policy: TrustPolicy | None = None,
     store: Path | None = None,
+    delegation: Delegation | None = None,
 ) -> AsyncIterator[Mesh]:
     """A master with these groups, and no worker yet."""
     with open_store(store) as state:
@@ -224,6 +227,7 @@ async def open_mesh(
                     engines=mesh.engines,
                     head_address=lambda: "10.0.0.1",
                     wall=wall,
+                    delegation=delegation,
                 )
             )
             await nursery.start(mesh.master.run)
