@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -52,6 +51,8 @@ def span(text: str) -> float:
 
 def wish_of(life: str | None, source: str | None) -> Delegate | None:
     """Return what the options ask for; asks for a passphrase, on a terminal only."""
+    if life is None and source is None:
+        return None
     # cryptography's x509 is loaded only where an identity is handed on.
     from aemesh.host.usercredential import (  # noqa: PLC0415
         find_credential,
@@ -61,10 +62,8 @@ def wish_of(life: str | None, source: str | None) -> Delegate | None:
     from aemesh.model.view import Delegate  # noqa: PLC0415
 
     if life is None:
-        if source is not None:
-            msg = "--delegate-from needs --delegate, which says for how long"
-            raise UsageError(msg)
-        return None
+        msg = "--delegate-from needs --delegate, which says for how long"
+        raise UsageError(msg)
     life_after = span(life)
     if life_after > limits.DELEGATION_CAP_AFTER:
         hours = limits.DELEGATION_CAP_AFTER / 3600
@@ -75,7 +74,7 @@ def wish_of(life: str | None, source: str | None) -> Delegate | None:
         source,
         os.environ,
         home=Path.home(),
-        temporary=Path(tempfile.gettempdir()),
+        temporary=Path("/tmp"),  # noqa: S108 - where tools of grids put it
     )
     passphrase = _passphrase(path) if needs_passphrase(path) else ""
     read_credential(path, passphrase=passphrase)  # what is wrong is told here

@@ -45,7 +45,7 @@ def exec_(  # noqa: PLR0913 - the options of the command
 
     Each line is shown as `office-1: …`; the exit code is the worst of all members.
     """
-    wish = wish_of(delegate, delegate_from) if delegate or delegate_from else None
+    wish = wish_of(delegate, delegate_from)
     said = Mesh(state).exec(group_name, argv, delegate=wish)
     pieces = _some(said, group_name)
     return _as_json(pieces) if as_json else _as_lines(pieces)

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 
 from aemesh import __version__
 from aemesh.cli import ui
-from aemesh.cli.delegation import wish_of
 from aemesh.cli.node import (
     Node,
     ask_for,
@@ -134,11 +133,13 @@ def _remember_groups(store: Store, options: MasterOptions) -> None:
 
 def _delegation(options: MasterOptions) -> Delegation | None:
     """Return the user's identity for all groups, if it is to be handed on."""
-    wish = wish_of(options.delegate, options.delegate_from)
+    wish = options.delegate
     if wish is None:
         return None
     credential = read_credential(Path(wish.source), passphrase=wish.passphrase)
-    ui.say(f"jobs act as {credential.subject}, for {options.delegate} each")
+    ui.say(
+        f"jobs act as {credential.subject}, for {wish.life_after / 3600:g} hours each"
+    )
     return Delegation(credential, wish.life_after)
 
 

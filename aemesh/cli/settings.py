@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from aemesh.errors import BadMessage, UsageError
 from aemesh.model.key import KeyId
 from aemesh.model.trust import Mode
+from aemesh.model.view import Delegate
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -62,5 +63,4 @@ class MasterOptions(NodeOptions):
     groups: tuple[str, ...] = ()
     engine: str = "dask"
     accept_new: bool = False
-    delegate: str | None = None
-    delegate_from: str | None = None
+    delegate: Delegate | None = None

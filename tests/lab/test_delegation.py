@@ -1,0 +1,37 @@
+"""The user's identity on real hosts: a job finds it, and nothing of it is left."""
+
+from __future__ import annotations
+
+from aemesh.testing.lab import wait_for
+from tests.lab.office import LAB, open_office, state
+
+pytestmark = LAB
+
+# A grid's certificate, where its tools look for it.
+MAKE = (
+    "umask 077; mkdir -p ~/.globus && cd ~/.globus && "
+    "openssl req -x509 -newkey rsa:2048 -nodes -days 1 -subj /O=Grid/CN=Alice "
+    "-addext basicConstraints=critical,CA:FALSE -keyout userkey.pem -out usercert.pem"
+)
+LOOK = "openssl x509 -in $X509_USER_PROXY -noout -subject; echo file $X509_USER_PROXY"
+
+
+async def test_a_command_acts_as_the_user_and_leaves_nothing():
+    """Shows: T9. Threat: 79."""
+    async with open_office(["laptop", "office-1"]) as office:
+        laptop = office.laptop
+        await laptop.run(["sh", "-c", MAKE])
+        await office.worker("office-1")
+        await office.master("A")
+        await office.joined("office-1")
+        words = ["exec", "--group", "A", "--delegate", "1h", "--", "sh", "-c", LOOK]
+        done = await laptop.run([*laptop.aemesh, *words])
+        run = state(office.host("office-1"), "worker") / "run"
+
+        assert "Alice" in done.stdout
+        assert "/tls/proxy.pem" in done.stdout
+        await wait_for(
+            lambda: not list(run.rglob("proxy.pem")),
+            within=5.0,
+            what="the end of the delegated file",
+        )
