@@ -33,7 +33,7 @@ def test_it_is_looked_for_where_tools_of_grids_keep_it(tmp_path) -> None:
     def find(given: str | None = None, **environ: str) -> str:
         return str(find_credential(given, environ, home=home, temporary=temporary))
 
-    with pytest.raises(SettingsError, match="no X.509 credential"):
+    with pytest.raises(SettingsError, match="credential of yours"):
         find()
     cert = GRID.write(home / ".globus")
     assert find() == str(cert)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import signal
+
 from aemesh.testing.lab import wait_for
 from tests.lab.office import LAB, open_office, state
 
@@ -35,3 +38,31 @@ async def test_a_command_acts_as_the_user_and_leaves_nothing():
             within=5.0,
             what="the end of the delegated file",
         )
+
+
+async def test_a_script_has_it_and_a_killed_worker_leaves_nothing_at_its_next_start():
+    """Shows: T9. Threat: 79."""
+    async with open_office(["laptop", "office-1"]) as office:
+        laptop = office.laptop
+        await laptop.run(["sh", "-c", MAKE])
+        worker = await office.worker("office-1")
+        await office.master("A")
+        await office.joined("office-1")
+        await laptop.run([*laptop.aemesh, "group", "delegate", "A", "1h"])
+        run = state(office.host("office-1"), "worker") / "run"
+        await wait_for(
+            lambda: list(run.rglob("proxy.pem")),
+            within=15.0,
+            what="the identity in the group's own node",
+        )
+        agent = worker.pid
+        os.kill(worker.process.pid, signal.SIGKILL)
+        os.kill(agent, signal.SIGKILL)
+        await worker.wait()
+        assert list(run.rglob("proxy.pem"))
+        assert office.events is not None
+        await laptop.run([*laptop.aemesh, "group", "delegate", "A", "off"])
+        mark = office.events.last
+        await office.worker("office-1")
+        await office.joined("office-1", after=mark)
+        assert not list(run.rglob("proxy.pem"))
