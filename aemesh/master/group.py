@@ -282,6 +282,11 @@ class Group:
         self._stale = dict.fromkeys(self.members)
         self._tell_changed()
 
+    @property
+    def renewing(self) -> bool:
+        """Whether members are still to be brought up anew."""
+        return bool(self._stale)
+
     def is_stale(self, record: WorkerRecord) -> bool:
         """Whether this member is the next that is to be brought up anew."""
         return next(iter(self._stale), None) == record.key_id

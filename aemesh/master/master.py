@@ -173,7 +173,7 @@ class Master:
         wanted = self._group(group)
         with trio.move_on_after(_FIRST_MEMBER_AFTER):
             while wanted.state == "opening" or (
-                wanted.state == "ready" and not wanted.members
+                wanted.state == "ready" and (wanted.renewing or not wanted.members)
             ):
                 await wanted.changed.wait()
         if wanted.state == "ready" and not wanted.members:
