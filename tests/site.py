@@ -67,6 +67,19 @@ def certified_node(
     identity = Identity.ephemeral(name)
     csr = identity.request() if node_key else None
     place = site.certify(role, name, folder, csr=csr)
+    return node_of(role, name, folder, place, identity=identity)
+
+
+def node_of(
+    role: Role,
+    name: str,
+    folder: Path,
+    place: Path,
+    *,
+    identity: Identity | None = None,
+) -> CertifiedNode:
+    """Return a node in mode x509 with what is in its x509 folder, `place`."""
+    identity = identity or Identity.ephemeral(name)
     alarms: list[str] = []
     desk = TrustDesk(
         TrustPolicy(role=role, mode=Mode.X509),

@@ -23,7 +23,8 @@ from aemesh.policy.trust import TrustPolicy
 from aemesh.protocol import wire
 from aemesh.protocol.nodekey import statement
 from aemesh.testing.nodes import DeskDoorman, Node, connection_pair
-from tests.site import Site, certified_node
+from tests.company import Company
+from tests.site import Site, certified_node, node_of
 
 
 async def both(client: Node, server: Node, **options):
@@ -89,6 +90,36 @@ async def test_two_of_one_site_meet_without_a_question(site, tmp_path, over_node
     assert far.peer.key == master.node.identity.public
     (line,) = worker.desk.book.known
     assert (line.via, line.mode) == ("x509", Mode.X509)
+
+
+@pytest.mark.parametrize("key", ["rsa", "p384"])
+async def test_a_company_s_certificates_serve_as_well(tmp_path, key):
+    """Shows: T3: made by openssl, below a CA in between, with DNS names."""
+    company = Company(tmp_path / "company")
+    nodes = []
+    for role in Role:
+        host = f"pc1.{role.value}s.example.org"
+        company.make("pc1", "leaf", by="issuing", san=f"DNS:{host}", key=key)
+        place = tmp_path / role.value / "x509"
+        place.mkdir(parents=True, mode=0o700)
+        place.parent.chmod(0o700)
+        (place / "id.crt").write_bytes(company.pem("pc1", "issuing"))
+        (place / "id.key").write_bytes((company.folder / "pc1.key").read_bytes())
+        (place / "id.key").chmod(0o600)
+        for ca in ("workers-ca.pem", "masters-ca.pem"):
+            (place / ca).write_bytes(company.pem("root"))
+        (place / "site.toml").write_text(
+            'worker-dns = "*.workers.example.org"\n'
+            'master-dns = "*.masters.example.org"\n'
+        )
+        nodes.append(node_of(role, "pc1", place.parent, place))
+    worker, master = nodes
+
+    near, far = await both(master.node, worker.node)
+
+    assert isinstance(near, Channel), near
+    assert isinstance(far, Channel), far
+    assert near.peer.name == far.peer.name == "pc1"
 
 
 async def test_either_may_dial(site, tmp_path):
