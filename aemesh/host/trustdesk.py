@@ -90,7 +90,7 @@ class TrustDesk:
         also = x509files.watched_paths(x509, policy.role.other) if x509 else ()
         self._files = trustfiles.TrustFolder(folder, *also) if folder else None
         self._book = TrustBook()
-        self._told_code = ""
+        self._codes: dict[KeyId, str] = {}  # shown already, of the latest meeting
         self._told: set[tuple[KeyId, Reason]] = set()
         self._asking, self._to_ask = trio.open_memory_channel[TrustRequest](32)
         self._changed = trio.Event()
@@ -317,9 +317,15 @@ class TrustDesk:
 
     def _tell_code(self, peer: Peer) -> None:
         """Show our half of the code although nobody is asked here: there they are."""
-        if self._told_code != peer.code:
-            self._told_code = peer.code
+        if self._codes.get(peer.key_id) != peer.code:
+            self._show_code(peer)
             _log.info('%s: both sides show "%s"', peer.name, peer.code)
+
+    def _show_code(self, peer: Peer) -> None:
+        """Note that the code of a meeting has been shown here."""
+        if len(self._codes) >= limits.PENDING_REQUESTS:
+            del self._codes[next(iter(self._codes))]
+        self._codes[peer.key_id] = peer.code
 
     def _tell_unreadable(self, error: AemeshError | OSError) -> None:
         """Say, once, why nobody is trusted; what was no word of ours passes by itself.
@@ -352,6 +358,7 @@ class TrustDesk:
             tries=self.proofs.tries(peer.key_id),
         )
         self._keep_request(request)
+        self._show_code(peer)
         if reason is Reason.OWNED:
             return  # it is refused now; its owner finds the request in the list
         self.waiting[peer.key_id] = request
