@@ -271,3 +271,15 @@ EVENTS_KEPT = 10_000
 # that starts at once; what was kept before is then pushed out in 40 minutes at the
 # earliest, not in ten seconds (threat 89).
 STRANGER_EVENTS_PER_MINUTE = 240
+
+# --- delegation -------------------------------------------------------------
+
+# The longest life of a proxy certificate: what grid tools make if nobody says how
+# long.  More is refused where it is asked for, and by the worker.
+DELEGATION_CAP_AFTER = 12 * 3600.0
+# A proxy, the user's certificate or proxies, and intermediates; a proxy of a virtual
+# organisation has some 8 kB of attributes in it.
+PROXY_CERTS = 8
+PROXY_BYTES = 64 * 1024
+# Keys made for jobs that have not come yet; more: refused.
+DELEGATIONS_WAITING = 64

@@ -10,6 +10,7 @@ import click
 import msgspec
 
 from aemesh.cli import ui
+from aemesh.cli.delegation import delegate_options, wish_of
 from aemesh.cli.options import group_option, json_option, state_option
 from aemesh.client.client import Mesh
 from aemesh.errors import GroupIncompleteError
@@ -27,17 +28,26 @@ _LOST = 255
 
 @click.command("exec", context_settings={"ignore_unknown_options": True})
 @group_option
+@delegate_options
 @click.argument("argv", nargs=-1, required=True, type=click.UNPROCESSED)
 @state_option
 @json_option
-def exec_(
-    group_name: str, argv: tuple[str, ...], state: str | None, *, as_json: bool
+def exec_(  # noqa: PLR0913 - the options of the command
+    group_name: str,
+    delegate: str | None,
+    delegate_from: str | None,
+    argv: tuple[str, ...],
+    state: str | None,
+    *,
+    as_json: bool,
 ) -> int:
     """Run a command on each member of a group.
 
     Each line is shown as `office-1: …`; the exit code is the worst of all members.
     """
-    pieces = _some(Mesh(state).exec(group_name, argv), group_name)
+    wish = wish_of(delegate, delegate_from)
+    said = Mesh(state).exec(group_name, argv, delegate=wish)
+    pieces = _some(said, group_name)
     return _as_json(pieces) if as_json else _as_lines(pieces)
 
 

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import shlex
+from pathlib import Path
+
 import click
 import msgspec
 
 from aemesh.cli import ui
+from aemesh.cli.delegation import span, wish_of
 from aemesh.cli.options import json_option, state_option
 from aemesh.cli.status import show_groups
 from aemesh.client.client import Mesh
+from aemesh.model.view import Delegate
 
 
 @click.group()
@@ -70,3 +75,67 @@ def move(worker: str, name: str, state: str | None, *, as_json: bool) -> None:
             f"{receipt.lost} lost), and is on its way to {name}"
         )
     )
+
+
+@group.command()
+@click.argument("name", metavar="GROUP")
+@click.argument("life", metavar="SPAN|off")
+@click.option("--delegate-from", metavar="FILE", help="Your certificate and key.")
+@state_option
+def delegate(
+    name: str, life: str, delegate_from: str | None, state: str | None
+) -> None:
+    """Hand your X.509 identity on to the jobs of GROUP, or stop that.
+
+    SPAN is how long each job has it, like 8h, and at most 12h.  Members are brought
+    up anew, one after the other.
+    """
+    off = Delegate(life_after=0.0)
+    wish = off if life == "off" else wish_of(life, delegate_from)
+    told = Mesh(state).delegate(name, wish or off)
+    if not told.subject:
+        ui.say(f"jobs of {name} have no identity of yours from now on")
+        return
+    ui.say(f"jobs of {name} act as {ui.plain(told.subject)}, for {life} each")
+
+
+@group.command()
+@click.argument("name", metavar="GROUP")
+@click.option("--out", metavar="DIR", help="Where to; else ./aemesh-GROUP.")
+@click.option("--for", "life", metavar="SPAN", default="8h", show_default=True)
+@click.option("--force", is_flag=True, help="Overwrite those that are there.")
+@state_option
+@json_option
+def credentials(  # noqa: PLR0913 - the options of the command
+    name: str,
+    out: str | None,
+    life: str,
+    state: str | None,
+    *,
+    force: bool,
+    as_json: bool,
+) -> None:
+    """Write a key and certificate of GROUP, for tools of your own.
+
+    They hold for SPAN, and no longer than the group is up.
+    """
+    from aemesh.client.credentials import save_credentials  # noqa: PLC0415
+
+    mesh, life_after = Mesh(state), span(life)
+    folder = Path(out or f"aemesh-{name}").absolute()
+    env = {
+        key: value.replace("{tls}", str(folder))
+        for key, value in mesh.connect(name).env.items()
+    }
+    save_credentials(
+        folder,
+        lambda csr: mesh.certify(name, csr, life_after=life_after),
+        force=force,
+    )
+    if as_json:
+        ui.write_json({"group": name, "folder": str(folder), "env": env})
+        return
+    ui.say(f"ca.pem, cert.pem and key.pem are in {folder}, good for {life}")
+    ui.say("tools find the group by these variables:")
+    for key, value in env.items():
+        ui.write(ui.plain(f"export {key}={shlex.quote(value)}"))

@@ -15,15 +15,9 @@ from pathlib import Path
 
 from aemesh import limits
 from aemesh.cli.settings import typed
+from aemesh.cli.worker import JOIN_VARIABLE
 from aemesh.errors import SettingsError, UsageError
 from aemesh.model.jointoken import JoinToken
-
-VARIABLE = "AEMESH_JOIN"
-HELP = (
-    "Join the master that gave out this token. Other users of this machine see what "
-    "stands on a command line: @FILE reads a private file, - standard input; or set "
-    f"${VARIABLE}."
-)
 
 _OTHERS = stat.S_IRWXG | stat.S_IRWXO
 
@@ -34,7 +28,7 @@ def read_join(given: str | None) -> JoinToken | None:
     The variable is gone from the environment afterwards, in any case.  Raises
     `UsageError` for what is no token, `SettingsError` for a file that others can read.
     """
-    inherited = os.environ.pop(VARIABLE, None)
+    inherited = os.environ.pop(JOIN_VARIABLE, None)
     if given is None:
         return _token(inherited) if inherited else None
     if given == "-":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from aemesh.cli.delegation import delegate_options, wish_of
 from aemesh.cli.options import node_options, state_option
 
 
@@ -32,7 +33,8 @@ from aemesh.cli.options import node_options, state_option
     is_flag=True,
     help="Trust every worker that was never seen before, unverified.",
 )
-def master(**options: object) -> int:
+@delegate_options
+def master(delegate: str | None, delegate_from: str | None, **options: object) -> int:
     """Find workers and form groups of them.
 
     It asks on the terminal about each worker that it does not know; without one,
@@ -41,4 +43,6 @@ def master(**options: object) -> int:
     """
     from aemesh.cli.guarded import run_guarded_agent  # noqa: PLC0415
 
-    return run_guarded_agent("master", options)
+    # A passphrase is asked for here, where Ctrl-C still ends all.
+    wish = wish_of(delegate, delegate_from)
+    return run_guarded_agent("master", {**options, "delegate": wish})

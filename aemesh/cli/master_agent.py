@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 import time
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from aemesh import __version__
@@ -22,8 +23,10 @@ from aemesh.cli.node import (
 from aemesh.cli.settings import typed
 from aemesh.host.plugins import find_engine
 from aemesh.host.store import Store, open_store
+from aemesh.host.usercredential import read_credential
 from aemesh.master.control import serve_control
 from aemesh.master.control_wire import SOCKET_FILE
+from aemesh.master.delegation import Delegation
 from aemesh.master.master import Master
 from aemesh.master.parts import Parts
 from aemesh.model.names import GroupName, group_name_untrusted
@@ -96,6 +99,7 @@ async def _run(
                     head_address=lambda: options.host or head_address(),
                     wall=time.time,
                     next_key=node.next_key,
+                    delegation=_delegation(options),
                 )
             )
             crew.start_soon(node.desk.run, ask_for(_question))
@@ -134,6 +138,18 @@ def _remember_groups(store: Store, options: MasterOptions) -> None:
         names = [_DEFAULT_GROUP]
     for name in names:
         store.put_group(name, options.engine)
+
+
+def _delegation(options: MasterOptions) -> Delegation | None:
+    """Return the user's identity for all groups, if it is to be handed on."""
+    wish = options.delegate
+    if wish is None:
+        return None
+    credential = read_credential(Path(wish.source), passphrase=wish.passphrase)
+    ui.say(
+        f"jobs act as {credential.subject}, for {wish.life_after / 3600:g} hours each"
+    )
+    return Delegation(credential, wish.life_after)
 
 
 def _policy(options: MasterOptions) -> TrustPolicy:

@@ -10,6 +10,7 @@ from aemesh.errors import BadMessage, UsageError
 from aemesh.model.jointoken import JoinToken
 from aemesh.model.key import KeyId
 from aemesh.model.trust import Mode
+from aemesh.model.view import Delegate
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -74,3 +75,4 @@ class MasterOptions(NodeOptions):
     groups: tuple[str, ...] = ()
     engine: str = "dask"
     accept_new: bool = False
+    delegate: Delegate | None = None

@@ -14,10 +14,10 @@ import click
 
 from aemesh import limits
 from aemesh.cli import ui
-from aemesh.cli.join import VARIABLE
 from aemesh.cli.options import json_option, state_option
 from aemesh.cli.settings import typed
 from aemesh.cli.spans import shown_span, span
+from aemesh.cli.worker import JOIN_VARIABLE
 from aemesh.errors import UnknownNameError, UsageError, quoted
 from aemesh.host import tokens
 from aemesh.host.statedir import state_folder, state_root
@@ -199,7 +199,7 @@ def _explain(id_: str, offer: tokens.TokenOffer) -> None:
     where = " or ".join(offer.terms.groups) or "any"
     span_ = shown_span(offer.valid_after)
     ui.say(f"join token {id_} lets {who}{named} join, group {where}, for {span_}")
-    ui.say(f"on the worker: `aemesh worker --join @FILE`, or ${VARIABLE}")
+    ui.say(f"on the worker: `aemesh worker --join @FILE`, or ${JOIN_VARIABLE}")
 
 
 def _folder(state: str | None) -> Path:

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import os
+
 import click
 
-from aemesh.cli.join import HELP as JOIN_HELP
-from aemesh.cli.join import read_join
 from aemesh.cli.options import node_options, state_option
 from aemesh.cli.spans import span
+
+JOIN_VARIABLE = "AEMESH_JOIN"
+_JOIN_HELP = (
+    "Join the master that gave out this token. Other users of this machine see what "
+    "stands on a command line: @FILE reads a private file, - standard input; or set "
+    f"${JOIN_VARIABLE}."
+)
 
 
 @click.command()
@@ -55,7 +62,7 @@ from aemesh.cli.spans import span
     metavar="NET",
     help="With --enrol: only from this network; may be given several times.",
 )
-@click.option("--join", metavar="TOKEN", help=JOIN_HELP)
+@click.option("--join", metavar="TOKEN", help=_JOIN_HELP)
 @click.option(
     "--keytab",
     metavar="FILE",
@@ -70,5 +77,8 @@ def worker(join: str | None, **options: object) -> int:
     from aemesh.cli.guarded import run_guarded_agent  # noqa: PLC0415
 
     # Here, so that neither warden nor agent keeps the variable.
-    options["join"] = read_join(join)
+    if join is not None or JOIN_VARIABLE in os.environ:
+        from aemesh.cli.join import read_join  # noqa: PLC0415 - what a warden spares
+
+        options["join"] = read_join(join)
     return run_guarded_agent("worker", options)

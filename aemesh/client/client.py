@@ -24,11 +24,19 @@ from aemesh.client.environment import GROUP_VARIABLE, filled, wants_tls
 from aemesh.client.transport import Transport, error_in
 from aemesh.errors import EngineError, UnknownNameError, UnreachableError, UsageError
 from aemesh.host.statedir import state_root
-from aemesh.master.control_wire import SOCKET_FILE, Certify, Exec, Move, OpenGroup
+from aemesh.master.control_wire import (
+    SOCKET_FILE,
+    Certify,
+    Exec,
+    Move,
+    OpenGroup,
+)
 from aemesh.model.group import Receipt
 from aemesh.model.view import (
     CertificateView,
     ConnectView,
+    Delegate,
+    DelegationView,
     EventView,
     GroupView,
     OutputView,
@@ -88,20 +96,36 @@ class Mesh:
         """Wait until a group's engine is up; return what its clients need."""
         return self._transport.ask("POST", _of(name, "connect"), answer=ConnectView)
 
-    def certify(self, name: str, csr_pem: str) -> CertificateView:
-        """Have a client's certificate request signed for one group."""
+    def certify(
+        self, name: str, csr_pem: str, *, life_after: float = 0.0
+    ) -> CertificateView:
+        """Have a client's certificate request signed for one group.
+
+        It holds as long as the group, or for `life_after` seconds if that is less.
+        """
         return self._transport.ask(
             "POST",
             _of(name, "certificates"),
-            body=Certify(csr=csr_pem),
+            body=Certify(csr=csr_pem, life_after=life_after),
             answer=CertificateView,
         )
 
+    def delegate(self, name: str, wish: Delegate) -> DelegationView:
+        """Hand your X.509 identity on to a group's jobs that start from now on."""
+        return self._transport.ask(
+            "POST", _of(name, "delegation"), body=wish, answer=DelegationView
+        )
+
     def exec(
-        self, name: str, argv: Sequence[str], env: Mapping[str, str] | None = None
+        self,
+        name: str,
+        argv: Sequence[str],
+        env: Mapping[str, str] | None = None,
+        *,
+        delegate: Delegate | None = None,
     ) -> Iterator[OutputView]:
         """Run a command on each member of a group; yield its output and exits."""
-        wish = Exec(argv=tuple(argv), env=dict(env or {}))
+        wish = Exec(argv=tuple(argv), env=dict(env or {}), delegate=delegate)
         for line in self._transport.lines("POST", _of(name, "exec"), body=wish):
             yield _decoded(line, OutputView)
 

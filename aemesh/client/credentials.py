@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import stat
 import tempfile
 import weakref
 from pathlib import Path
@@ -24,6 +25,8 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from cryptography.x509.oid import NameOID
 
+from aemesh.errors import SettingsError
+
 if TYPE_CHECKING:
     from collections.abc import Callable
     from types import TracebackType
@@ -31,6 +34,7 @@ if TYPE_CHECKING:
     from aemesh.model.view import CertificateView
 
 _PRIVATE = 0o600
+_NAMES = ("ca.pem", "cert.pem", "key.pem")
 
 
 class Credentials:
@@ -48,11 +52,7 @@ class Credentials:
         self._finalizer = weakref.finalize(
             self, shutil.rmtree, self.folder, ignore_errors=True
         )
-        for name, content in (
-            ("ca.pem", signed.authority.encode()),
-            ("cert.pem", signed.certificate.encode()),
-            ("key.pem", _pem(key)),
-        ):
+        for name, content in _files(key, signed).items():
             _write_private(self.folder / name, content)
 
     def close(self) -> None:
@@ -73,6 +73,37 @@ class Credentials:
     def __repr__(self) -> str:
         state = "open" if self._finalizer.alive else "closed"
         return f"<Credentials {self.folder} {state}>"
+
+
+def save_credentials(
+    folder: Path, sign: Callable[[str], CertificateView], *, force: bool = False
+) -> None:
+    """Write credentials that stay, for tools of the user's own.
+
+    Raises `SettingsError` for a folder that others may enter, or that has some
+    already, unless `force` says that they go.
+    """
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if stat.S_IMODE(folder.stat().st_mode) & 0o077:
+        msg = f"{folder} is no place for a private key"
+        raise SettingsError(msg, why="others may enter it", hint=f"chmod 700 {folder}")
+    there = [name for name in _NAMES if os.path.lexists(folder / name)]
+    if there and not force:
+        msg = f"{folder} has credentials already"
+        raise SettingsError(msg, why=", ".join(there), hint="--force overwrites them")
+    key = ec.generate_private_key(ec.SECP256R1())
+    files = _files(key, sign(_request(key)))
+    for name in there:
+        (folder / name).unlink()
+    for name, content in files.items():
+        _write_private(folder / name, content)
+
+
+def _files(
+    key: ec.EllipticCurvePrivateKey, signed: CertificateView
+) -> dict[str, bytes]:
+    parts = (signed.authority.encode(), signed.certificate.encode(), _pem(key))
+    return dict(zip(_NAMES, parts, strict=True))
 
 
 def _request(key: ec.EllipticCurvePrivateKey) -> str:

@@ -83,6 +83,11 @@ def add_tls(room: Path, tls: Mapping[str, bytes]) -> None:
         _write(room / _TLS / name, data)
 
 
+def tls_file(room: Path, name: str) -> Path:
+    """Return where one of the certificates' files is."""
+    return room.absolute() / _TLS / name
+
+
 def job_argv(spec: JobSpec) -> list[str]:
     """Return the arguments, ``{python}`` in front as the running interpreter."""
     first = sys.executable if spec.argv[0] == PYTHON else spec.argv[0]

@@ -20,11 +20,12 @@ import trio
 from aemesh import limits
 from aemesh.errors import EngineError, JobRefusedError
 from aemesh.host.folders import make_private, remove_tree
-from aemesh.host.jobroom import add_tls, check_spec
+from aemesh.host.jobroom import add_tls, check_spec, tls_file
 from aemesh.host.jobstart import Start, launch
 from aemesh.host.leftovers import note_jobs
 from aemesh.host.localjob import LocalJob
 from aemesh.host.orphans import tend_orphans
+from aemesh.model.job import PROXY_FILE
 from aemesh.model.names import JobId, job_id_untrusted
 from aemesh.tasks.nursery import open_crew
 
@@ -79,13 +80,14 @@ class JobRunner:
 
         `tls` are files for its folder ``tls/``; `env` are variables beyond those of
         `spec`.  An equal spare that waits is taken (never with `env`, which a spare
-        cannot get), and replaced a little later.
+        cannot get), and replaced a little later.  With a `PROXY_FILE` in `tls` the job
+        is told by $X509_USER_PROXY, so no spare will do either.
         """
         job_id_untrusted(job_id)
         tls, env = tls or {}, env or {}
         check_spec(spec, tls=tls)
         with self._reserved(job_id):
-            job = None if env else self._take_spare(spec)
+            job = None if env or PROXY_FILE in tls else self._take_spare(spec)
             if job is None:
                 job = await self._launch(job_id, spec, tls=tls, env=env)
             elif tls:
@@ -143,10 +145,13 @@ class JobRunner:
     ) -> LocalJob:
         # A name may be used again while its last folder is still being removed.
         number = next(self._numbers)
+        room = self._rooms / f"{job_id}.{number}"
+        if PROXY_FILE in tls:
+            env = {**env, "X509_USER_PROXY": str(tls_file(room, PROXY_FILE))}
         start = Start(
             job=job_id,
             spec=spec,
-            room=self._rooms / f"{job_id}.{number}",
+            room=room,
             marker=f"{self._marker}.{number}",
             tls=tls,
             env=env,

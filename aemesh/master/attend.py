@@ -112,6 +112,8 @@ class Attendant:
             member, self.member = self.member, None
             await group.lose(record, member)
             await self._let_go("its engine broke")
+        elif group.is_stale(record):
+            await self._let_go("its jobs act as somebody else from now on")
         else:
             await self._wait(woken.wait, group.changed.wait)
 

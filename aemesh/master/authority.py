@@ -51,10 +51,13 @@ class GroupAuthority:
     def __repr__(self) -> str:
         return f"<GroupAuthority {self._name.rfc4514_string()}>"
 
-    def sign_untrusted(self, csr_pem: str, *, name: str) -> str:
+    def sign_untrusted(
+        self, csr_pem: str, *, name: str, until: float | None = None
+    ) -> str:
         """Return the PEM certificate for the key of a request; raises `BadMessage`.
 
-        `name` becomes the common name: the label of a member, or of a client.
+        `name` becomes the common name: the label of a member, or of a client.  `until`
+        (seconds since 1970) ends it before the authority's own life does.
         """
         try:
             csr = x509.load_pem_x509_csr(csr_pem.encode())
@@ -69,7 +72,7 @@ class GroupAuthority:
         if not isinstance(key, EllipticCurvePublicKey) or key.curve.name != "secp256r1":
             msg = "expected a certificate request for a P-256 key"
             raise BadMessage(msg)
-        return self._leaf(key, name)
+        return self._leaf(key, name, until=until)
 
     def issue(self, *, name: str) -> tuple[bytes, str]:
         """Return a fresh private key and its certificate, PEM, for use right here."""
@@ -77,10 +80,12 @@ class GroupAuthority:
         private = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
         return private, self._leaf(key.public_key(), name)
 
-    def _leaf(self, key: EllipticCurvePublicKey, name: str) -> str:
+    def _leaf(
+        self, key: EllipticCurvePublicKey, name: str, *, until: float | None = None
+    ) -> str:
         issuer = self._key.public_key()
         certificate = (
-            self._builder(_name(name), key)
+            self._builder(_name(name), key, until=until)
             .add_extension(x509.BasicConstraints(ca=False, path_length=None), True)
             .add_extension(_usage(signs=False), critical=True)
             .add_extension(
@@ -98,8 +103,15 @@ class GroupAuthority:
         return certificate.public_bytes(Encoding.PEM).decode()
 
     def _builder(
-        self, subject: x509.Name, key: EllipticCurvePublicKey
+        self,
+        subject: x509.Name,
+        key: EllipticCurvePublicKey,
+        *,
+        until: float | None = None,
     ) -> x509.CertificateBuilder:
+        end = self._start + _LIFE
+        if until is not None:
+            end = min(end, dt.datetime.fromtimestamp(until, dt.UTC))
         return (
             x509.CertificateBuilder()
             .subject_name(subject)
@@ -107,7 +119,7 @@ class GroupAuthority:
             .public_key(key)
             .serial_number(x509.random_serial_number())
             .not_valid_before(self._start)
-            .not_valid_after(self._start + _LIFE)
+            .not_valid_after(end)
             .add_extension(x509.SubjectKeyIdentifier.from_public_key(key), False)
         )
 

@@ -10,6 +10,7 @@
 | ``POST /v1/moves`` | `Receipt`; body `Move` |
 | ``POST /v1/groups/NAME/connect`` | `ConnectView`, once the engine is up |
 | ``POST /v1/groups/NAME/certificates`` | `CertificateView`; body `Certify` |
+| ``POST /v1/groups/NAME/delegation`` | `DelegationView`; body `Delegate` |
 | ``POST /v1/groups/NAME/exec`` | lines of `OutputView`; body `Exec` |
 | ``GET /v1/events?after=N&follow=1`` | server-sent events of `EventView` |
 | ``POST /v1/stop`` | 202, and then the master ends |
@@ -67,6 +68,7 @@ from aemesh.master.control_wire import (
     listening,
 )
 from aemesh.model.names import GroupName, group_name_untrusted
+from aemesh.model.view import Delegate
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -75,6 +77,7 @@ if TYPE_CHECKING:
     from aemesh.model.view import (
         CertificateView,
         ConnectView,
+        DelegationView,
         EventView,
         GroupView,
         OutputView,
@@ -122,11 +125,21 @@ class ControlApi(Protocol):
     async def connect(self, group: GroupName) -> ConnectView:
         """Wait until the engine is up and, bounded, for a first member."""
 
-    def certify(self, group: GroupName, csr_pem: str) -> CertificateView:
+    def certify(
+        self, group: GroupName, csr_pem: str, *, life_after: float = 0.0
+    ) -> CertificateView:
         """Sign a client's request for a certificate of this group."""
 
+    def delegate(self, group: GroupName, wish: Delegate) -> DelegationView:
+        """Hand the user's identity on to jobs that start from now on, or stop that."""
+
     def exec(
-        self, group: GroupName, argv: tuple[str, ...], env: Mapping[str, str]
+        self,
+        group: GroupName,
+        argv: tuple[str, ...],
+        env: Mapping[str, str],
+        *,
+        delegate: Delegate | None = None,
     ) -> AsyncIterator[OutputView]:
         """Run a command on each member; each ends with an `OutputView` with a code."""
 
@@ -150,6 +163,7 @@ def make_app(api: ControlApi) -> Starlette:
         ("POST", "/v1/moves", routes.move),
         ("POST", f"{group}/connect", routes.connect),
         ("POST", f"{group}/certificates", routes.certify),
+        ("POST", f"{group}/delegation", routes.delegate),
         ("POST", f"{group}/exec", routes.exec),
         ("GET", "/v1/events", routes.events),
         ("POST", "/v1/stop", routes.stop),
@@ -333,12 +347,18 @@ class _Routes:
     async def certify(self, request: Request) -> ASGIApp:
         wish = await _body(request, Certify)
         group = _group(request.path_params["name"])
-        return _json(self._api.certify(group, wish.csr))
+        signed = self._api.certify(group, wish.csr, life_after=wish.life_after)
+        return _json(signed)
+
+    async def delegate(self, request: Request) -> ASGIApp:
+        wish = await _body(request, Delegate)
+        group = _group(request.path_params["name"])
+        return _json(self._api.delegate(group, wish))
 
     async def exec(self, request: Request) -> ASGIApp:
         wish = await _body(request, Exec)
         group = _group(request.path_params["name"])
-        pieces = self._api.exec(group, wish.argv, wish.env)
+        pieces = self._api.exec(group, wish.argv, wish.env, delegate=wish.delegate)
         return _Stream(MEDIA_LINES, _as_lines(pieces))
 
     async def events(self, request: Request) -> ASGIApp:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from aemesh.errors import SettingsError
+from aemesh.model.view import Delegate
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -44,9 +45,10 @@ class Move(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Certify(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The body of ``POST /v1/groups/NAME/certificates``."""
+    """The body of ``POST /v1/groups/NAME/certificates``; `life_after` 0 is longest."""
 
     csr: str
+    life_after: float = 0.0
 
 
 class Exec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -54,6 +56,7 @@ class Exec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     argv: tuple[str, ...]
     env: dict[str, str] = {}
+    delegate: Delegate | None = None
 
 
 class ErrorBody(msgspec.Struct, frozen=True):

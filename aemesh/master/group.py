@@ -27,8 +27,9 @@ from aemesh.protocol import wire
 from aemesh.tasks.nursery import open_crew
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
+    from aemesh.master.delegation import Delegation
     from aemesh.master.history import History
     from aemesh.master.record import WorkerRecord
     from aemesh.model.job import JobSpec
@@ -92,7 +93,8 @@ class Group:
         address: str,
         jobs: LocalJobs,
         history: History,
-        now: float,
+        wall: Callable[[], float],
+        delegation: Delegation | None = None,
     ) -> None:
         self.name = name
         self.engine = engine
@@ -102,11 +104,14 @@ class Group:
         self.note = ""
         self.members: dict[KeyId, RemoteMember] = {}
         self.running: RunningEngine | None = None
-        self.authority = GroupAuthority(name, now=now)
+        self.authority = GroupAuthority(name, now=wall())
+        self.delegation = delegation  # of the user's identity to its jobs
         self.changed = trio.Event()
+        self._wall = wall
         self._jobs = jobs
         self._closing = trio.Event()
         self._broken: set[KeyId] = set()
+        self._stale: dict[KeyId, None] = {}  # to be brought up anew, in this order
         self._coming: set[KeyId] = set()
         self._numbers = itertools.count(1)
         self._id = secrets.token_hex(3)
@@ -204,6 +209,8 @@ class Group:
             certificate=self.authority.sign_untrusted(assigned.csr, name=label),
             authority=self.authority.certificate_pem,
             next_job=self._next_job,
+            wall=self._wall,
+            delegation=lambda: self.delegation,
         )
         await self._bring_up(running, member)
         self._broken.discard(record.key_id)
@@ -269,6 +276,21 @@ class Group:
         """Whether the engine said that its node on this member is lost."""
         return record.key_id in self._broken
 
+    def delegate(self, delegation: Delegation | None) -> None:
+        """Hand another identity on, or none; members start anew, one by one."""
+        self.delegation = delegation
+        self._stale = dict.fromkeys(self.members)
+        self._tell_changed()
+
+    @property
+    def renewing(self) -> bool:
+        """Whether members are still to be brought up anew."""
+        return bool(self._stale)
+
+    def is_stale(self, record: WorkerRecord) -> bool:
+        """Whether this member is the next that is to be brought up anew."""
+        return next(iter(self._stale), None) == record.key_id
+
     def member_broken(self, member: Member, why: str) -> None:
         """Note that the engine lost its node on a member."""
         for key_id, known in self.members.items():
@@ -306,6 +328,7 @@ class Group:
 
     def _remove(self, record: WorkerRecord) -> None:
         self._broken.discard(record.key_id)
+        self._stale.pop(record.key_id, None)
         if self.members.pop(record.key_id, None) is not None:
             self._tell_changed()
 

@@ -11,6 +11,8 @@ import itertools
 import logging
 import os
 from contextlib import aclosing
+from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import trio
@@ -23,7 +25,9 @@ from aemesh.errors import (
     UnknownNameError,
     UnreachableError,
 )
+from aemesh.host.usercredential import read_credential
 from aemesh.master.attend import Attendant
+from aemesh.master.delegation import Delegation, check_life
 from aemesh.master.group import Context, Group
 from aemesh.master.history import History
 from aemesh.master.record import Order, WorkerRecord
@@ -32,6 +36,7 @@ from aemesh.model.job import Chunk, JobExit, JobSpec
 from aemesh.model.view import (
     CertificateView,
     ConnectView,
+    DelegationView,
     EventView,
     GroupView,
     OutputView,
@@ -49,6 +54,7 @@ if TYPE_CHECKING:
     from aemesh.master.remote import DialStream
     from aemesh.model.group import Receipt
     from aemesh.model.names import GroupName
+    from aemesh.model.view import Delegate
     from aemesh.net.link import Closed, Link
 
 _log = logging.getLogger(__name__)
@@ -69,6 +75,7 @@ class Master:
         self.history = History(parts.store, wall=parts.wall)
         self.roster = Roster(parts, self.history, self._attend)
         self._groups: dict[GroupName, Group] = {}
+        self._delegations: dict[GroupName, Delegation | None] = {}
         self._started_at = parts.wall()
         self._stopping = trio.Event()
         self._crew: trio.Nursery | None = None
@@ -136,6 +143,7 @@ class Master:
         """End a group; its workers are free for others."""
         group = self._group(name)
         self._parts.store.drop_group(name)
+        self._delegations.pop(name, None)
         await self._close(group)
         self.history.add("group.closed", f"group {name} is closed", group=name)
 
@@ -169,7 +177,7 @@ class Master:
         wanted = self._group(group)
         with trio.move_on_after(_FIRST_MEMBER_AFTER):
             while wanted.state == "opening" or (
-                wanted.state == "ready" and not wanted.members
+                wanted.state == "ready" and (wanted.renewing or not wanted.members)
             ):
                 await wanted.changed.wait()
         if wanted.state == "ready" and not wanted.members:
@@ -178,21 +186,51 @@ class Master:
             group=group, engine=wanted.engine.name, env=dict(wanted.connect_info())
         )
 
-    def certify(self, group: GroupName, csr_pem: str) -> CertificateView:
-        """Sign a client's key for this life of the group."""
+    def certify(
+        self, group: GroupName, csr_pem: str, *, life_after: float = 0.0
+    ) -> CertificateView:
+        """Sign a client's key for this life of the group, or for a shorter one."""
         authority = self._group(group).authority
         name = f"client {next(self._clients)}"
+        until = self._parts.wall() + life_after if life_after > 0 else None
         return CertificateView(
-            certificate=authority.sign_untrusted(csr_pem, name=name),
+            certificate=authority.sign_untrusted(csr_pem, name=name, until=until),
             authority=authority.certificate_pem,
         )
 
+    def delegate(self, group: GroupName, wish: Delegate) -> DelegationView:
+        """Hand the user's identity on to jobs that start from now on, or stop that."""
+        wanted = self._group(group)
+        delegation = _delegation(wish)
+        self._delegations[group] = delegation
+        wanted.delegate(delegation)
+        if delegation is None:
+            self.history.add("group.delegated", "to nobody any more", group=group)
+            return DelegationView(group=group)
+        credential = delegation.credential
+        text = f"jobs of {group} act as {credential.subject}"
+        self.history.add("group.delegated", text, group=group)
+        return DelegationView(
+            group=group,
+            subject=credential.subject,
+            life_after=delegation.life_after,
+            until=credential.certificates[0].not_valid_after_utc.timestamp(),
+        )
+
     async def exec(
-        self, group: GroupName, argv: tuple[str, ...], env: Mapping[str, str]
+        self,
+        group: GroupName,
+        argv: tuple[str, ...],
+        env: Mapping[str, str],
+        *,
+        delegate: Delegate | None = None,
     ) -> AsyncIterator[OutputView]:
         """Run a command on each member, whatever the group's own engine is."""
         wanted = self._group(group)
         members = list(wanted.members.values())
+        delegation = None if delegate is None else _delegation(delegate)
+        if delegation is not None:
+            members = [replace(one, delegation=lambda: delegation) for one in members]
         if not members:
             raise self._nobody(group)
         async with self._parts.engines("command").open(Context(wanted)) as running:
@@ -228,7 +266,8 @@ class Master:
             address=self._parts.head_address(),
             jobs=self._parts.jobs,
             history=self.history,
-            now=self._parts.wall(),
+            wall=self._parts.wall,
+            delegation=self._delegations.get(name, self._parts.delegation),
         )
 
     async def _run_group(self, group: Group) -> None:
@@ -307,6 +346,15 @@ class Master:
             why=why,
             hint="start `aemesh worker` on a machine, and look at `aemesh workers`",
         )
+
+
+def _delegation(wish: Delegate) -> Delegation | None:
+    """Read the user's credential; raises `SettingsError`."""
+    if wish.life_after <= 0:
+        return None
+    check_life(wish.life_after)
+    credential = read_credential(Path(wish.source), passphrase=wish.passphrase)
+    return Delegation(credential, wish.life_after)
 
 
 def _output_view(name: str, item: Chunk | JobExit) -> OutputView:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from aemesh.host.store import Store
+from aemesh.master.delegation import Delegation
 from aemesh.master.group import LocalJobs
 from aemesh.model.address import Address
 from aemesh.model.key import KeyId
@@ -44,4 +45,5 @@ class Parts:
     head_address: Callable[[], str]
     wall: Callable[[], float]
     next_key: FindNext = lambda: None  # that we offer to workers
+    delegation: Delegation | None = None  # of the user's identity, to all groups
     dialable: Callable[[Address], bool] = dialable  # where strangers may send us

@@ -18,6 +18,7 @@ from aemesh.errors import (
     UnreachableError,
     quoted,
 )
+from aemesh.master.delegation import Delegation
 from aemesh.model.job import Channel, Chunk, JobExit, JobSpec
 from aemesh.model.names import JobId, NodeName
 from aemesh.net.link import Link
@@ -51,21 +52,15 @@ class RemoteMember:
     certificate: str
     authority: str
     next_job: Callable[[], JobId]
+    wall: Callable[[], float]
+    delegation: Callable[[], Delegation | None]  # asked for each job anew
 
     async def start(self, spec: JobSpec) -> Job:
         """Start a job there; raises `EngineError` or `UnreachableError`."""
         job_id = self.next_job()
-        body = wire.Start(
-            job=job_id,
-            generation=self.generation,
-            argv=spec.argv,
-            env=dict(spec.env),
-            files=dict(spec.files),
-            tls=spec.tls,
-            certificate=self.certificate if spec.tls else "",
-            authority=self.authority if spec.tls else "",
-        )
         try:
+            proxy = await self._proxy(job_id)
+            body = self._order(job_id, spec, proxy)
             await ask(self.link, body, wire.Started, within=limits.ANSWER_AFTER)
             channel = await self.dial_stream()
         except UnreachableError:
@@ -74,6 +69,29 @@ class RemoteMember:
             msg = f"{self.name} did not start a job"
             raise EngineError(msg, why=str(exc)) from exc
         return await _attach(channel, job_id, self)
+
+    async def _proxy(self, job_id: JobId) -> str:
+        """Return the user's identity for a key that the worker makes for this job."""
+        delegation = self.delegation()
+        if delegation is None:
+            return ""
+        wish = wire.Delegate(job=job_id, generation=self.generation)
+        within = limits.ANSWER_AFTER
+        made = await ask(self.link, wish, wire.Delegated, within=within)
+        return delegation.sign_untrusted(made.csr, now=self.wall())
+
+    def _order(self, job_id: JobId, spec: JobSpec, proxy: str) -> wire.Start:
+        return wire.Start(
+            job=job_id,
+            generation=self.generation,
+            argv=spec.argv,
+            env=dict(spec.env),
+            files=dict(spec.files),
+            tls=spec.tls,
+            certificate=self.certificate if spec.tls else "",
+            authority=self.authority if spec.tls else "",
+            proxy=proxy,
+        )
 
 
 class RemoteJob:

@@ -6,6 +6,10 @@ import enum
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+# The file, among those of ``tls/``, that the job finds as $X509_USER_PROXY: the user's
+# delegated identity (RFC 3820).
+PROXY_FILE = "proxy.pem"
+
 
 class Channel(enum.Enum):
     """Which of a job's pipes a chunk belongs to."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,6 +86,28 @@ class CertificateView:
 
     certificate: str
     authority: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Delegate:
+    """What a user asks: hand my identity on; with a `life_after` of 0, no more.
+
+    `source` is the file of the user's credential, on the machine of client and master.
+    """
+
+    life_after: float
+    source: str = ""
+    passphrase: str = field(default="", repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DelegationView:
+    """Whose identity a group's jobs get, if any."""
+
+    group: str
+    subject: str = ""  # "" if nobody's
+    life_after: float = 0.0  # seconds, from the start of each job
+    until: float = 0.0  # seconds since 1970: the end of what it is made from
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

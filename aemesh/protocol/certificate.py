@@ -33,23 +33,12 @@ class Leaf:
     node_key: PublicKey | None
 
 
-def identity_untrusted(der: bytes) -> PublicKey:
-    """Return the Ed25519 key of a DER certificate; raises `BadMessage`.
-
-    Only the key is taken.  Dates and names of a self-signed certificate are the
-    peer's own words; TLS proves the possession of the key.
-    """
-    key = _key_untrusted(der)
-    if not isinstance(key, Ed25519PublicKey):
-        msg = f"expected an Ed25519 key, got {type(key).__name__}"
-        raise BadMessage(msg)
-    return PublicKey(key.public_bytes(Encoding.Raw, PublicFormat.Raw))
-
-
 def leaf_untrusted(der: bytes) -> Leaf:
-    """Return the leaf in a DER certificate, whatever its key is; raises `BadMessage`.
+    """Return the key of a DER certificate; raises `BadMessage`.
 
-    What else it says is for `aemesh.policy.x509` to verify.
+    Only the key is taken.  Dates and names of a self-signed certificate are the peer's
+    own words; those of a CA's are for `aemesh.policy.x509` to verify.  TLS proves the
+    possession of the key.
     """
     key = _key_untrusted(der)
     if not isinstance(key, (Ed25519PublicKey, EllipticCurvePublicKey, RSAPublicKey)):
@@ -76,13 +65,16 @@ def _key_untrusted(der: bytes) -> object:
             certificate = x509.load_der_x509_certificate(der)
         key: object = certificate.public_key()
         canonical = certificate.public_bytes(Encoding.DER)
+        # How many bits before the signature are unused is covered by nothing: with
+        # another number there, a certificate would have a second form.
+        unused = der[-len(certificate.signature) - 1]
     except CryptographyDeprecationWarning:
         msg = "a certificate that breaks RFC 5280"
         raise BadMessage(msg) from None
     except (ValueError, TypeError, UnsupportedAlgorithm, x509.InvalidVersion):
         msg = "not a certificate in DER"
         raise BadMessage(msg) from None
-    if canonical != der:
+    if canonical != der or unused:
         msg = "a certificate that is not canonical DER"
         raise BadMessage(msg)
     return key

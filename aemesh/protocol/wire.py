@@ -19,6 +19,7 @@ Name = Annotated[str, Meta(min_length=1, max_length=64)]
 Text = Annotated[str, Meta(max_length=1000)]
 Pem = Annotated[str, Meta(max_length=16384)]
 Place = Annotated[str, Meta(min_length=3, max_length=80)]  # ADDRESS:PORT
+Chain = Annotated[str, Meta(max_length=limits.PROXY_BYTES)]
 Count = Annotated[int, Meta(ge=0, le=2**53)]
 Arg = Annotated[str, Meta(max_length=limits.JOB_ARG_BYTES)]
 Nonce = Annotated[str, Meta(min_length=32, max_length=32)]
@@ -152,6 +153,19 @@ class Release(Body, frozen=True, kw_only=True):
     term_after: Span
 
 
+class Delegate(Body, frozen=True, kw_only=True):
+    """Make a key for the user's identity in a job to come; answered by `Delegated`."""
+
+    job: Name
+    generation: Count
+
+
+class Delegated(Body, frozen=True, kw_only=True):
+    """Here is the request for a proxy certificate of that key."""
+
+    csr: Pem
+
+
 class Start(Body, frozen=True, kw_only=True):
     """Run a job for the group; answered by `Started`."""
 
@@ -163,6 +177,7 @@ class Start(Body, frozen=True, kw_only=True):
     tls: bool = False
     certificate: Pem = ""
     authority: Pem = ""
+    proxy: Chain = ""
 
 
 class Started(Body, frozen=True, kw_only=True):
@@ -228,6 +243,8 @@ TYPES: dict[str, type[Body]] = {
     "assign": Assign,
     "assigned": Assigned,
     "release": Release,
+    "delegate": Delegate,
+    "delegated": Delegated,
     "start": Start,
     "started": Started,
     "end": End,

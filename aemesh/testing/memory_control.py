@@ -28,6 +28,8 @@ from aemesh.model.names import GroupName, NodeName
 from aemesh.model.view import (
     CertificateView,
     ConnectView,
+    Delegate,
+    DelegationView,
     EventView,
     GroupView,
     ImposterView,
@@ -59,6 +61,7 @@ class MemoryControl:
     imposters: list[ImposterView] = field(default_factory=list)
     history: list[EventView] = field(default_factory=list)
     env: dict[str, str] = field(default_factory=lambda: {"TLS": "{tls}/ca.pem"})
+    delegated: list[Delegate] = field(default_factory=list)
     output: list[OutputView] | None = None  # what `exec` yields; None: made up
     pid: int = field(default_factory=os.getpid)
     failure: Exception | None = None  # what every request meets, if set
@@ -146,18 +149,37 @@ class MemoryControl:
         await self._checkpoint()
         return ConnectView(group=group, engine=self._known(group), env=dict(self.env))
 
-    def certify(self, group: GroupName, csr_pem: str) -> CertificateView:
+    def certify(
+        self, group: GroupName, csr_pem: str, *, life_after: float = 0.0
+    ) -> CertificateView:
         """Sign a request with the authority of this facade."""
+        del life_after
         self._fail()
         self._known(group)
         if self._authority is None:
             self._authority = _Authority()
         return self._authority.sign(csr_pem)
 
+    def delegate(self, group: GroupName, wish: Delegate) -> DelegationView:
+        """Note the wish in `delegated`."""
+        self._fail()
+        self._known(group)
+        self.delegated.append(wish)
+        life = wish.life_after
+        subject = "CN=Alice" if life > 0 else ""
+        return DelegationView(group=group, subject=subject, life_after=life)
+
     async def exec(
-        self, group: GroupName, argv: tuple[str, ...], env: Mapping[str, str]
+        self,
+        group: GroupName,
+        argv: tuple[str, ...],
+        env: Mapping[str, str],
+        *,
+        delegate: Delegate | None = None,
     ) -> AsyncIterator[OutputView]:
         """Yield `output`; if none is set, ``argv`` from each member, and 0."""
+        if delegate is not None:
+            self.delegated.append(delegate)
         try:
             await self._checkpoint()
             self._known(group)

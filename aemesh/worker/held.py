@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
@@ -10,10 +11,11 @@ import trio
 
 from aemesh import limits
 from aemesh.errors import RefusedError
-from aemesh.model.job import JobSpec
+from aemesh.model.job import PROXY_FILE, JobSpec
 from aemesh.model.names import JobId, group_name_untrusted, job_id_untrusted
 from aemesh.plugin import Job
 from aemesh.protocol import wire
+from aemesh.worker.delegated import DelegatedKeys
 from aemesh.worker.groupkey import GroupKey, make_group_key
 
 if TYPE_CHECKING:
@@ -54,11 +56,15 @@ class Held:
         tenancy: Tenancy,
         jobs: Jobs,
         remember_generation: Callable[[int], None],
+        *,
+        wall: Callable[[], float] = time.time,
     ) -> None:
         self.tenancy = tenancy
         self._jobs = jobs
         self._remember = remember_generation
+        self._wall = wall
         self._key: GroupKey | None = None
+        self._delegated = DelegatedKeys()
         self._running: dict[JobId, Running] = {}
         self.crew: trio.Nursery | None = None
 
@@ -79,9 +85,17 @@ class Held:
         self._remember(body.generation)  # before it is acted on
         await self.end_jobs(limits.TERM_AFTER)  # of a generation that was cut off
         self.tenancy.holds(master, body.generation)  # still, after that time
+        self._delegated.clear()
         self._key = make_group_key()
         _log.info("serves group %s in generation %d", group, body.generation)
         return wire.Assigned(csr=self._key.csr_pem)
+
+    async def delegate(self, master: KeyId, body: wire.Delegate) -> wire.Body:
+        """Make a key for the user's identity in a job of the lease."""
+        self.tenancy.holds(master, body.generation)
+        job_id = job_id_untrusted(body.job)
+        csr = self._delegated.request(job_id, body.generation)
+        return wire.Delegated(csr=csr)
 
     async def start(self, master: KeyId, body: wire.Start) -> wire.Body:
         """Start a job of the lease."""
@@ -91,7 +105,8 @@ class Held:
             what = f"job {job_id} is not started"
             raise RefusedError(what, why="it runs, or too many do")
         spec = JobSpec(argv=body.argv, env=body.env, files=body.files, tls=body.tls)
-        job = await self._jobs.start(job_id, spec, tls=self._tls_files(body))
+        files = {**self._tls_files(body), **self._proxy_file(job_id, body)}
+        job = await self._jobs.start(job_id, spec, tls=files)
         running = Running(job, body.generation)
         await self._take_in(master, job_id, running)
         assert self.crew is not None, "commands come while the worker runs"
@@ -119,6 +134,7 @@ class Held:
         # for their end in `assign`, and must not lose it to us.
         lease = self.tenancy.lease
         self._key = None
+        self._delegated.clear()
         if lease is not None:
             self.tenancy.release(lease.master, lease.generation)
         await self.end_jobs(term_after)
@@ -155,6 +171,15 @@ class Held:
             "cert.pem": body.certificate.encode(),
             "key.pem": self._key.private_pem,
         }
+
+    def _proxy_file(self, job_id: JobId, body: wire.Start) -> dict[str, bytes]:
+        """Return the job's file of the user's identity, if it was handed on."""
+        if not body.proxy:
+            self._delegated.drop(job_id, body.generation)
+            return {}
+        now = self._wall()
+        data = self._delegated.take(job_id, body.generation, body.proxy, now=now)
+        return {PROXY_FILE: data}
 
     async def _await_stream(self, job_id: JobId, running: Running) -> None:
         """Forget a job when it is over; end one that nobody attaches to."""
@@ -193,6 +218,7 @@ async def _end(job: Job, term_after: float) -> None:
 
 _HANDLERS: dict[type[wire.Body], Callable[..., Awaitable[wire.Body | None]]] = {
     wire.Assign: Held.assign,
+    wire.Delegate: Held.delegate,
     wire.Start: Held.start,
     wire.End: Held.end,
     wire.Release: Held.release,

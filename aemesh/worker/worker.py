@@ -7,6 +7,7 @@ needs of the world comes in as `Parts`, so that a test hands in a network in mem
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -72,6 +73,7 @@ class Parts:
     next_key: FindNext = lambda: None  # that we offer to masters
     port: int = 0
     hosts: tuple[str, ...] = ()
+    wall: Callable[[], float] = time.time
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +95,7 @@ class Worker:
             Tenancy(key_id, generation=parts.generation, groups=parts.groups),
             parts.jobs,
             parts.remember_generation,
+            wall=parts.wall,
         )
         self._door = Door(parts.desk, chance=parts.chance, linked=self._linked)
         self._leaving = trio.Event()

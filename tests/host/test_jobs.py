@@ -20,7 +20,7 @@ from aemesh.errors import BugError, EngineError, JobRefusedError, UnreachableErr
 from aemesh.host.jobs import JobRunner, open_jobs
 from aemesh.host.leftovers import end_leftovers
 from aemesh.host.processes import read_process
-from aemesh.model.job import Channel, JobExit, JobSpec
+from aemesh.model.job import PROXY_FILE, Channel, JobExit, JobSpec
 from aemesh.model.names import JobId
 
 if TYPE_CHECKING:
@@ -671,3 +671,19 @@ def test_a_damaged_note_ends_nobody(text: str, tmp_path: Path):
     (tmp_path / "jobs.json").write_text(text)
 
     assert end_leftovers(tmp_path) == 0
+
+
+async def test_a_job_finds_the_identity_that_was_handed_on(tmp_path: Path) -> None:
+    """Shows: T9. Threat: 79."""
+    spec = shell('stat -c %a "$X509_USER_PROXY"; cat "$X509_USER_PROXY"')
+    async with jobs_in(tmp_path) as jobs:
+        await jobs.start_spare(spec)
+        job = await jobs.start(ONE, spec, tls={PROXY_FILE: b"chain"})
+        assert len(jobs.spares) <= 1  # it was not taken: its variables are set already
+        await job.close_input()
+        out, err = await read_all(job)
+        await job.wait()
+        assert (out, err) == (b"600\nchain", b"")
+        with trio.fail_after(5):
+            while job.room.exists():
+                await trio.sleep(0.01)

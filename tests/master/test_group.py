@@ -15,7 +15,7 @@ def test_a_machine_set_up_anew_gets_a_label_that_no_door_refuses_yet() -> None:
         address="127.0.0.1",
         jobs=SimpleNamespace(),
         history=SimpleNamespace(),
-        now=1.7e9,
+        wall=lambda: 1.7e9,
     )
 
     assert group._next_label("office-1", 4) == "office-1.4"

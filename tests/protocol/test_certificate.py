@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from aemesh.errors import BadMessage
 from aemesh.host.keystore import Identity
-from aemesh.protocol.certificate import identity_untrusted
+from aemesh.protocol.certificate import leaf_untrusted
 
 # The same in every run: its bytes are changed at known places.
 IDENTITY = Identity("lab-1", Ed25519PrivateKey.from_private_bytes(bytes(range(32))))
@@ -41,22 +41,41 @@ def self_signed(key, digest=None) -> bytes:
 
 
 def test_the_key_of_our_own_certificate_is_found():
-    assert identity_untrusted(DER) == IDENTITY.public
+    assert leaf_untrusted(DER).node_key == IDENTITY.public
+    assert leaf_untrusted(DER).key_id == IDENTITY.key_id
 
 
 @pytest.mark.parametrize(
-    ("key", "digest", "kind"),
+    "key",
     [
-        (rsa.generate_private_key(65537, 2048), hashes.SHA256(), "RSAPublicKey"),
-        (ec.generate_private_key(ec.SECP256R1()), hashes.SHA256(), "ECPublicKey"),
-        (ed448.Ed448PrivateKey.generate(), None, "Ed448PublicKey"),
+        rsa.generate_private_key(65537, 2048),
+        ec.generate_private_key(ec.SECP256R1()),
     ],
-    ids=["RSA", "P-256", "Ed448"],
+    ids=["RSA", "P-256"],
 )
-def test_a_key_of_another_kind_is_refused(key, digest, kind):
+def test_a_key_of_another_kind_is_no_node_key(key):
+    """Threat: 10: in mode leap it is refused before TLS (see tests/net/test_shake)."""
+    leaf = leaf_untrusted(self_signed(key, hashes.SHA256()))
+
+    assert leaf.node_key is None
+    assert str(leaf.key_id).startswith("SHA256:")
+
+
+def test_a_key_of_a_kind_that_nobody_has_is_refused():
     """Threat: 10."""
-    with pytest.raises(BadMessage, match=f"expected an Ed25519 key, got {kind}"):
-        identity_untrusted(self_signed(key, digest))
+    key = ed448.Ed448PrivateKey.generate()
+
+    with pytest.raises(BadMessage, match="a key of another kind, Ed448PublicKey"):
+        leaf_untrusted(self_signed(key, None))
+
+
+def test_another_form_of_the_same_certificate_is_refused():
+    """Threat: 9: the number of unused bits before the signature."""
+    other = bytearray(DER)
+    other[-65] = 1
+
+    with pytest.raises(BadMessage, match="DER"):  # which, the last bits decide
+        leaf_untrusted(bytes(other))
 
 
 @pytest.mark.parametrize(
@@ -91,7 +110,7 @@ def test_a_key_of_another_kind_is_refused(key, digest, kind):
 def test_what_is_no_certificate_in_der_is_refused(der):
     """Threat: 9."""
     with pytest.raises(BadMessage):
-        identity_untrusted(der)
+        leaf_untrusted(der)
 
 
 @settings(max_examples=300)
@@ -99,11 +118,11 @@ def test_what_is_no_certificate_in_der_is_refused(der):
 def test_a_certificate_with_one_byte_changed_is_a_key_or_a_bad_message(at, byte):
     """Threat: 9."""
     with suppress(BadMessage):
-        identity_untrusted(DER[:at] + bytes((byte,)) + DER[at + 1 :])
+        leaf_untrusted(DER[:at] + bytes((byte,)) + DER[at + 1 :])
 
 
 @given(st.binary(max_size=300))
 def test_random_bytes_are_a_bad_message(data):
     """Threat: 9."""
     with pytest.raises(BadMessage):
-        identity_untrusted(data)
+        leaf_untrusted(data)

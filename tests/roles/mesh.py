@@ -16,6 +16,7 @@ from aemesh.errors import UnknownNameError
 from aemesh.host.keystore import Identity
 from aemesh.host.store import Store, open_store
 from aemesh.host.trustdesk import TrustDesk
+from aemesh.master.delegation import Delegation
 from aemesh.master.master import Master
 from aemesh.master.parts import Finder
 from aemesh.master.parts import Parts as MasterParts
@@ -138,6 +139,7 @@ class Mesh:
         *,
         finder: Finder,
         desk: TrustDesk | None = None,
+        delegation: Delegation | None = None,
     ) -> Master:
         """Make a process of the master's key at this address."""
         accepts = TrustPolicy(role=Role.MASTER, accept_new=True)
@@ -158,6 +160,7 @@ class Mesh:
                 engines=self.engines,
                 head_address=lambda: ip,
                 wall=wall,
+                delegation=delegation,
             )
         )
 
@@ -233,6 +236,7 @@ class Mesh:
                 groups=groups,
                 next_key=next_key,
                 port=PORT,
+                wall=wall,
             ),
             key_id=machine.identity.key_id,
         )
@@ -257,6 +261,7 @@ async def open_mesh(
     *groups: str,
     policy: TrustPolicy | None = None,
     store: Path | None = None,
+    delegation: Delegation | None = None,
 ) -> AsyncIterator[Mesh]:
     """A master with these groups, and no worker yet."""
     with open_store(store) as state:
@@ -267,7 +272,7 @@ async def open_mesh(
             master_policy = policy or TrustPolicy(role=Role.MASTER, accept_new=True)
             mesh.desk = TrustDesk(master_policy, folder=None, wall=wall)
             mesh.master = mesh.new_master(
-                "10.0.0.1", state, finder=mesh, desk=mesh.desk
+                "10.0.0.1", state, finder=mesh, desk=mesh.desk, delegation=delegation
             )
             await nursery.start(mesh.master.run)
             yield mesh

@@ -1,0 +1,104 @@
+"""The user's identity on real hosts: a job finds it, and nothing of it is left."""
+
+from __future__ import annotations
+
+import os
+import signal
+
+from aemesh.testing.lab import wait_for
+from tests.lab.office import LAB, open_office, state
+
+pytestmark = LAB
+
+# A grid's certificate, where its tools look for it.
+MAKE = (
+    "umask 077; mkdir -p ~/.globus && cd ~/.globus && "
+    "openssl req -x509 -newkey rsa:2048 -nodes -days 1 -subj /O=Grid/CN=Alice "
+    "-addext basicConstraints=critical,CA:FALSE -keyout userkey.pem -out usercert.pem"
+)
+LOOK = "openssl x509 -in $X509_USER_PROXY -noout -subject; echo file $X509_USER_PROXY"
+
+# Asks a Dask worker, once one is there that has the identity.
+SCRIPT = """
+import os, aemesh
+with aemesh.connect() as group:
+    with group.dask_client() as client:
+        client.wait_for_workers(1)
+        print(client.submit(os.getenv, "X509_USER_PROXY").result())
+"""
+
+
+async def test_a_command_acts_as_the_user_and_leaves_nothing():
+    """Shows: T9. Threat: 79."""
+    async with open_office(["laptop", "office-1"]) as office:
+        laptop = office.laptop
+        await laptop.run(["sh", "-c", MAKE])
+        await office.worker("office-1")
+        await office.master("A")
+        await office.joined("office-1")
+        words = ["exec", "--group", "A", "--delegate", "1h", "--", "sh", "-c", LOOK]
+        done = await laptop.run([*laptop.aemesh, *words])
+        run = state(office.host("office-1"), "worker") / "run"
+
+        assert "Alice" in done.stdout
+        assert "/tls/proxy.pem" in done.stdout
+        await wait_for(
+            lambda: not list(run.rglob("proxy.pem")),
+            within=5.0,
+            what="the end of the delegated file",
+        )
+
+
+async def test_a_script_has_it_and_a_killed_worker_leaves_nothing_at_its_next_start():
+    """Shows: T9. Threat: 79."""
+    async with open_office(["laptop", "office-1"]) as office:
+        laptop = office.laptop
+        await laptop.run(["sh", "-c", MAKE])
+        worker = await office.worker("office-1")
+        await office.master("A")
+        await office.joined("office-1")
+        await laptop.run([*laptop.aemesh, "group", "delegate", "A", "1h"])
+        run = state(office.host("office-1"), "worker") / "run"
+        await wait_for(
+            lambda: list(run.rglob("proxy.pem")),
+            within=15.0,
+            what="the identity in the group's own node",
+        )
+        agent = worker.pid
+        os.kill(worker.process.pid, signal.SIGKILL)
+        os.kill(agent, signal.SIGKILL)
+        await worker.wait()
+        assert list(run.rglob("proxy.pem"))
+        assert office.events is not None
+        await laptop.run([*laptop.aemesh, "group", "delegate", "A", "off"])
+        mark = office.events.last
+        await office.worker("office-1")
+        await office.joined("office-1", after=mark)
+        assert not list(run.rglob("proxy.pem"))
+
+
+async def test_a_master_and_a_script_hand_it_on():
+    """Shows: T9."""
+    async with open_office(["laptop", "office-1"]) as office:
+        laptop = office.laptop
+        await laptop.run(["sh", "-c", MAKE])
+        await office.worker("office-1")
+        master = await office.master("A")
+        await office.joined("office-1")
+        assert office.events is not None
+        run = state(office.host("office-1"), "worker") / "run"
+        script = laptop.home / "script.py"
+        script.write_text(SCRIPT)
+        words = ["run", "--group", "A", "--delegate", "1h", str(script)]
+        done = await laptop.run([*laptop.aemesh, *words])
+        assert "/tls/proxy.pem" in done.stdout
+        await wait_for(
+            lambda: not list(run.rglob("proxy.pem")), within=15.0, what="its end"
+        )
+        await master.end()
+
+        again = await office.start("laptop", "master", "--delegate", "1h")
+        await again.wait_said("jobs act as .*Alice")
+        await wait_for(
+            lambda: list(run.rglob("proxy.pem")), within=30.0, what="the identity"
+        )
