@@ -14,8 +14,8 @@ import sys
 from pathlib import Path
 
 from aemesh import limits
+from aemesh.cli.options import JOIN_VARIABLE
 from aemesh.cli.settings import typed
-from aemesh.cli.worker import JOIN_VARIABLE
 from aemesh.errors import SettingsError, UsageError
 from aemesh.model.jointoken import JoinToken
 

@@ -7,6 +7,9 @@ from typing import Any, TypeVar
 
 import click
 
+# Where a worker finds its join token, if it is not on the command line.
+JOIN_VARIABLE = "AEMESH_JOIN"
+
 _F = TypeVar("_F", bound=Callable[..., Any])
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -63,11 +64,11 @@ def _as_you(
 
     assert wish is not None, "the options asked for it"
     mesh = Mesh(state)
-    mesh.delegate(name, wish)
+    mesh.delegate(name, replace(wish, lasting=False))
     try:
         return _on_group(name, argv, state)
     finally:
-        mesh.delegate(name, Delegate(life_after=0.0))
+        mesh.delegate(name, Delegate(life_after=0.0, lasting=False))
 
 
 def _on_group(name: str, argv: tuple[str, ...], state: str | None) -> int:

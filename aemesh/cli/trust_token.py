@@ -14,10 +14,9 @@ import click
 
 from aemesh import limits
 from aemesh.cli import ui
-from aemesh.cli.options import json_option, state_option
+from aemesh.cli.options import JOIN_VARIABLE, json_option, state_option
 from aemesh.cli.settings import typed
 from aemesh.cli.spans import shown_span, span
-from aemesh.cli.worker import JOIN_VARIABLE
 from aemesh.errors import UnknownNameError, UsageError, quoted
 from aemesh.host import tokens
 from aemesh.host.statedir import state_folder, state_root

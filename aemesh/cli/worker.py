@@ -6,10 +6,9 @@ import os
 
 import click
 
-from aemesh.cli.options import node_options, state_option
+from aemesh.cli.options import JOIN_VARIABLE, node_options, state_option
 from aemesh.cli.spans import span
 
-JOIN_VARIABLE = "AEMESH_JOIN"
 _JOIN_HELP = (
     "Join the master that gave out this token. Other users of this machine see what "
     "stands on a command line: @FILE reads a private file, - standard input; or set "

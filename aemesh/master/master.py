@@ -76,6 +76,8 @@ class Master:
         self.roster = Roster(parts, self.history, self._attend)
         self._groups: dict[GroupName, Group] = {}
         self._delegations: dict[GroupName, Delegation | None] = {}
+        # What a script with an identity of its own has put aside for its time.
+        self._set_aside: dict[GroupName, Delegation | None] = {}
         self._started_at = parts.wall()
         self._stopping = trio.Event()
         self._crew: trio.Nursery | None = None
@@ -144,6 +146,7 @@ class Master:
         group = self._group(name)
         self._parts.store.drop_group(name)
         self._delegations.pop(name, None)
+        self._set_aside.pop(name, None)
         await self._close(group)
         self.history.add("group.closed", f"group {name} is closed", group=name)
 
@@ -201,7 +204,12 @@ class Master:
     def delegate(self, group: GroupName, wish: Delegate) -> DelegationView:
         """Hand the user's identity on to jobs that start from now on, or stop that."""
         wanted = self._group(group)
-        delegation = _delegation(wish)
+        if wish.lasting or wish.life_after > 0:
+            delegation = _delegation(wish)
+        else:
+            delegation = self._set_aside.pop(group, wanted.delegation)
+        if not wish.lasting and wish.life_after > 0:
+            self._set_aside.setdefault(group, wanted.delegation)
         self._delegations[group] = delegation
         wanted.delegate(delegation)
         if delegation is None:

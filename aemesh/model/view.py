@@ -93,9 +93,11 @@ class Delegate:
     """What a user asks: hand my identity on; with a `life_after` of 0, no more.
 
     `source` is the file of the user's credential, on the machine of client and master.
+    A wish that is not `lasting` is of one script: its end brings back what was before.
     """
 
     life_after: float
+    lasting: bool = True
     source: str = ""
     passphrase: str = field(default="", repr=False)
 

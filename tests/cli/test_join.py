@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from aemesh.cli.join import read_join
-from aemesh.cli.worker import JOIN_VARIABLE as VARIABLE
+from aemesh.cli.options import JOIN_VARIABLE as VARIABLE
 from aemesh.errors import SettingsError, UsageError
 from aemesh.model.jointoken import JoinToken
 from aemesh.model.key import KeyId

@@ -10,7 +10,7 @@ import pytest
 
 from aemesh import limits
 from aemesh.cli import main
-from aemesh.cli.worker import JOIN_VARIABLE as VARIABLE
+from aemesh.cli.options import JOIN_VARIABLE as VARIABLE
 from aemesh.errors import UsageError
 from aemesh.host import tokens
 from aemesh.host.keystore import load_or_make

@@ -57,6 +57,8 @@ SAMPLES: dict[type[wire.Body], wire.Body] = {
         certificate="C",
         authority="A",
     ),
+    wire.Delegate: wire.Delegate(job="j1", generation=8),
+    wire.Delegated: wire.Delegated(csr="PEM"),
     wire.Started: wire.Started(),
     wire.End: wire.End(job="j1", term_after=0.0),
     wire.Attach: wire.Attach(job="j1"),

@@ -82,3 +82,22 @@ async def test_one_command_gets_the_identity_and_the_group_does_not(
         node, command = machine.jobs.jobs.values()
         assert PROXY_FILE not in node.tls
         assert PROXY_FILE in command.tls
+
+
+async def test_the_end_of_a_script_brings_back_what_was_before(
+    autojump_clock, tmp_path
+) -> None:
+    source = str(GRID.write(tmp_path))
+    before = Delegation(GRID.user, 3600.0)
+    async with open_mesh("A", delegation=before) as mesh:
+        group = mesh.master._groups[A]
+        mesh.master.delegate(A, Delegate(life_after=60.0, source=source, lasting=False))
+        during = group.delegation
+        mesh.master.delegate(A, Delegate(life_after=0.0, lasting=False))
+        after = group.delegation
+        mesh.master.delegate(A, Delegate(life_after=0.0))
+
+        assert during is not None
+        assert during.life_after == 60.0
+        assert after is before
+        assert group.delegation is None, "off is off"
