@@ -160,6 +160,7 @@ class Relay:
         self._place = Address(host, DEFAULT_PORT)
         self._network = TcpNetwork()
         self._is_linked = False
+        self._run = new_run()
         self._shakers = {
             role: shakers(
                 Ourselves(
@@ -167,7 +168,7 @@ class Relay:
                     name=NodeName(identity.name),
                     key_id=identity.key_id,
                     mode=Mode.LEAP,
-                    run=new_run(),
+                    run=self._run,
                 ),
                 identity,
             )
@@ -190,6 +191,7 @@ class Relay:
                 cores=1,
                 memory=1 << 30,
                 port=port,
+                run=self._run,
             )
             await discovery.announce(presence, sign=self.worker.sign)
             say(f"as worker {self.worker.key_id}")

@@ -70,9 +70,11 @@ async def open_scene(*how: str) -> AsyncIterator[Scene]:
                 stdout=file,
                 stderr=file,
             )
-        office.agents.append(Agent(rogue, relay, log))
+        between = Agent(rogue, relay, log)
+        office.agents.append(between)
+        await between.wait_said("as master", within=40)
         master = await office.start("laptop", "master", "--group", "A", terminal=True)
-        yield Scene(office, worker, master, office.agents[1])
+        yield Scene(office, worker, master, between)
 
 
 async def test_a_relay_between_two_terminals_shows_other_words_on_each():
