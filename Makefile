@@ -3,6 +3,7 @@
 #   make demo       the analysis on this machine alone
 #   make test       everything that must hold
 #   make demo-lan   the analysis in an office of six machines made on this one
+#   make fuzz       ten million inputs for all that strangers may send
 
 VENV := .venv
 PYTHON := $(VENV)/bin/python
@@ -18,7 +19,7 @@ DATA := demo/data
 FILES := 4
 EVENTS := 50000
 
-.PHONY: help demo demo-lan test check pytest bench setup clean
+.PHONY: help demo demo-lan test check pytest bench fuzz setup clean
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -62,7 +63,13 @@ bench: $(READY)
 	@.ci/setup iproute2 nftables util-linux mount
 	$(PYTHON) -m bench.run --write
 
+# atheris has wheels for some versions of Python only, and no test needs it.
+fuzz: RUNS := 10000000
+fuzz: $(READY)
+	@$(PYTHON) -c 'import atheris' 2>/dev/null || .ci/extra $(VENV) fuzz
+	$(PYTHON) -m tests.fuzz --runs $(RUNS) $(TARGET)
+
 clean:
-	rm -rf $(VENV) demo build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis \
+	rm -rf $(VENV) demo build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis .fuzz \
 		.import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
