@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from cryptography import x509
-from cryptography.exceptions import UnsupportedAlgorithm
-
 from aemesh import limits
-from aemesh.errors import CertificateFileError
+from aemesh.errors import BadMessage, CertificateFileError
 from aemesh.host.checkedfile import read_given
 from aemesh.policy.certificates import key_fault
+from aemesh.protocol.certrequest import request_key_untrusted
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -29,13 +27,9 @@ def read_request(path: Path) -> CertificatePublicKeyTypes:
     most = limits.CERTIFICATE_FILE_BYTES
     pem = read_given(path, most=most, error=CertificateFileError)
     try:
-        request = x509.load_pem_x509_csr(pem)
-        is_signed = request.is_signature_valid
-        public = request.public_key()
-    except (ValueError, TypeError, UnsupportedAlgorithm, x509.InvalidVersion):
-        raise _no_request(path, "it is no request in PEM") from None
-    if not is_signed:
-        raise _no_request(path, "its signature is wrong: who sent it lacks the key")
+        public = request_key_untrusted(pem)
+    except BadMessage as error:
+        raise _no_request(path, error.what) from None
     fault = key_fault(public)
     if fault:
         raise _no_request(path, fault)

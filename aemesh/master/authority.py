@@ -11,7 +11,6 @@ import datetime as dt
 from typing import TYPE_CHECKING
 
 from cryptography import x509
-from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
@@ -23,6 +22,7 @@ from cryptography.hazmat.primitives.serialization import (
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from aemesh.errors import BadMessage
+from aemesh.protocol.certrequest import request_key_untrusted
 
 if TYPE_CHECKING:
     from aemesh.model.names import GroupName
@@ -59,16 +59,7 @@ class GroupAuthority:
         `name` becomes the common name: the label of a member, or of a client.  `until`
         (seconds since 1970) ends it before the authority's own life does.
         """
-        try:
-            csr = x509.load_pem_x509_csr(csr_pem.encode())
-            key = csr.public_key()
-            valid = csr.is_signature_valid
-        except (ValueError, TypeError, UnsupportedAlgorithm, x509.InvalidVersion):
-            msg = "not a certificate request in PEM"
-            raise BadMessage(msg) from None
-        if not valid:
-            msg = "the certificate request is not signed by its own key"
-            raise BadMessage(msg)
+        key = request_key_untrusted(csr_pem.encode())
         if not isinstance(key, EllipticCurvePublicKey) or key.curve.name != "secp256r1":
             msg = "expected a certificate request for a P-256 key"
             raise BadMessage(msg)

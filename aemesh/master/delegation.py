@@ -11,7 +11,6 @@ import secrets
 from dataclasses import dataclass
 
 from cryptography import x509
-from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 from cryptography.hazmat.primitives.hashes import SHA256
@@ -22,6 +21,7 @@ from aemesh import limits
 from aemesh.errors import BadMessage, RefusedError, SettingsError
 from aemesh.host.usercredential import UserCredential
 from aemesh.policy.proxy import PROXY_CERT_INFO, Proxied, check_proxy, encode_info
+from aemesh.protocol.certrequest import request_key_untrusted
 
 _RSA_BITS = 2048
 # Grid tools have serials of up to 64 bits; a sign bit less stays positive for all.
@@ -110,16 +110,7 @@ def check_life(life_after: float) -> None:
 
 
 def _key_untrusted(csr_pem: str) -> RSAPublicKey | EllipticCurvePublicKey:
-    try:
-        csr = x509.load_pem_x509_csr(csr_pem.encode())
-        key = csr.public_key()
-        valid = csr.is_signature_valid
-    except (ValueError, TypeError, UnsupportedAlgorithm, x509.InvalidVersion):
-        msg = "not a certificate request in PEM"
-        raise BadMessage(msg) from None
-    if not valid:
-        msg = "the certificate request is not signed by its own key"
-        raise BadMessage(msg)
+    key = request_key_untrusted(csr_pem.encode())
     if isinstance(key, RSAPublicKey) and _RSA_BITS <= key.key_size <= 2 * _RSA_BITS:
         return key
     if isinstance(key, EllipticCurvePublicKey) and key.curve.name == "secp256r1":

@@ -177,8 +177,8 @@ def _weak() -> bytes:
 @pytest.mark.parametrize(
     ("pem", "told"),
     [
-        (b"nonsense", "it is no request in PEM"),
-        (_forged(), "its signature is wrong"),
+        (b"nonsense", "not a certificate request in PEM"),
+        (_forged(), "not signed by its own key"),
         (_weak(), "RSA key has 1024 bits"),
     ],
     ids=["nonsense", "forged", "weak"],
