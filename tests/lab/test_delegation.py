@@ -102,3 +102,28 @@ async def test_a_master_and_a_script_hand_it_on():
         await wait_for(
             lambda: list(run.rglob("proxy.pem")), within=30.0, what="the identity"
         )
+
+
+async def test_the_credentials_of_a_group_open_its_engine_for_tools_of_the_user():
+    """Shows: T9: what the command prints is all that a tool needs."""
+    tool = (
+        "from distributed import Client\n"
+        "with Client() as client:\n"
+        "    print(client.submit(sum, [1, 2, 3]).result())\n"
+    )
+    async with open_office(["laptop", "office-1"]) as office:
+        laptop = office.laptop
+        await office.worker("office-1")
+        await office.master("A")
+        await office.joined("office-1")
+        words = ["group", "credentials", "A", "--out", "mine", "--for", "1h"]
+        made = await laptop.run([*laptop.aemesh, *words])
+        script = f"{made.stdout}\nexec {laptop.python} -c '{tool}'"
+        done = await laptop.run(["sh", "-c", script])
+        again = await laptop.run([*laptop.aemesh, *words], check=False)
+        modes = [p.stat().st_mode & 0o777 for p in (laptop.home / "mine").iterdir()]
+
+    assert done.stdout.split() == ["6"]
+    assert "has credentials already" in again.stderr
+    assert again.returncode == 3
+    assert set(modes) <= {0o600, 0o644}
