@@ -26,7 +26,7 @@ from aemesh.host.store import Store, open_store
 from aemesh.host.usercredential import read_credential
 from aemesh.master.control import serve_control
 from aemesh.master.control_wire import SOCKET_FILE
-from aemesh.master.delegation import Delegation
+from aemesh.master.delegation import Delegation, check_mode
 from aemesh.master.master import Master
 from aemesh.master.parts import Parts
 from aemesh.model.names import GroupName, group_name_untrusted
@@ -145,6 +145,7 @@ def _delegation(options: MasterOptions) -> Delegation | None:
     wish = options.delegate
     if wish is None:
         return None
+    check_mode(options.mode.value)
     credential = read_credential(Path(wish.source), passphrase=wish.passphrase)
     ui.say(
         f"jobs act as {credential.subject}, for {wish.life_after / 3600:g} hours each"

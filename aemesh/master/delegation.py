@@ -20,6 +20,7 @@ from cryptography.x509.oid import NameOID
 from aemesh import limits
 from aemesh.errors import BadMessage, RefusedError, SettingsError
 from aemesh.host.usercredential import UserCredential
+from aemesh.model.trust import Mode
 from aemesh.policy.proxy import PROXY_CERT_INFO, Proxied, check_proxy, encode_info
 from aemesh.protocol.certrequest import request_key_untrusted
 
@@ -95,6 +96,14 @@ class Delegation:
             return check_proxy(ders, public_key=public, now=now)
         except RefusedError as error:
             raise _unfit(error.why or error.what) from None
+
+
+def check_mode(mode: str) -> None:
+    """Raise `SettingsError` where nobody is authenticated: whom would it be given to?"""
+    if mode == Mode.OPEN.value:
+        msg = "credentials are not delegated in mode open"
+        hint = "start master and workers without --insecure-open"
+        raise SettingsError(msg, why="nobody is authenticated there", hint=hint)
 
 
 def check_life(life_after: float) -> None:

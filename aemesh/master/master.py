@@ -27,7 +27,7 @@ from aemesh.errors import (
 )
 from aemesh.host.usercredential import read_credential
 from aemesh.master.attend import Attendant
-from aemesh.master.delegation import Delegation, check_life
+from aemesh.master.delegation import Delegation, check_life, check_mode
 from aemesh.master.group import Context, Group
 from aemesh.master.history import History
 from aemesh.master.record import Order, WorkerRecord
@@ -205,7 +205,7 @@ class Master:
         """Hand the user's identity on to jobs that start from now on, or stop that."""
         wanted = self._group(group)
         if wish.lasting or wish.life_after > 0:
-            delegation = _delegation(wish)
+            delegation = self._delegation(wish)
         else:
             delegation = self._set_aside.pop(group, wanted.delegation)
         if not wish.lasting and wish.life_after > 0:
@@ -236,7 +236,7 @@ class Master:
         """Run a command on each member, whatever the group's own engine is."""
         wanted = self._group(group)
         members = list(wanted.members.values())
-        delegation = None if delegate is None else _delegation(delegate)
+        delegation = None if delegate is None else self._delegation(delegate)
         if delegation is not None:
             members = [replace(one, delegation=lambda: delegation) for one in members]
         if not members:
@@ -260,6 +260,15 @@ class Master:
         self._stopping.set()
 
     # --- inside ---
+
+    def _delegation(self, wish: Delegate) -> Delegation | None:
+        """Read the user's credential; raises `SettingsError`."""
+        if wish.life_after <= 0:
+            return None
+        check_mode(self._parts.mode)
+        check_life(wish.life_after)
+        credential = read_credential(Path(wish.source), passphrase=wish.passphrase)
+        return Delegation(credential, wish.life_after)
 
     def _start_group(self, name: GroupName, engine: str) -> None:
         assert self._crew is not None, "groups open while the master runs"
@@ -354,15 +363,6 @@ class Master:
             why=why,
             hint="start `aemesh worker` on a machine, and look at `aemesh workers`",
         )
-
-
-def _delegation(wish: Delegate) -> Delegation | None:
-    """Read the user's credential; raises `SettingsError`."""
-    if wish.life_after <= 0:
-        return None
-    check_life(wish.life_after)
-    credential = read_credential(Path(wish.source), passphrase=wish.passphrase)
-    return Delegation(credential, wish.life_after)
 
 
 def _output_view(name: str, item: Chunk | JobExit) -> OutputView:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+import pytest
 import trio
 
+from aemesh.errors import SettingsError
 from aemesh.master.delegation import Delegation
 from aemesh.model.group import MemberState
 from aemesh.model.job import PROXY_FILE
@@ -101,3 +105,14 @@ async def test_the_end_of_a_script_brings_back_what_was_before(
         assert during.life_after == 60.0
         assert after is before
         assert group.delegation is None, "off is off"
+
+
+async def test_nothing_is_handed_on_where_nobody_is_authenticated(
+    autojump_clock, tmp_path
+) -> None:
+    wish = Delegate(life_after=60.0, source=str(GRID.write(tmp_path)))
+    async with open_mesh("A") as mesh:
+        mesh.master._parts = replace(mesh.master._parts, mode="open")
+
+        with pytest.raises(SettingsError, match="mode open"):
+            mesh.master.delegate(A, wish)
