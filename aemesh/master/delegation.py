@@ -99,7 +99,7 @@ class Delegation:
 
 
 def check_mode(mode: str) -> None:
-    """Raise `SettingsError` where nobody is authenticated: whom would it be given to?"""
+    """Raise `SettingsError` where nobody is authenticated."""
     if mode == Mode.OPEN.value:
         msg = "credentials are not delegated in mode open"
         hint = "start master and workers without --insecure-open"
