@@ -59,6 +59,9 @@ def body_length_untrusted(header: bytes) -> int:
 
 def chain_untrusted(header: bytes, body: bytes) -> tuple[bytes, ...]:
     """Return the DER certificates of a preamble; raises `BadMessage`."""
+    if len(body) != int.from_bytes(header[10:12], "big"):
+        msg = f"{len(body)} bytes of certificates; the preamble's header says other"
+        raise BadMessage(msg)
     chain = []
     at = 0
     for _ in range(header[9]):
