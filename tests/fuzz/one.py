@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 
 import atheris
@@ -13,6 +14,7 @@ with atheris.instrument_imports(include=["aemesh"]):
 def main() -> None:
     """Run until libFuzzer has had enough, or found something."""
     name, *options = sys.argv[1:]
+    logging.getLogger("aemesh").setLevel(logging.CRITICAL)  # it would tell each
     atheris.Setup([sys.argv[0], *options], TARGETS[name].run)
     atheris.Fuzz()
 

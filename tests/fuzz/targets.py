@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import base64
 import contextlib
-import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -73,8 +72,6 @@ from aemesh.protocol.streams import StreamReader
 from aemesh.protocol.strictjson import convert_untrusted, parse_untrusted
 from aemesh.testing.pki import NOW, Authority
 from tests.fuzz.cutter import Cutter, as_json
-
-logging.getLogger("aemesh").setLevel(logging.CRITICAL)
 
 MASTER, WORKER = Identity.ephemeral("desk"), Identity.ephemeral("lab-1")
 PREAMBLE = "a5" * 32
