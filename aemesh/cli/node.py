@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import pwd
 import socket
 import time
 from dataclasses import dataclass
@@ -128,14 +127,6 @@ def make_node(
         certified=certified,
         gss=gss(name) if gss and policy.mode is Mode.GSS else None,
     )
-
-
-def local_user() -> str:
-    """Return the user as whom jobs run here; its number if it has no name."""
-    try:
-        return pwd.getpwuid(os.geteuid()).pw_name
-    except KeyError:
-        return str(os.geteuid())
 
 
 def _x509_folder(state: StateDir, options: NodeOptions) -> Path:

@@ -14,7 +14,6 @@ from aemesh.cli.node import (
     Node,
     ask_for,
     greet_site,
-    local_user,
     make_node,
     obey,
     request_text,
@@ -23,6 +22,7 @@ from aemesh.cli.node import (
 )
 from aemesh.cli.settings import typed
 from aemesh.errors import UsageError
+from aemesh.host.auditlog import local_user
 from aemesh.host.facts import find_facts
 from aemesh.host.generation import read_generation, write_generation
 from aemesh.host.trustoptions import terms_untrusted
