@@ -128,9 +128,15 @@ class TrustDesk:
 
     def judge(self, peer: Peer, *, expected: KeyId | None = None) -> Verdict:
         """Return the verdict on a peer, and see to it that a person is asked."""
-        verdict = judge(
-            peer, self.book, self.policy, expected=expected, now=self._wall()
-        )
+        book = self.book
+        if self._unreadable:
+            # An empty book refuses nobody who is revoked, and has no owner.
+            told = "what is trusted here cannot be read now"
+            verdict = Verdict(Decision.NO, Reason.UNKNOWN, told)
+        else:
+            verdict = judge(
+                peer, book, self.policy, expected=expected, now=self._wall()
+            )
         if peer.code and verdict.decision is Decision.OK:
             self._tell_code(peer)
         if verdict.decision is Decision.PENDING or verdict.reason is Reason.OWNED:
@@ -151,7 +157,7 @@ class TrustDesk:
             return
         if verdict.reason is Reason.FIRST_USE and self.policy.accept_first:
             self._refresh()
-            if self._book.is_owned:  # imprint once, also when two come at once
+            if self._unreadable or self._book.is_owned:  # imprint once, also when two come at once
                 msg = "this worker belongs to another master"
                 raise RefusedError(msg)
         line = _line_of(peer, verdict, mode=self.policy.mode, day=self._today())

@@ -402,4 +402,5 @@ def _stamp(path: Path) -> tuple[int, int, int] | None:
         status = path.stat()
     except OSError:
         return None
-    return status.st_mtime_ns, status.st_size, status.st_ino
+    # Of the inode: a mode that was mended counts, and nobody can set it back.
+    return status.st_ctime_ns, status.st_size, status.st_ino

@@ -1,0 +1,79 @@
+"""Attacks on the desk where trust is decided: by time, by order, by broken files."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from aemesh.host.auditlog import AuditLog
+from aemesh.host.keystore import Identity
+from aemesh.host.trustdesk import TrustDesk
+from aemesh.model.names import NodeName
+from aemesh.model.trust import (
+    Decision,
+    Mode,
+    Peer,
+    Reason,
+    Role,
+)
+from aemesh.policy.trust import TrustPolicy
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from aemesh.model.key import PublicKey
+
+NOW = 1_800_000_000.0
+TODAY = "20270115"
+
+
+class Desk(TrustDesk):
+    """A desk on disk, and what its user was told."""
+
+    def __init__(self, folder: Path, role: Role, **policy: object) -> None:
+        folder.chmod(0o700)
+        self.alarms: list[str] = []
+        super().__init__(
+            TrustPolicy(role=role, **policy),
+            folder=folder,
+            wall=lambda: NOW,
+            audit=AuditLog(folder),
+            alarm=self.alarms.append,
+        )
+
+
+def fresh(name: str) -> PublicKey:
+    return Identity.ephemeral(name).public
+
+
+def master(name: str = "desk", **fields: object) -> Peer:
+    return Peer(
+        role=Role.MASTER,
+        name=NodeName(name),
+        key=fields.pop("key", None) or fresh(name),
+        mode=fields.pop("mode", Mode.LEAP),
+        address="10.0.0.9:40000",
+        **fields,
+    )
+
+
+@pytest.mark.parametrize("mode", [Mode.LEAP, Mode.OPEN])
+def test_nobody_is_let_in_while_the_trust_files_cannot_be_read(
+    tmp_path: Path, mode: Mode
+):
+    """A file that we could not read looked like none: the worker had no owner.
+
+    Threat: 34
+    """
+    owner = f"{fresh('boss').openssh} boss\n"
+    (tmp_path / "authorized_masters").write_text(owner)
+    (tmp_path / "authorized_masters").chmod(0o666)
+    desk = Desk(tmp_path, Role.WORKER, mode=mode, accept_first=True)
+    verdict = desk.judge(master("stranger", mode=mode))
+    assert verdict.decision is Decision.NO
+    assert "read" in verdict.detail
+    assert str(tmp_path) not in verdict.detail
+    (tmp_path / "authorized_masters").chmod(0o600)
+    if mode is Mode.LEAP:
+        assert desk.judge(master("stranger")).reason is Reason.OWNED
