@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
 
+from aemesh import limits
+from aemesh.errors import RefusedError
+from aemesh.host import trustfiles
 from aemesh.host.auditlog import AuditLog
 from aemesh.host.keystore import Identity
 from aemesh.host.trustdesk import TrustDesk
 from aemesh.model.names import NodeName
 from aemesh.model.trust import (
     Decision,
+    KnownPeer,
     Mode,
     Peer,
     Reason,
     Role,
+    Verdict,
 )
 from aemesh.policy.trust import TrustPolicy
 
@@ -77,3 +83,22 @@ def test_nobody_is_let_in_while_the_trust_files_cannot_be_read(
     (tmp_path / "authorized_masters").chmod(0o600)
     if mode is Mode.LEAP:
         assert desk.judge(master("stranger")).reason is Reason.OWNED
+
+
+def test_a_key_of_an_administrators_line_cannot_put_another_in_its_place(
+    tmp_path: Path,
+):
+    """Its next key would be under the terms of the line that was learnt, so none.
+
+    Threat: 30
+    """
+    desk = Desk(tmp_path, Role.WORKER)
+    peer = master()
+    line = KnownPeer(peer.name, peer.key, via="tofu", added="20260101")
+    trustfiles.add(tmp_path, Role.MASTER, line)
+    terms = f'groups="render",expiry-time="20280101Z" {peer.key.openssh} desk\n'
+    (tmp_path / "authorized_masters").write_text(terms)
+    (tmp_path / "authorized_masters").chmod(0o600)
+    assert desk.book.authorized
+    with pytest.raises(RefusedError, match="administrator"):
+        desk.take_next_key(peer, fresh("next"))
