@@ -59,6 +59,9 @@ WATCH_EVERY = 0.5
 
 # A person's answer; None if there was nobody to ask.
 Ask = Callable[[TrustRequest], Awaitable[bool | None]]
+# Whoever is ok for one of these may have been known before, in a weaker mode.
+_SEEN = frozenset({Reason.KNOWN, Reason.CERTIFIED, Reason.PRINCIPAL})
+_MODES = list(Mode)  # weakest first
 # What is stored as `via`: how the key came to be trusted.
 _VIA = {Reason.FIRST_USE: "tofu", Reason.ACCEPTED: "flag", Reason.CERTIFIED: "x509"}
 
@@ -167,6 +170,7 @@ class TrustDesk:
             self._keep(line)
         elif verdict.reason is Reason.KNOWN:
             self._drop_superseded(peer)
+        if verdict.reason in _SEEN:
             self._touch(peer)
 
     def heard(self, peer: Peer, verdict: Verdict) -> None:
@@ -378,10 +382,13 @@ class TrustDesk:
             _log.warning("a request of %s is not kept: %s", request.name, exc)
 
     def _touch(self, peer: Peer) -> None:
-        """Note that a known peer was here, once a day."""
+        """Note that a known peer was here, once a day, and in which mode (T11)."""
         day = self._today()
         known = self._book.by_key(peer.key_id)
-        if self._folder is None or known is None or known.last == day:
+        if self._folder is None or known is None:
+            return
+        stronger = _MODES.index(peer.mode) > _MODES.index(known.mode)
+        if known.last == day and not stronger:
             return
         try:
             role = self.policy.role.other

@@ -102,3 +102,23 @@ def test_a_key_of_an_administrators_line_cannot_put_another_in_its_place(
     assert desk.book.authorized
     with pytest.raises(RefusedError, match="administrator"):
         desk.take_next_key(peer, fresh("next"))
+
+
+@pytest.mark.parametrize(
+    ("mode", "reason"),
+    [(Mode.GSS, Reason.PRINCIPAL), (Mode.X509, Reason.CERTIFIED)],
+)
+@pytest.mark.parametrize("last", ["", TODAY])
+def test_a_known_peer_that_was_seen_in_a_stronger_mode_is_remembered_so(
+    tmp_path: Path, mode: Mode, reason: Reason, last: str
+):
+    """It was known by a leap before the site had a CA or a KDC.  Threat: 44"""
+    desk = Desk(tmp_path, Role.WORKER, mode=mode)
+    peer = master(mode=mode, principal="alice@EXAMPLE.ORG")
+    line = KnownPeer(peer.name, peer.key, via="sas", added="20260101", last=last)
+    trustfiles.add(tmp_path, Role.MASTER, line)
+    assert desk.book.known
+    desk.commit(peer, Verdict(Decision.OK, reason))
+    weaker = Desk(tmp_path, Role.WORKER)
+    verdict = weaker.judge(replace(peer, mode=Mode.LEAP, principal=""))
+    assert verdict.reason is Reason.WEAKER
