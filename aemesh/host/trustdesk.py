@@ -209,7 +209,13 @@ class TrustDesk:
             self._book = replace(self._book, known=(*self._book.known, line))
             return
         role = self.policy.role.other
-        trustfiles.add_next_key(self._folder, role, present, following, day=day)
+        try:
+            trustfiles.add_next_key(self._folder, role, present, following, day=day)
+        except (AemeshError, OSError) as exc:
+            # Why is ours: it has paths of this machine, and the peer reads this.
+            _log.warning("the next key of %s is not taken: %s", peer.name, exc)
+            what = f"the next key of {peer.name} is not taken"
+            raise RefusedError(what, why="it cannot be written down here") from exc
         _log.info("%s will have the key %s", peer.name, following.key_id)
 
     def accept(self, request: TrustRequest, *, via: str) -> None:

@@ -104,6 +104,22 @@ def test_a_key_of_an_administrators_line_cannot_put_another_in_its_place(
         desk.take_next_key(peer, fresh("next"))
 
 
+def test_a_peer_is_not_told_where_our_trust_files_are(tmp_path: Path):
+    """What a request is refused for is said to its peer.  Threat: 15"""
+    desk = Desk(tmp_path, Role.WORKER)
+    peer = master()
+    line = KnownPeer(peer.name, peer.key, via="tofu", added="20260101")
+    trustfiles.add(tmp_path, Role.MASTER, line)
+    desk.take_next_key(peer, fresh("next"))
+    with pytest.raises(RefusedError) as caught:
+        desk.take_next_key(peer, fresh("another"))
+    assert str(tmp_path) not in str(caught.value)
+    (tmp_path / "known_masters").chmod(0o666)
+    with pytest.raises(RefusedError) as caught:
+        desk.take_next_key(peer, fresh("another"))
+    assert str(tmp_path) not in str(caught.value)
+
+
 @pytest.mark.parametrize(
     ("mode", "reason"),
     [(Mode.GSS, Reason.PRINCIPAL), (Mode.X509, Reason.CERTIFIED)],
