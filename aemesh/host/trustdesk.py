@@ -94,6 +94,7 @@ class TrustDesk:
         self._files = trustfiles.TrustFolder(folder, *also) if folder else None
         self._book = TrustBook()
         self._told_code = ""
+        self._replaced: dict[str, None] = {}  # codes of meetings before the present one
         self._told: set[tuple[KeyId, Reason]] = set()
         self._asking, self._to_ask = trio.open_memory_channel[TrustRequest](32)
         self._changed = trio.Event()
@@ -140,6 +141,10 @@ class TrustDesk:
             verdict = judge(
                 peer, book, self.policy, expected=expected, now=self._wall()
             )
+        if verdict.decision is Decision.PENDING and peer.code in self._replaced:
+            # Two that took turns would withdraw each other's question for ever.
+            told = "a newer meeting took the place of this one"
+            verdict = Verdict(Decision.NO, Reason.TIMED_OUT, told)
         if peer.code and verdict.decision is Decision.OK:
             self._tell_code(peer)
         if verdict.decision is Decision.PENDING or verdict.reason is Reason.OWNED:
@@ -372,12 +377,20 @@ class TrustDesk:
             return  # it is refused now; its owner finds the request in the list
         self.waiting[peer.key_id] = request
         if waiting is not None:
-            self._tell_changed()  # withdraws a question with a code of an old meeting
+            self._replace(waiting.code)
         if len(self.waiting) > limits.PENDING_REQUESTS:
             # It asks again if it is still there.
             del self.waiting[next(iter(self.waiting))]
         with suppress(trio.WouldBlock):  # it waits in pending/ all the same
             self._asking.send_nowait(request)
+
+    def _replace(self, code: str) -> None:
+        """Withdraw the question of an earlier meeting of the same key."""
+        if code:
+            self._replaced[code] = None
+        if len(self._replaced) > limits.PENDING_REQUESTS:
+            del self._replaced[next(iter(self._replaced))]
+        self._tell_changed()
 
     def _keep_request(self, request: TrustRequest) -> None:
         if self._folder is None:

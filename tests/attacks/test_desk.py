@@ -138,3 +138,20 @@ def test_a_known_peer_that_was_seen_in_a_stronger_mode_is_remembered_so(
     weaker = Desk(tmp_path, Role.WORKER)
     verdict = weaker.judge(replace(peer, mode=Mode.LEAP, principal=""))
     assert verdict.reason is Reason.WEAKER
+
+
+def test_two_meetings_of_one_stranger_do_not_take_turns_at_the_question(
+    tmp_path: Path,
+):
+    """Each was judged five times a second, and withdrew the other's question.
+
+    Threat: 29
+    """
+    desk = Desk(tmp_path, Role.WORKER)
+    first = master(code="tiger-apple-seven-moon")
+    second = replace(first, code="other-words-are-these")
+    assert desk.judge(first).decision is Decision.PENDING
+    assert desk.judge(second).decision is Decision.PENDING
+    assert desk.judge(first).decision is Decision.NO
+    assert desk.judge(second).decision is Decision.PENDING
+    assert desk.waiting[first.key_id].code == second.code
