@@ -155,3 +155,15 @@ def test_two_meetings_of_one_stranger_do_not_take_turns_at_the_question(
     assert desk.judge(first).decision is Decision.NO
     assert desk.judge(second).decision is Decision.PENDING
     assert desk.waiting[first.key_id].code == second.code
+
+
+def test_a_known_peer_does_not_give_its_neighbour_new_tries(tmp_path: Path):
+    """Only a yes to who was met begins the count anew.  Threat: 29"""
+    desk = Desk(tmp_path, Role.WORKER)
+    known = master("known")
+    line = KnownPeer(known.name, known.key, via="sas", added="20260101")
+    trustfiles.add(tmp_path, Role.MASTER, line)
+    for _ in range(limits.PAIRINGS):
+        assert desk.proofs.begin_pairing(master("stranger")) is None
+        desk.commit(known, Verdict(Decision.OK, Reason.KNOWN))
+    assert desk.proofs.begin_pairing(master("stranger")) is not None
