@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import datetime as dt
 import logging
+import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import replace
@@ -32,6 +33,7 @@ from aemesh.model.trust import (
     TrustRequest,
     Verdict,
 )
+from aemesh.policy.lograte import LogRate
 from aemesh.policy.rotation import refuses_next, superseded
 from aemesh.policy.terms import allows_group
 from aemesh.policy.trust import (
@@ -96,6 +98,8 @@ class TrustDesk:
         self._told_code = ""
         self._replaced: dict[str, None] = {}  # codes of meetings before the present one
         self._told: set[tuple[KeyId, Reason]] = set()
+        self._stranger_lines = LogRate(limits.STRANGER_EVENTS_PER_MINUTE)
+        self._stranger_alarms = LogRate()
         self._asking, self._to_ask = trio.open_memory_channel[TrustRequest](32)
         self._changed = trio.Event()
         self._following = False  # whether we have a next key to offer
@@ -165,7 +169,8 @@ class TrustDesk:
             return
         if verdict.reason is Reason.FIRST_USE and self.policy.accept_first:
             self._refresh()
-            if self._unreadable or self._book.is_owned:  # imprint once, also when two come at once
+            # Imprint once, also when two come at once.
+            if self._unreadable or self._book.is_owned:
                 msg = "this worker belongs to another master"
                 raise RefusedError(msg)
         line = _line_of(peer, verdict, mode=self.policy.mode, day=self._today())
@@ -182,12 +187,13 @@ class TrustDesk:
         """Take note of what a peer says of us; a changed key is told loudly."""
         if verdict.reason is Reason.CLONE and self._news(peer, verdict.reason):
             told = f"it says of us: {verdict.detail}"
-            self._record(peer, replace(verdict, detail=told))
+            self._record_refused(peer, replace(verdict, detail=told))
         if verdict.reason is Reason.KEY_CHANGED and self._news(peer, verdict.reason):
-            self._alarm(
+            self._alarm_of(
+                peer,
                 f"{peer.name} at {peer.address} refuses us: it knows our name with "
                 f"another key than ours.  If this machine was set up anew, run "
-                f"`aemesh trust forget NAME` there"
+                f"`aemesh trust forget NAME` there",
             )
 
     def allows_group(self, peer: Peer, group: GroupName) -> bool:
@@ -475,11 +481,11 @@ class TrustDesk:
     def _record_once(self, peer: Peer, verdict: Verdict) -> None:
         if not self._news(peer, verdict.reason):
             return
-        self._record(peer, verdict)
+        self._record_refused(peer, verdict)
         if verdict.reason is Reason.KEY_CHANGED and self._folder is not None:
             file = trustfiles.FILES[self.policy.role.other]
             path = str(self._folder / file)
-            self._alarm(changed_key_message(peer, self._book, file=path))
+            self._alarm_of(peer, changed_key_message(peer, self._book, file=path))
 
     def _news(self, peer: Peer, reason: Reason) -> bool:
         """Whether this was not told yet; a full set forgets, and tells again."""
@@ -488,6 +494,26 @@ class TrustDesk:
         news = (peer.key_id, reason) not in self._told
         self._told.add((peer.key_id, reason))
         return news
+
+    def _record_refused(self, peer: Peer, verdict: Verdict) -> None:
+        """Write down a refusal; those of strangers at a bounded rate (threat 89).
+
+        A stranger has a new key whenever it likes, and with it everything is news.
+        """
+        if not self.knows(peer.key_id):
+            turn = self._stranger_lines.turn(now=time.monotonic())
+            if turn.left_out:
+                told = "%d refusals of strangers are not in the audit log"
+                _log.warning(told, turn.left_out)
+            if not turn.write:
+                return
+        self._record(peer, verdict)
+
+    def _alarm_of(self, peer: Peer, text: str) -> None:
+        """Tell the user loudly; what strangers bring about, at a bounded rate."""
+        known = self.knows(peer.key_id)
+        if known or self._stranger_alarms.turn(now=time.monotonic()).write:
+            self._alarm(text)
 
     def _record(self, peer: Peer, verdict: Verdict) -> None:
         if self._audit is not None:

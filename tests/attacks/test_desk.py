@@ -167,3 +167,21 @@ def test_a_known_peer_does_not_give_its_neighbour_new_tries(tmp_path: Path):
         assert desk.proofs.begin_pairing(master("stranger")) is None
         desk.commit(known, Verdict(Decision.OK, Reason.KNOWN))
     assert desk.proofs.begin_pairing(master("stranger")) is not None
+
+
+def test_strangers_cannot_push_the_past_out_of_the_audit_log(tmp_path: Path):
+    """Each comes with a key of its own, for which everything is news.  Threat: 89"""
+    desk = Desk(tmp_path, Role.WORKER)
+    owner = KnownPeer(NodeName("desk"), fresh("desk"), via="sas", added="20260101")
+    trustfiles.add(tmp_path, Role.MASTER, owner)
+    assert desk.book.known
+    for _ in range(limits.STRANGER_EVENTS_PER_MINUTE + 100):
+        peer = master("desk")  # the owner's name
+        desk.judge(peer)
+        desk.heard(peer, Verdict(Decision.NO, Reason.KEY_CHANGED))
+        desk.heard(peer, Verdict(Decision.NO, Reason.CLONE))
+    lines = (tmp_path / "audit.log").read_text().splitlines()
+    assert len(lines) <= limits.STRANGER_EVENTS_PER_MINUTE
+    assert len(desk.alarms) <= limits.STRANGER_LOGS_PER_MINUTE
+    desk.commit(replace(peer, key=owner.key), Verdict(Decision.OK, Reason.KNOWN))
+    assert len((tmp_path / "audit.log").read_text().splitlines()) == len(lines) + 1
