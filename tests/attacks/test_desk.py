@@ -185,3 +185,11 @@ def test_strangers_cannot_push_the_past_out_of_the_audit_log(tmp_path: Path):
     assert len(desk.alarms) <= limits.STRANGER_LOGS_PER_MINUTE
     desk.commit(replace(peer, key=owner.key), Verdict(Decision.OK, Reason.KNOWN))
     assert len((tmp_path / "audit.log").read_text().splitlines()) == len(lines) + 1
+
+
+def test_a_void_line_is_no_reason_to_take_the_next_master_that_comes(tmp_path: Path):
+    """Somebody owned the worker before a word of its line was mistyped.  Threat: 34"""
+    (tmp_path / "known_masters").write_text(f"boss {fresh('boss').openssh} gruops=a\n")
+    (tmp_path / "known_masters").chmod(0o600)
+    desk = Desk(tmp_path, Role.WORKER, accept_first=True)
+    assert desk.judge(master("stranger")).reason is Reason.OWNED
