@@ -112,6 +112,8 @@ class Attendant:
             member, self.member = self.member, None
             await group.lose(record, member)
             await self._let_go("its engine broke")
+        elif not self.desk.allows_group(self.link.peer, group.name):
+            await self._let_go("its line of trust has other groups")
         else:
             await self._wait(woken.wait, group.changed.wait)
 
