@@ -101,8 +101,9 @@ class ProofDesk:
 
     def confirm(self, peer: Peer) -> None:
         """A person, or a line, said yes to this peer: its tries came to something."""
-        self._counts.pop(peer.key_id, None)
-        self._tries.confirm(_source(peer))
+        # Not for anybody who comes from where a stranger came from, too.
+        if self._counts.pop(peer.key_id, None) is not None:
+            self._tries.confirm(_source(peer))
 
     def tries(self, key_id: KeyId) -> int:
         """Return which try of its source the present meeting with a key is."""

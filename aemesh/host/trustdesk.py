@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import datetime as dt
 import logging
+import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import replace
@@ -32,6 +33,7 @@ from aemesh.model.trust import (
     TrustRequest,
     Verdict,
 )
+from aemesh.policy.lograte import LogRate
 from aemesh.policy.rotation import refuses_next, superseded
 from aemesh.policy.terms import allows_group
 from aemesh.policy.trust import (
@@ -59,6 +61,9 @@ WATCH_EVERY = 0.5
 
 # A person's answer; None if there was nobody to ask.
 Ask = Callable[[TrustRequest], Awaitable[bool | None]]
+# Whoever is ok for one of these may have been known before, in a weaker mode.
+_SEEN = frozenset({Reason.KNOWN, Reason.CERTIFIED, Reason.PRINCIPAL})
+_MODES = list(Mode)  # weakest first
 # What is stored as `via`: how the key came to be trusted.
 _VIA = {Reason.FIRST_USE: "tofu", Reason.ACCEPTED: "flag", Reason.CERTIFIED: "x509"}
 
@@ -91,7 +96,10 @@ class TrustDesk:
         self._files = trustfiles.TrustFolder(folder, *also) if folder else None
         self._book = TrustBook()
         self._codes: dict[KeyId, str] = {}  # shown already, of the latest meeting
+        self._replaced: dict[str, None] = {}  # codes of meetings before the present one
         self._told: set[tuple[KeyId, Reason]] = set()
+        self._stranger_lines = LogRate(limits.STRANGER_EVENTS_PER_MINUTE)
+        self._stranger_alarms = LogRate()
         self._asking, self._to_ask = trio.open_memory_channel[TrustRequest](32)
         self._changed = trio.Event()
         self._following = False  # whether we have a next key to offer
@@ -128,9 +136,19 @@ class TrustDesk:
 
     def judge(self, peer: Peer, *, expected: KeyId | None = None) -> Verdict:
         """Return the verdict on a peer, and see to it that a person is asked."""
-        verdict = judge(
-            peer, self.book, self.policy, expected=expected, now=self._wall()
-        )
+        book = self.book
+        if self._unreadable:
+            # An empty book refuses nobody who is revoked, and has no owner.
+            told = "what is trusted here cannot be read now"
+            verdict = Verdict(Decision.NO, Reason.UNKNOWN, told)
+        else:
+            verdict = judge(
+                peer, book, self.policy, expected=expected, now=self._wall()
+            )
+        if verdict.decision is Decision.PENDING and peer.code in self._replaced:
+            # Two that took turns would withdraw each other's question for ever.
+            told = "a newer meeting took the place of this one"
+            verdict = Verdict(Decision.NO, Reason.TIMED_OUT, told)
         if peer.code and verdict.decision is Decision.OK:
             self._tell_code(peer)
         if verdict.decision is Decision.PENDING or verdict.reason is Reason.OWNED:
@@ -151,7 +169,8 @@ class TrustDesk:
             return
         if verdict.reason is Reason.FIRST_USE and self.policy.accept_first:
             self._refresh()
-            if self._book.is_owned:  # imprint once, also when two come at once
+            # Imprint once, also when two come at once.
+            if self._unreadable or self._book.is_owned:
                 msg = "this worker belongs to another master"
                 raise RefusedError(msg)
         line = _line_of(peer, verdict, mode=self.policy.mode, day=self._today())
@@ -161,18 +180,20 @@ class TrustDesk:
             self._keep(line)
         elif verdict.reason is Reason.KNOWN:
             self._drop_superseded(peer)
+        if verdict.reason in _SEEN:
             self._touch(peer)
 
     def heard(self, peer: Peer, verdict: Verdict) -> None:
         """Take note of what a peer says of us; a changed key is told loudly."""
         if verdict.reason is Reason.CLONE and self._news(peer, verdict.reason):
             told = f"it says of us: {verdict.detail}"
-            self._record(peer, replace(verdict, detail=told))
+            self._record_refused(peer, replace(verdict, detail=told))
         if verdict.reason is Reason.KEY_CHANGED and self._news(peer, verdict.reason):
-            self._alarm(
+            self._alarm_of(
+                peer,
                 f"{peer.name} at {peer.address} refuses us: it knows our name with "
                 f"another key than ours.  If this machine was set up anew, run "
-                f"`aemesh trust forget NAME` there"
+                f"`aemesh trust forget NAME` there",
             )
 
     def allows_group(self, peer: Peer, group: GroupName) -> bool:
@@ -199,7 +220,13 @@ class TrustDesk:
             self._book = replace(self._book, known=(*self._book.known, line))
             return
         role = self.policy.role.other
-        trustfiles.add_next_key(self._folder, role, present, following, day=day)
+        try:
+            trustfiles.add_next_key(self._folder, role, present, following, day=day)
+        except (AemeshError, OSError) as exc:
+            # Why is ours: it has paths of this machine, and the peer reads this.
+            _log.warning("the next key of %s is not taken: %s", peer.name, exc)
+            what = f"the next key of {peer.name} is not taken"
+            raise RefusedError(what, why="it cannot be written down here") from exc
         _log.info("%s will have the key %s", peer.name, following.key_id)
 
     def accept(self, request: TrustRequest, *, via: str) -> None:
@@ -363,12 +390,20 @@ class TrustDesk:
             return  # it is refused now; its owner finds the request in the list
         self.waiting[peer.key_id] = request
         if waiting is not None:
-            self._tell_changed()  # withdraws a question with a code of an old meeting
+            self._replace(waiting.code)
         if len(self.waiting) > limits.PENDING_REQUESTS:
             # It asks again if it is still there.
             del self.waiting[next(iter(self.waiting))]
         with suppress(trio.WouldBlock):  # it waits in pending/ all the same
             self._asking.send_nowait(request)
+
+    def _replace(self, code: str) -> None:
+        """Withdraw the question of an earlier meeting of the same key."""
+        if code:
+            self._replaced[code] = None
+        if len(self._replaced) > limits.PENDING_REQUESTS:
+            del self._replaced[next(iter(self._replaced))]
+        self._tell_changed()
 
     def _keep_request(self, request: TrustRequest) -> None:
         if self._folder is None:
@@ -379,10 +414,13 @@ class TrustDesk:
             _log.warning("a request of %s is not kept: %s", request.name, exc)
 
     def _touch(self, peer: Peer) -> None:
-        """Note that a known peer was here, once a day."""
+        """Note that a known peer was here, once a day, and in which mode (T11)."""
         day = self._today()
         known = self._book.by_key(peer.key_id)
-        if self._folder is None or known is None or known.last == day:
+        if self._folder is None or known is None:
+            return
+        stronger = _MODES.index(peer.mode) > _MODES.index(known.mode)
+        if known.last == day and not stronger:
             return
         try:
             role = self.policy.role.other
@@ -450,11 +488,11 @@ class TrustDesk:
     def _record_once(self, peer: Peer, verdict: Verdict) -> None:
         if not self._news(peer, verdict.reason):
             return
-        self._record(peer, verdict)
+        self._record_refused(peer, verdict)
         if verdict.reason is Reason.KEY_CHANGED and self._folder is not None:
             file = trustfiles.FILES[self.policy.role.other]
             path = str(self._folder / file)
-            self._alarm(changed_key_message(peer, self._book, file=path))
+            self._alarm_of(peer, changed_key_message(peer, self._book, file=path))
 
     def _news(self, peer: Peer, reason: Reason) -> bool:
         """Whether this was not told yet; a full set forgets, and tells again."""
@@ -463,6 +501,26 @@ class TrustDesk:
         news = (peer.key_id, reason) not in self._told
         self._told.add((peer.key_id, reason))
         return news
+
+    def _record_refused(self, peer: Peer, verdict: Verdict) -> None:
+        """Write down a refusal; those of strangers at a bounded rate (threat 89).
+
+        A stranger has a new key whenever it likes, and with it everything is news.
+        """
+        if not self.knows(peer.key_id):
+            turn = self._stranger_lines.turn(now=time.monotonic())
+            if turn.left_out:
+                told = "%d refusals of strangers are not in the audit log"
+                _log.warning(told, turn.left_out)
+            if not turn.write:
+                return
+        self._record(peer, verdict)
+
+    def _alarm_of(self, peer: Peer, text: str) -> None:
+        """Tell the user loudly; what strangers bring about, at a bounded rate."""
+        known = self.knows(peer.key_id)
+        if known or self._stranger_alarms.turn(now=time.monotonic()).write:
+            self._alarm(text)
 
     def _record(self, peer: Peer, verdict: Verdict) -> None:
         if self._audit is not None:

@@ -87,6 +87,7 @@ def read_book(
     for path, entry in _read(folder, role_of_peers):
         if isinstance(entry, VoidLine):
             tell_void(path, entry)
+            found.void += path.name != PRINCIPALS_FILE
         else:
             found.add(entry)
     return found.book
@@ -280,6 +281,7 @@ class _Found:
     revoked: list[RevokedKey] = field(default_factory=list)
     authorized: list[AuthorizedKey] = field(default_factory=list)
     principals: list[Principal] = field(default_factory=list)
+    void: int = 0
 
     def add(self, entry: KnownPeer | RevokedKey | AuthorizedKey | Principal) -> None:
         if isinstance(entry, KnownPeer):
@@ -298,6 +300,7 @@ class _Found:
             tuple(self.revoked),
             tuple(self.authorized),
             tuple(self.principals),
+            void=self.void,
         )
 
 
@@ -402,4 +405,5 @@ def _stamp(path: Path) -> tuple[int, int, int] | None:
         status = path.stat()
     except OSError:
         return None
-    return status.st_mtime_ns, status.st_size, status.st_ino
+    # Of the inode: a mode that was mended counts, and nobody can set it back.
+    return status.st_ctime_ns, status.st_size, status.st_ino

@@ -220,6 +220,7 @@ class TrustBook:
     authorized: tuple[AuthorizedKey, ...] = ()
     principals: tuple[Principal, ...] = ()
     anchors: Anchors | None = None  # None: no X.509 is set up here
+    void: int = 0  # lines that trust nobody, for they cannot be read
 
     def by_key(self, key_id: KeyId) -> KnownPeer | None:
         """Return the line of this key, if there is one."""
@@ -231,8 +232,8 @@ class TrustBook:
 
     @property
     def is_owned(self) -> bool:
-        """Whether anybody is trusted at all: a worker then belongs to somebody."""
-        return bool(self.known or self.authorized)
+        """Whether a worker belongs to somebody, be it by a line with a slip in it."""
+        return bool(self.known or self.authorized or self.void)
 
     def authorizes(self, key_id: KeyId) -> bool:
         """Whether an administrator's line lets this very key in."""

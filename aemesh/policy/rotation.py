@@ -29,8 +29,11 @@ def refuses_next(peer: Peer, following: PublicKey, book: TrustBook) -> str | Non
         return "its present key is in no line of trust"
     if peer.mode is not Mode.LEAP or line.mode not in (Mode.LEAP, Mode.TOKEN):
         return f"its line is of mode {line.mode.value}"
-    if line.via in _WRITTEN:
-        return f"its line was written by a person (via={line.via})"
+    # Beside an administrator's line: the next key would be under the other one alone.
+    authorized = book.authorizes(peer.key_id)
+    if authorized or line.via in _WRITTEN:
+        by = "an administrator" if authorized else f"a person (via={line.via})"
+        return f"its line was written by {by}"
     if book.is_revoked(following.key_id):
         return "the next key is revoked"
     other = book.by_key(following.key_id)
