@@ -19,6 +19,7 @@ from aemesh.model.key import KeyId, PublicKey
 from aemesh.model.trust import (
     AuthorizedKey,
     KnownPeer,
+    PinnedAuthority,
     Principal,
     RevokedKey,
     Role,
@@ -45,7 +46,7 @@ role_option = click.option(
 class Row:
     """One thing that the files say."""
 
-    state: str  # known, revoked, pending, authorized, principal, void
+    state: str  # known, revoked, pending, authorized, principal, pinned, void
     role: Role  # of the peer
     folder: Path
     file: str
@@ -174,6 +175,7 @@ def _trusted(book: TrustBook, folder: Path, peers: Role) -> list[Row]:
         *(_revoked(dead, names, folder, peers) for dead in book.revoked),
         *(_authorized(line, folder, peers) for line in book.authorized),
         *(_principal(line, folder, peers) for line in book.principals),
+        *(_pinned(line, folder, peers) for line in book.pins),
     ]
 
 
@@ -222,6 +224,19 @@ def _authorized(line: AuthorizedKey, folder: Path, peers: Role) -> Row:
         terms=" ".join(words),
         folder=folder,
         file=f"{folder / trustfiles.AUTHORIZED_FILE}:{line.line}",
+    )
+
+
+def _pinned(line: PinnedAuthority, folder: Path, peers: Role) -> Row:
+    return Row(
+        state="pinned",
+        role=peers,
+        name=line.comment,
+        key_id=line.key_id,
+        via="cert-authority",
+        terms=f"names={','.join(line.names)}",
+        folder=folder,
+        file=f"{folder / trustfiles.FILES[peers]}:{line.line}",
     )
 
 

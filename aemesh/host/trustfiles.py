@@ -18,6 +18,7 @@ from aemesh.host.authorizedlines import (
 )
 from aemesh.host.trustio import change_lines, entries, parse_at, read_lines
 from aemesh.host.trustlines import (
+    TrustLine,
     VoidLine,
     changed_line,
     known_line,
@@ -30,6 +31,7 @@ from aemesh.model.trust import (
     AuthorizedKey,
     KnownPeer,
     Mode,
+    PinnedAuthority,
     Principal,
     RevokedKey,
     Role,
@@ -63,7 +65,7 @@ VERIFIED = "verified"
 _MODES = list(Mode)  # weakest first
 
 Stamp = tuple[tuple[int, int, int] | None, ...]
-Entry = KnownPeer | RevokedKey | AuthorizedKey | Principal | VoidLine
+Entry = TrustLine | AuthorizedKey | Principal | VoidLine
 
 
 @functools.lru_cache(maxsize=1024)
@@ -281,15 +283,18 @@ class _Found:
     revoked: list[RevokedKey] = field(default_factory=list)
     authorized: list[AuthorizedKey] = field(default_factory=list)
     principals: list[Principal] = field(default_factory=list)
+    pins: list[PinnedAuthority] = field(default_factory=list)
     void: int = 0
 
-    def add(self, entry: KnownPeer | RevokedKey | AuthorizedKey | Principal) -> None:
+    def add(self, entry: TrustLine | AuthorizedKey | Principal) -> None:
         if isinstance(entry, KnownPeer):
             self.known.append(entry)
         elif isinstance(entry, RevokedKey):
             self.revoked.append(entry)
         elif isinstance(entry, AuthorizedKey):
             self.authorized.append(entry)
+        elif isinstance(entry, PinnedAuthority):
+            self.pins.append(entry)
         else:
             self.principals.append(entry)
 
@@ -300,6 +305,7 @@ class _Found:
             tuple(self.revoked),
             tuple(self.authorized),
             tuple(self.principals),
+            tuple(self.pins),
             void=self.void,
         )
 
@@ -322,7 +328,7 @@ def _read(folder: Path, role_of_peers: Role) -> Iterator[tuple[Path, Entry]]:
 
 def _book(path: Path, lines: list[str]) -> TrustBook:
     found = _Found()
-    said: Iterator[KnownPeer | RevokedKey | VoidLine]
+    said: Iterator[TrustLine | VoidLine]
     said = entries(path, lines, parse_line_untrusted)
     for entry in said:
         if not isinstance(entry, VoidLine):

@@ -4,7 +4,7 @@
 
     lab-3 ssh-ed25519 AAAA… via=tofu added=20261120 mode=leap proto=1 groups=a,b
     @revoked * ssh-ed25519 AAAA… stolen laptop
-    @cert-authority lab ecdsa-sha2-nistp256 AAAA… site CA     kept, not used yet
+    @cert-authority lab ecdsa-sha2-nistp256 AAAA… site CA
     # comment
 
 Two rules make it fail closed.  A line of trust with a word that we do not know
@@ -26,7 +26,7 @@ from aemesh.host.trustoptions import (
 )
 from aemesh.model.key import PublicKey, openssh_key_id_untrusted
 from aemesh.model.names import node_name_untrusted
-from aemesh.model.trust import KnownPeer, Mode, RevokedKey
+from aemesh.model.trust import KnownPeer, Mode, PinnedAuthority, RevokedKey
 
 REVOKED = "@revoked"
 CERT_AUTHORITY = "@cert-authority"
@@ -56,13 +56,14 @@ class VoidLine:
     why: str
 
 
+TrustLine = KnownPeer | RevokedKey | PinnedAuthority
+
+
 class RefusedLineError(ValueError):
     """A line that makes the whole file unusable."""
 
 
-def parse_line_untrusted(
-    text: str, line: int
-) -> KnownPeer | RevokedKey | VoidLine | None:
+def parse_line_untrusted(text: str, line: int) -> TrustLine | VoidLine | None:
     """Return what a line says, None if nothing, or raise `RefusedLineError`."""
     words = text.split()
     if not words or words[0].startswith("#"):
@@ -118,22 +119,22 @@ def line_name(text: str) -> str | None:
     return words[0] if words and words[0][0] not in "#@" else None
 
 
-def _marked(words: list[str], line: int) -> RevokedKey | None:
-    if words[0] == CERT_AUTHORITY:
-        return None
-    if words[0] != REVOKED:
+def _marked(words: list[str], line: int) -> RevokedKey | PinnedAuthority:
+    if words[0] not in (REVOKED, CERT_AUTHORITY):
         msg = f"unknown marker {quoted(words[0])}"
         raise RefusedLineError(msg)
     if len(words) < 4:
-        msg = f"expected {REVOKED} * KEYTYPE KEY"
+        msg = f"expected {words[0]} NAMES KEYTYPE KEY"
         raise RefusedLineError(msg)
     try:
         key_id = openssh_key_id_untrusted(words[2], words[3])
     except BadMessage as error:
         raise RefusedLineError(error.what) from None
+    comment = " ".join(words[4:])
+    if words[0] == CERT_AUTHORITY:
+        return PinnedAuthority(tuple(words[1].split(",")), key_id, comment, line)
     # The pattern does not narrow it: a key that is lost is lost under every name.
-    openssh = f"{words[2]} {words[3]}"
-    return RevokedKey(key_id, openssh, " ".join(words[4:]), line)
+    return RevokedKey(key_id, f"{words[2]} {words[3]}", comment, line)
 
 
 def _known(words: list[str], line: int) -> KnownPeer:

@@ -389,7 +389,19 @@ def _verified(
 ) -> Certified | Verdict:
     if book.anchors is None or not book.anchors.authorities:
         return _no(Reason.CERTIFICATE, "no CA is set up here")
-    return verify_untrusted(chain, book.anchors, role=role, now=now)
+    found = verify_untrusted(chain, book.anchors, role=role, now=now)
+    if isinstance(found, Certified) and not _is_pinned(found, book):
+        told = f"no @cert-authority line has the CA that certified {found.name}"
+        return _no(Reason.CERTIFICATE, told)
+    return found
+
+
+def _is_pinned(certified: Certified, book: TrustBook) -> bool:
+    """Whether the lines that pin CAs allow this one; without any, every CA of ours."""
+    return not book.pins or any(
+        pin.key_id in certified.key_ids[1:] and matches(pin.names, certified.name)
+        for pin in book.pins
+    )
 
 
 def _certify(peer: Peer, book: TrustBook, now: float) -> Certified | None:

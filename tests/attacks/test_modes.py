@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import ssl
 import time
 from dataclasses import replace
 
@@ -263,6 +264,35 @@ async def test_a_revoked_key_of_a_chain_is_refused_before_tls(site, tmp_path):
 
     assert 'seems to refuse us: "revoked"' in str(near)
     assert isinstance(far, RefusedError)
+
+
+@pytest.mark.parametrize(
+    ("names", "whose", "let_in"),
+    [
+        ("*", "masters", True),
+        ("desk,other", "masters", True),
+        ("*", "workers", False),
+        ("boss", "masters", False),
+    ],
+)
+async def test_a_pinned_ca_is_not_exchanged_by_its_file(
+    site, tmp_path, names, whose, let_in
+):
+    """Threat: 39: the line names the key, whatever certificate the file has."""
+    worker = certified_node(site, Role.WORKER, "lab-1", tmp_path / "w")
+    master = certified_node(site, Role.MASTER, "desk", tmp_path / "m")
+    pem = (worker.x509 / f"{whose}-ca.pem").read_text()
+    line = openssh_line(ssl.PEM_cert_to_DER_cert(pem))
+    book = worker.folder / "known_masters"
+    book.write_text(f"@cert-authority {names} {line} the site's\n")
+    book.chmod(0o600)
+
+    near, far = await both(master.node, worker.node)
+
+    assert isinstance(far, Channel if let_in else RefusedError)
+    if not let_in:
+        assert "no @cert-authority line has the CA" in str(far)
+        assert 'seems to refuse us: "certificate"' in str(near)
 
 
 async def test_a_clock_that_is_wrong_by_an_hour_is_refused_with_the_number(

@@ -45,7 +45,7 @@ from aemesh.host.trustlines import (
 )
 from aemesh.model.key import KeyId, PublicKey
 from aemesh.model.names import NodeName
-from aemesh.model.trust import KnownPeer, Mode, RevokedKey, Role, Terms
+from aemesh.model.trust import KnownPeer, Mode, PinnedAuthority, RevokedKey, Role, Terms
 from aemesh.testing.lab_needs import has_many_users
 
 
@@ -160,10 +160,12 @@ def test_a_marked_line_that_cannot_be_read_refuses_the_file(text: str):
         parse_line_untrusted(text, 2)
 
 
-def test_a_certificate_authority_is_kept_for_later():
-    text = "@cert-authority lab ecdsa-sha2-nistp256 AAAA site CA"
+def test_a_certificate_authority_is_pinned_by_its_key():
+    text = f"@cert-authority lab-*,!lab-9 {key(7).openssh} site CA"
 
-    assert parse_line_untrusted(text, 1) is None
+    pin = parse_line_untrusted(text, 1)
+
+    assert pin == PinnedAuthority(("lab-*", "!lab-9"), key(7).key_id, "site CA", 1)
 
 
 @pytest.mark.parametrize(
@@ -356,7 +358,8 @@ def test_ssh_keygen_lists_authorized_masters(tmp_path: Path):
 
 def test_what_people_wrote_stays_as_it_was(tmp_path: Path):
     path = tmp_path / "known_workers"
-    before = b"# our room \xff\n\n@cert-authority lab x AAAA\nlab-9 what is this"
+    pin = f"@cert-authority * {key(7).openssh}".encode()
+    before = b"# our room \xff\n\n" + pin + b"\nlab-9 what is this"
     path.write_bytes(before)
     path.chmod(0o600)
 
