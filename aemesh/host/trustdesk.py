@@ -500,7 +500,7 @@ class TrustDesk:
 
         A stranger has a new key whenever it likes, and with it everything is news.
         """
-        if not self.knows(peer.key_id):
+        if not _is_known(self._book, peer.key_id):
             turn = self._stranger_lines.turn(now=time.monotonic())
             if turn.left_out:
                 told = "%d refusals of strangers are not in the audit log"
@@ -511,7 +511,7 @@ class TrustDesk:
 
     def _alarm_of(self, peer: Peer, text: str) -> None:
         """Tell the user loudly; what strangers bring about, at a bounded rate."""
-        known = self.knows(peer.key_id)
+        known = _is_known(self._book, peer.key_id)
         if known or self._stranger_alarms.turn(now=time.monotonic()).write:
             self._alarm(text)
 
