@@ -317,7 +317,7 @@ class TrustDesk:
     def _read(self) -> None:
         if self._folder is None:
             return
-        before = self._book
+        before = self._book, bool(self._unreadable)
         try:
             self._book = self._read_book(self._folder)
         except (AemeshError, OSError) as exc:
@@ -331,7 +331,8 @@ class TrustDesk:
             self._forget_request(self.waiting[key_id])
         # Not for a request that was only written down: who waits for a change asks
         # again, and would be written down again.
-        if self._book != before or following != self._following:
+        now = self._book, bool(self._unreadable)
+        if now != before or following != self._following:
             self._following = following
             self._tell_changed()
 

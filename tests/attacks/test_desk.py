@@ -212,3 +212,20 @@ async def test_a_stream_writes_nothing_about_its_peer(tmp_path: Path):
     assert verdict.decision is Decision.OK
     entry.commit(stream, verdict)
     assert desk.book.known == ()
+
+
+def test_who_is_linked_is_judged_again_when_the_files_cannot_be_read(tmp_path: Path):
+    """Nothing was known before or after, so nothing seemed to have changed.
+
+    Threat: 43
+    """
+    desk = Desk(tmp_path, Role.WORKER, mode=Mode.OPEN)
+    assert desk.book.known == ()
+    changed = desk._changed
+    (tmp_path / "known_masters").write_text("@revoked * what is this\n")
+    assert desk.judge(master(mode=Mode.OPEN)).decision is Decision.NO
+    assert changed.is_set()
+    changed = desk._changed
+    (tmp_path / "known_masters").unlink()
+    assert desk.judge(master(mode=Mode.OPEN)).decision is Decision.OK
+    assert changed.is_set()
