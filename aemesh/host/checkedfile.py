@@ -44,7 +44,7 @@ def pem_blocks(pem: bytes, label: str) -> tuple[bytes, ...]:
     Text around the blocks, and blocks of other labels, are passed over.
     """
     try:
-        return tuple(
+        blocks = tuple(
             base64.b64decode(b"".join(body.split()), validate=True)
             for found, body in _BLOCK.findall(pem)
             if found.decode() == label
@@ -52,6 +52,10 @@ def pem_blocks(pem: bytes, label: str) -> tuple[bytes, ...]:
     except binascii.Error:
         msg = f"a block {label} is not base64"
         raise ValueError(msg) from None
+    if pem.count(f"-----BEGIN {label}-----".encode()) != len(blocks):
+        msg = f"a block {label} has no end"
+        raise ValueError(msg)
+    return blocks
 
 
 def _read(

@@ -317,7 +317,7 @@ class TrustDesk:
     def _read(self) -> None:
         if self._folder is None:
             return
-        before = self._book
+        before = self._book, bool(self._unreadable)
         try:
             self._book = self._read_book(self._folder)
         except (AemeshError, OSError) as exc:
@@ -331,7 +331,8 @@ class TrustDesk:
             self._forget_request(self.waiting[key_id])
         # Not for a request that was only written down: who waits for a change asks
         # again, and would be written down again.
-        if self._book != before or following != self._following:
+        now = self._book, bool(self._unreadable)
+        if now != before or following != self._following:
             self._following = following
             self._tell_changed()
 
@@ -507,7 +508,7 @@ class TrustDesk:
 
         A stranger has a new key whenever it likes, and with it everything is news.
         """
-        if not self.knows(peer.key_id):
+        if not _is_known(self._book, peer.key_id):
             turn = self._stranger_lines.turn(now=time.monotonic())
             if turn.left_out:
                 told = "%d refusals of strangers are not in the audit log"
@@ -518,7 +519,7 @@ class TrustDesk:
 
     def _alarm_of(self, peer: Peer, text: str) -> None:
         """Tell the user loudly; what strangers bring about, at a bounded rate."""
-        known = self.knows(peer.key_id)
+        known = _is_known(self._book, peer.key_id)
         if known or self._stranger_alarms.turn(now=time.monotonic()).write:
             self._alarm(text)
 

@@ -37,6 +37,7 @@ from aemesh.model.trust import (
     Role,
     TrustBook,
 )
+from aemesh.policy.rotation import is_written
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -59,8 +60,6 @@ _WATCHED = (
     "pending",
     "id_ed25519.next",
 )
-# A key that the administrator wrote is changed by the administrator (`add_next_key`).
-_BY_HAND = "hand"
 VERIFIED = "verified"
 _MODES = list(Mode)  # weakest first
 
@@ -241,11 +240,14 @@ def touch_last(
 def verify(folder: Path, role_of_peers: Role, key_id: KeyId) -> bool:
     """Note that a person has compared a known key; False if that was noted before.
 
-    Its line says ``via=verified`` from then on.
+    Its line says ``via=verified`` from then on; ``verified:hand`` of one that a person
+    wrote, which its peer still may not change.
     """
 
     def changes(peer: KnownPeer) -> dict[str, str]:
-        return {} if peer.via == VERIFIED else {"via": VERIFIED}
+        if peer.via.partition(":")[0] == VERIFIED:
+            return {}
+        return {"via": f"{VERIFIED}:{peer.via}" if is_written(peer) else VERIFIED}
 
     return _edit(folder / FILES[role_of_peers], key_id, changes)
 
@@ -398,7 +400,7 @@ def _line_to_follow(path: Path, book: TrustBook, old: KnownPeer) -> KnownPeer:
     """Return the line, as it is now, whose key is to be followed by another one."""
     for peer in book.known:
         if (peer.name, peer.key) == (old.name, old.key):
-            if peer.via != _BY_HAND:
+            if not is_written(peer):
                 return peer
             what = f"the key of {old.name} is not changed by itself"
             raise RefusedError(what, why=f"{path}:{peer.line} was written by hand")

@@ -15,8 +15,13 @@ if TYPE_CHECKING:
     from aemesh.model.key import PublicKey
     from aemesh.model.trust import KnownPeer, Peer, TrustBook
 
-# `via` of lines that nobody but their writer may change.
+# `via` of lines that nobody but their writer may change; "verified:hand" as well.
 _WRITTEN = frozenset({"hand", "import"})
+
+
+def is_written(line: KnownPeer) -> bool:
+    """Whether a person wrote a line of trust, and no meeting did."""
+    return line.via.rpartition(":")[2] in _WRITTEN
 
 
 def refuses_next(peer: Peer, following: PublicKey, book: TrustBook) -> str | None:
@@ -31,7 +36,7 @@ def refuses_next(peer: Peer, following: PublicKey, book: TrustBook) -> str | Non
         return f"its line is of mode {line.mode.value}"
     # Beside an administrator's line: the next key would be under the other one alone.
     authorized = book.authorizes(peer.key_id)
-    if authorized or line.via in _WRITTEN:
+    if authorized or is_written(line):
         by = "an administrator" if authorized else f"a person (via={line.via})"
         return f"its line was written by {by}"
     if book.is_revoked(following.key_id):
@@ -51,4 +56,4 @@ def superseded(peer: Peer, book: TrustBook) -> tuple[KnownPeer, ...]:
     if line is None:
         return ()
     before = book.known[: book.known.index(line)]
-    return tuple(one for one in before if one.name == line.name)
+    return tuple(one for one in before if one.name == line.name and not is_written(one))

@@ -37,6 +37,8 @@ _CHAINS_EVERY = 300.0
 # then on the key itself is the proof, and a pin is worth the same in both.
 _RANK = {Mode.OPEN: 0, Mode.LEAP: 1, Mode.TOKEN: 1, Mode.GSS: 2, Mode.X509: 3}
 
+_NOTHING = Terms(groups=("!*",))
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrustPolicy:
@@ -156,7 +158,9 @@ def terms_of(peer: Peer, book: TrustBook, *, now: float) -> tuple[Terms, ...]:
     """
     if peer.mode is Mode.X509:
         certified = _certify(peer, book, now)
-        line = certified and _authority_line(certified, book)
+        if certified is None:  # it ended since, or was taken back
+            return (_NOTHING,)
+        line = _authority_line(certified, book)
         return (line.terms,) if line else ()
     if peer.mode is Mode.GSS:
         return tuple(p.terms for p in book.principals if p.name == peer.principal)

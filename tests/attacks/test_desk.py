@@ -24,6 +24,9 @@ from aemesh.model.trust import (
     Verdict,
 )
 from aemesh.policy.trust import TrustPolicy
+from aemesh.protocol.hello import Purpose
+from aemesh.testing.nodes import connection_pair
+from aemesh.worker.entrance import Door
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -193,3 +196,36 @@ def test_a_void_line_is_no_reason_to_take_the_next_master_that_comes(tmp_path: P
     (tmp_path / "known_masters").chmod(0o600)
     desk = Desk(tmp_path, Role.WORKER, accept_first=True)
     assert desk.judge(master("stranger")).reason is Reason.OWNED
+
+
+async def test_a_stream_writes_nothing_about_its_peer(tmp_path: Path):
+    """It proves no principal of its own, and may say any name.  Threat: 80"""
+    desk = Desk(tmp_path, Role.WORKER, mode=Mode.GSS)
+    (tmp_path / "gss_principals").write_text("alice@EXAMPLE.ORG\n")
+    (tmp_path / "gss_principals").chmod(0o600)
+    link = master(mode=Mode.GSS, principal="alice@EXAMPLE.ORG")
+    entry = Door(desk, chance=lambda: 0.999, linked=lambda _: link).enter(
+        connection_pair()[1]
+    )
+    stream = replace(link, name=NodeName("another"), principal="")
+    verdict = entry.judge(stream, purpose=Purpose.STREAM, skew=0.0, expected=None)
+    assert verdict.decision is Decision.OK
+    entry.commit(stream, verdict)
+    assert desk.book.known == ()
+
+
+def test_who_is_linked_is_judged_again_when_the_files_cannot_be_read(tmp_path: Path):
+    """Nothing was known before or after, so nothing seemed to have changed.
+
+    Threat: 43
+    """
+    desk = Desk(tmp_path, Role.WORKER, mode=Mode.OPEN)
+    assert desk.book.known == ()
+    changed = desk._changed
+    (tmp_path / "known_masters").write_text("@revoked * what is this\n")
+    assert desk.judge(master(mode=Mode.OPEN)).decision is Decision.NO
+    assert changed.is_set()
+    changed = desk._changed
+    (tmp_path / "known_masters").unlink()
+    assert desk.judge(master(mode=Mode.OPEN)).decision is Decision.OK
+    assert changed.is_set()

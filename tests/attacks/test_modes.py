@@ -20,6 +20,7 @@ from aemesh.model.key import PublicKey
 from aemesh.model.names import NodeName
 from aemesh.model.trust import KnownPeer, Mode, Role
 from aemesh.net.shake import Channel
+from aemesh.policy.openness import is_public
 from aemesh.policy.trust import TrustPolicy
 from aemesh.protocol import wire
 from aemesh.protocol.nodekey import statement
@@ -400,3 +401,11 @@ async def test_a_chain_outside_of_its_mode_is_a_breach(site, tmp_path, monkeypat
 def openssh_line(der: bytes) -> str:
     key = x509.load_der_x509_certificate(der).public_key()
     return key.public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH).decode()
+
+
+@pytest.mark.parametrize(
+    "host", ["2002:808:808::1", "2001:0:4136:e378:8000:63bf:3fff:fdd2"]
+)
+def test_an_address_of_a_tunnel_through_the_internet_is_public(host: str):
+    """Python counts 6to4 and Teredo as private.  Threat: 48."""
+    assert is_public(host)

@@ -45,7 +45,12 @@ from aemesh.host.trustlines import (
 )
 from aemesh.model.key import KeyId, PublicKey
 from aemesh.model.names import NodeName
+<<<<<<< HEAD
 from aemesh.model.trust import KnownPeer, Mode, PinnedAuthority, RevokedKey, Role, Terms
+=======
+from aemesh.model.trust import KnownPeer, Mode, Peer, RevokedKey, Role, Terms, TrustBook
+from aemesh.policy.rotation import refuses_next
+>>>>>>> review1
 from aemesh.testing.lab_needs import has_many_users
 
 
@@ -712,3 +717,22 @@ def test_the_key_of_an_authority_can_be_revoked_but_not_half_of_one(tmp_path: Pa
     (tmp_path / "known_masters").write_text(f"@revoked * {text[:-8]}\n")
     with pytest.raises(TrustFileError):
         read_book(tmp_path, Role.MASTER)
+
+
+@pytest.mark.parametrize("via", ["hand", "import"])
+def test_a_line_that_a_person_wrote_and_verified_is_still_a_persons(tmp_path, via):
+    """Verified, it was like one that was learnt: its peer could change it.
+
+    Threat: 30
+    """
+    tmp_path.chmod(0o700)
+    line = KnownPeer(NodeName("lab-1"), key(3), via=via, added="20260101")
+    add(tmp_path, Role.WORKER, line)
+
+    assert verify(tmp_path, Role.WORKER, key(3).key_id) is True
+    assert verify(tmp_path, Role.WORKER, key(3).key_id) is False
+
+    (kept,) = read_book(tmp_path, Role.WORKER).known
+    met = Peer(Role.WORKER, kept.name, kept.key, Mode.LEAP, "10.0.0.2:7472")
+    assert kept.via == f"verified:{via}"
+    assert refuses_next(met, key(4), TrustBook(known=(kept,))) is not None

@@ -622,3 +622,16 @@ def test_a_folder_that_is_no_site_is_told(tmp_path: Path, identity: Identity):
 
     with pytest.raises(Exception, match="has nothing of a site"):
         put(tmp_path, identity, Given(tmp_path / "x", site=tmp_path / "empty"))
+
+
+def test_a_list_that_was_cut_in_writing_is_not_passed_over(folder: Path):
+    """The lists before it are whole, and it may be the one that takes back.
+
+    Threat: 42
+    """
+    whole = pem(MASTERS.crl(), "X509 CRL")
+    cut = pem(WORKERS.crl(), "X509 CRL")[:-30]
+    (folder / "crl.pem").write_bytes(whole + cut)
+
+    with pytest.raises(CertificateFileError, match="X509 CRL"):
+        read_anchors(folder, Role.MASTER)
