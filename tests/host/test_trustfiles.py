@@ -45,12 +45,17 @@ from aemesh.host.trustlines import (
 )
 from aemesh.model.key import KeyId, PublicKey
 from aemesh.model.names import NodeName
-<<<<<<< HEAD
-from aemesh.model.trust import KnownPeer, Mode, PinnedAuthority, RevokedKey, Role, Terms
-=======
-from aemesh.model.trust import KnownPeer, Mode, Peer, RevokedKey, Role, Terms, TrustBook
+from aemesh.model.trust import (
+    KnownPeer,
+    Mode,
+    Peer,
+    PinnedAuthority,
+    RevokedKey,
+    Role,
+    Terms,
+    TrustBook,
+)
 from aemesh.policy.rotation import refuses_next
->>>>>>> review1
 from aemesh.testing.lab_needs import has_many_users
 
 
