@@ -15,17 +15,17 @@ import trio
 from aemesh.cli import ui
 from aemesh.cli.settings import typed
 from aemesh.errors import BadMessage, SettingsError, UsageError
-from aemesh.host.auditlog import AuditLog
 from aemesh.host.guard import Guard, Notice
-from aemesh.host.keystore import Identity, load_or_make
-from aemesh.host.nextkey import NextKey, read_next
-from aemesh.host.trustdesk import Ask, TrustDesk
-from aemesh.host.x509credentials import (
+from aemesh.host.keys.keystore import Identity, load_or_make
+from aemesh.host.keys.nextkey import NextKey, read_next
+from aemesh.host.site.x509credentials import (
     X509Credentials,
     as_certified,
     read_credentials,
 )
-from aemesh.host.x509files import read_anchors
+from aemesh.host.site.x509files import read_anchors
+from aemesh.host.trust.auditlog import AuditLog
+from aemesh.host.trust.trustdesk import Ask, TrustDesk
 from aemesh.model.names import NodeName, node_name_untrusted
 from aemesh.model.trust import Mode, Role, TrustRequest
 from aemesh.net.doorman import MakeGss

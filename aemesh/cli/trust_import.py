@@ -19,11 +19,11 @@ from aemesh.errors import (
     TrustFileError,
     UsageError,
 )
-from aemesh.host import trustfiles
 from aemesh.host.statedir import state_folder
-from aemesh.host.trustio import parse_at, split_lines
-from aemesh.host.trustlines import TrustLine, VoidLine, parse_line_untrusted
-from aemesh.host.trustoptions import terms_words
+from aemesh.host.trust import trustfiles
+from aemesh.host.trust.trustio import parse_at, split_lines
+from aemesh.host.trust.trustlines import TrustLine, VoidLine, parse_line_untrusted
+from aemesh.host.trust.trustoptions import terms_words
 from aemesh.model.trust import KnownPeer, PinnedAuthority, RevokedKey, Role
 
 if TYPE_CHECKING:

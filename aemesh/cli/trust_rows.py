@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING
 import click
 
 from aemesh.errors import RefusedError, SettingsError, UnknownNameError
-from aemesh.host import trustfiles
-from aemesh.host.auditlog import AuditLog, Change, local_user
-from aemesh.host.pending import list_requests
 from aemesh.host.statedir import state_root
-from aemesh.host.trustoptions import terms_words
+from aemesh.host.trust import trustfiles
+from aemesh.host.trust.auditlog import AuditLog, Change, local_user
+from aemesh.host.trust.pending import list_requests
+from aemesh.host.trust.trustoptions import terms_words
 from aemesh.model.key import KeyId, PublicKey
 from aemesh.model.trust import (
     AuthorizedKey,
@@ -30,7 +30,7 @@ from aemesh.model.trust import (
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from aemesh.host.trustlines import VoidLine
+    from aemesh.host.trust.trustlines import VoidLine
 
 # The comments below which `export` prints lines, and `import` finds them.
 SECTIONS = {f"# {file}": role for role, file in trustfiles.FILES.items()}

@@ -18,9 +18,9 @@ from aemesh.cli.options import JOIN_VARIABLE, json_option, state_option
 from aemesh.cli.settings import typed
 from aemesh.cli.spans import shown_span, span
 from aemesh.errors import UnknownNameError, UsageError, quoted
-from aemesh.host import tokens
-from aemesh.host.auditlog import AuditLog, Change, local_user
 from aemesh.host.statedir import state_folder, state_root
+from aemesh.host.trust import tokens
+from aemesh.host.trust.auditlog import AuditLog, Change, local_user
 from aemesh.model.jointoken import JoinToken
 from aemesh.model.trust import Reason, Role, Terms
 from aemesh.policy.tokens import TokenRecord, ended
@@ -176,7 +176,7 @@ def _make(  # noqa: PLR0913 - one for each option
 ) -> None:
     # Only here: to list and to revoke, nobody has to wait for what reads a key.
     from aemesh.cli.node import node_name  # noqa: PLC0415
-    from aemesh.host.keystore import load_or_make  # noqa: PLC0415
+    from aemesh.host.keys.keystore import load_or_make  # noqa: PLC0415
 
     folder = state_folder(Role.MASTER, state)
     issuer = load_or_make(folder, node_name(None)).key_id

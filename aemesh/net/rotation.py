@@ -22,7 +22,7 @@ _log = logging.getLogger(__name__)
 
 
 class NextKey(Protocol):
-    """The key that a node will have; `aemesh.host.nextkey` or a fake."""
+    """The key that a node will have; `aemesh.host.keys.nextkey` or a fake."""
 
     @property
     def public(self) -> PublicKey:

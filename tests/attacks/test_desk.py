@@ -9,10 +9,10 @@ import pytest
 
 from aemesh import limits
 from aemesh.errors import RefusedError
-from aemesh.host import trustfiles
-from aemesh.host.auditlog import AuditLog
-from aemesh.host.keystore import Identity
-from aemesh.host.trustdesk import TrustDesk
+from aemesh.host.keys.keystore import Identity
+from aemesh.host.trust import trustfiles
+from aemesh.host.trust.auditlog import AuditLog
+from aemesh.host.trust.trustdesk import TrustDesk
 from aemesh.model.names import NodeName
 from aemesh.model.trust import (
     Decision,

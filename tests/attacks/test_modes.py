@@ -13,9 +13,9 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from aemesh.errors import AemeshError, RefusedError, UnreachableError
-from aemesh.host import trustfiles
-from aemesh.host.keystore import Identity
-from aemesh.host.trustdesk import TrustDesk
+from aemesh.host.keys.keystore import Identity
+from aemesh.host.trust import trustfiles
+from aemesh.host.trust.trustdesk import TrustDesk
 from aemesh.model.key import PublicKey
 from aemesh.model.names import NodeName
 from aemesh.model.trust import KnownPeer, Mode, Role

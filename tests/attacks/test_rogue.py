@@ -15,10 +15,10 @@ from aemesh import limits
 from aemesh.cli.exec import _as_lines
 from aemesh.engines.dask import Talk
 from aemesh.errors import BadMessage, RefusedError
-from aemesh.host import trustfiles
-from aemesh.host.keystore import Identity
+from aemesh.host.keys.keystore import Identity
 from aemesh.host.store import open_store
-from aemesh.host.trustdesk import TrustDesk
+from aemesh.host.trust import trustfiles
+from aemesh.host.trust.trustdesk import TrustDesk
 from aemesh.master.history import History
 from aemesh.master.record import Order, WorkerRecord
 from aemesh.model.group import MemberState

@@ -12,8 +12,8 @@ from cryptography.hazmat.primitives.asymmetric import ed25519
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from aemesh.errors import CertificateFileError
-from aemesh.host.keystore import Identity
-from aemesh.host.x509files import read_anchors
+from aemesh.host.keys.keystore import Identity
+from aemesh.host.site.x509files import read_anchors
 from aemesh.model.key import KeyId, PublicKey
 from aemesh.model.names import GroupName, NodeName
 from aemesh.model.trust import (

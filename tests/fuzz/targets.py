@@ -19,19 +19,19 @@ import msgspec
 
 from aemesh import limits
 from aemesh.errors import BadMessage, RefusedError
-from aemesh.host import pending, tokenfile
-from aemesh.host.authorizedlines import (
+from aemesh.host.keys.keystore import Identity
+from aemesh.host.trust import pending, tokenfile
+from aemesh.host.trust.authorizedlines import (
     parse_authorized_untrusted,
     parse_principal_untrusted,
 )
-from aemesh.host.keystore import Identity
-from aemesh.host.trustlines import (
+from aemesh.host.trust.trustlines import (
     RefusedLineError,
     known_line,
     parse_line_untrusted,
     revoked_line,
 )
-from aemesh.host.trustoptions import expiry_untrusted, terms_untrusted
+from aemesh.host.trust.trustoptions import expiry_untrusted, terms_untrusted
 from aemesh.model.address import Address
 from aemesh.model.jointoken import JoinToken
 from aemesh.model.key import KeyId, PublicKey, openssh_key_id_untrusted

@@ -17,7 +17,7 @@ from aemesh.errors import (
     UnreachableError,
     UsageError,
 )
-from aemesh.host.keystore import Identity
+from aemesh.host.keys.keystore import Identity
 from aemesh.model.group import MemberState
 from aemesh.model.names import GroupName, NodeName
 from aemesh.model.trust import RevokedKey, Role, Terms, TrustBook

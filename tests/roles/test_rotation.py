@@ -7,8 +7,8 @@ from dataclasses import replace
 import trio
 
 from aemesh.errors import KeyFileError
-from aemesh.host.keystore import Identity, load_or_make
-from aemesh.host.nextkey import make_next, put_in_place, read_next
+from aemesh.host.keys.keystore import Identity, load_or_make
+from aemesh.host.keys.nextkey import make_next, put_in_place, read_next
 from aemesh.model.group import MemberState
 from aemesh.model.trust import TrustBook
 from tests.roles.mesh import open_mesh

@@ -9,7 +9,7 @@ import msgspec
 
 from aemesh import limits
 from aemesh.errors import CertificateFileError
-from aemesh.host.checkedfile import read_checked
+from aemesh.host.site.checkedfile import read_checked
 from aemesh.host.wholefile import write_whole
 
 if TYPE_CHECKING:

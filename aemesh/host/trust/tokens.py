@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 from aemesh import limits
 from aemesh.errors import RefusedError, SettingsError, TrustFileError, quoted
 from aemesh.host.folders import check_folder, make_private
-from aemesh.host.tokenfile import (
+from aemesh.host.trust.tokenfile import (
     KeptToken,
     all_kept,
     read_kept,

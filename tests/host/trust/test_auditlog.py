@@ -10,7 +10,7 @@ import pytest
 
 from aemesh import limits
 from aemesh.errors import SettingsError
-from aemesh.host.auditlog import AuditLog, Change, local_user
+from aemesh.host.trust.auditlog import AuditLog, Change, local_user
 from aemesh.model.key import PublicKey
 from aemesh.model.names import NodeName
 from aemesh.model.trust import Decision, Mode, Peer, Reason, Role, Verdict

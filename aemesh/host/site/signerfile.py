@@ -17,11 +17,11 @@ from cryptography.hazmat.primitives.serialization import (
 
 from aemesh import limits
 from aemesh.errors import CertificateFileError, KeyFileError
-from aemesh.host.checkedfile import read_checked
-from aemesh.host.issuing import Signer
-from aemesh.host.keystore import read_private
+from aemesh.host.keys.keystore import read_private
+from aemesh.host.site.checkedfile import read_checked
+from aemesh.host.site.issuing import Signer
+from aemesh.host.site.x509files import AUTHORITY_FILES
 from aemesh.host.wholefile import write_once, write_whole
-from aemesh.host.x509files import AUTHORITY_FILES
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -25,8 +25,8 @@ from cryptography.x509.oid import NameOID
 from nacl.signing import SigningKey
 
 from aemesh.errors import KeyFileError
-from aemesh.host.certificate import self_signed
 from aemesh.host.folders import make_private
+from aemesh.host.keys.certificate import self_signed
 from aemesh.host.wholefile import write_once, write_whole
 from aemesh.model.key import KeyId, PublicKey
 

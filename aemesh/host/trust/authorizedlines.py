@@ -17,8 +17,8 @@ import re
 from typing import TYPE_CHECKING
 
 from aemesh.errors import BadMessage, quoted
-from aemesh.host.trustlines import RefusedLineError, VoidLine
-from aemesh.host.trustoptions import TERMS, principals_untrusted, terms_untrusted
+from aemesh.host.trust.trustlines import RefusedLineError, VoidLine
+from aemesh.host.trust.trustoptions import TERMS, principals_untrusted, terms_untrusted
 from aemesh.model.key import openssh_key_id_untrusted
 from aemesh.model.trust import AuthorizedKey, Principal
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from aemesh import limits
 from aemesh.errors import BadMessage
-from aemesh.host.pending import (
+from aemesh.host.trust.pending import (
     _parse_untrusted,
     list_requests,
     read_request,

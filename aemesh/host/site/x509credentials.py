@@ -22,9 +22,9 @@ from cryptography.hazmat.primitives.serialization import (
 
 from aemesh import limits
 from aemesh.errors import CertificateFileError, KeyFileError
-from aemesh.host.checkedfile import pem_blocks, read_checked
-from aemesh.host.keystore import load_pem_into, read_private
-from aemesh.host.x509files import (
+from aemesh.host.keys.keystore import load_pem_into, read_private
+from aemesh.host.site.checkedfile import pem_blocks, read_checked
+from aemesh.host.site.x509files import (
     AUTHORITY_FILES,
     check_x509_folder,
     read_anchors,
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
     from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
 
-    from aemesh.host.keystore import Identity
+    from aemesh.host.keys.keystore import Identity
     from aemesh.model.key import KeyId
     from aemesh.model.trust import Role
     from aemesh.policy.x509 import Certified

@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from aemesh.errors import SettingsError
-from aemesh.host.usercredential import (
+from aemesh.host.site.usercredential import (
     find_credential,
     needs_passphrase,
     read_credential,

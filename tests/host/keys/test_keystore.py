@@ -15,7 +15,7 @@ from cryptography import x509
 from nacl.signing import VerifyKey
 
 from aemesh.errors import KeyFileError
-from aemesh.host.keystore import Identity, load_or_make
+from aemesh.host.keys.keystore import Identity, load_or_make
 from aemesh.testing.lab_needs import has_many_users
 
 if TYPE_CHECKING:
@@ -233,7 +233,7 @@ def test_eight_starts_at_once_make_one_key(tmp_path: Path):
     """Shows: T1."""
     program = (
         "import sys; from pathlib import Path;"
-        "from aemesh.host.keystore import load_or_make;"
+        "from aemesh.host.keys.keystore import load_or_make;"
         "print('ready', flush=True); sys.stdin.read();"
         "print(load_or_make(Path(sys.argv[1]), 'x').key_id)"
     )

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from aemesh import limits
 from aemesh.errors import BadMessage, CertificateFileError
-from aemesh.host.checkedfile import read_given
+from aemesh.host.site.checkedfile import read_given
 from aemesh.policy.certificates import key_fault
 from aemesh.protocol.certrequest import request_key_untrusted
 

@@ -20,8 +20,10 @@ import trio
 
 from aemesh import limits
 from aemesh.errors import AemeshError, RefusedError, TrustFileError
-from aemesh.host import nextkey, pending, trustfiles, x509files
-from aemesh.host.proofdesk import ProofDesk
+from aemesh.host.keys import nextkey
+from aemesh.host.site import x509files
+from aemesh.host.trust import pending, trustfiles
+from aemesh.host.trust.proofdesk import ProofDesk
 from aemesh.model.trust import (
     Decision,
     KnownPeer,
@@ -49,7 +51,7 @@ from aemesh.tasks.nursery import open_crew
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from aemesh.host.auditlog import AuditLog
+    from aemesh.host.trust.auditlog import AuditLog
     from aemesh.model.jointoken import JoinToken
     from aemesh.model.key import KeyId, PublicKey
     from aemesh.model.names import GroupName, NodeName

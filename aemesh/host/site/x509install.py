@@ -14,22 +14,22 @@ from typing import TYPE_CHECKING
 
 from aemesh import limits
 from aemesh.errors import CertificateFileError, KeyFileError, SettingsError
-from aemesh.host.checkedfile import read_checked, read_given
 from aemesh.host.folders import make_private, remove_tree
-from aemesh.host.wholefile import write_whole
-from aemesh.host.x509credentials import (
+from aemesh.host.site.checkedfile import read_checked, read_given
+from aemesh.host.site.x509credentials import (
     CERTIFICATE_FILE,
     KEY_FILE,
     X509Credentials,
     read_credentials,
     read_key_pem,
 )
-from aemesh.host.x509files import CRL_FILE, FOLDER, SITE_FILES, read_anchors
+from aemesh.host.site.x509files import CRL_FILE, FOLDER, SITE_FILES, read_anchors
+from aemesh.host.wholefile import write_whole
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from aemesh.host.keystore import Identity
+    from aemesh.host.keys.keystore import Identity
     from aemesh.model.trust import Role
 
 _PUBLIC_MODE = 0o644

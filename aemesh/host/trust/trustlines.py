@@ -18,7 +18,7 @@ import re
 from dataclasses import dataclass
 
 from aemesh.errors import BadMessage, quoted
-from aemesh.host.trustoptions import (
+from aemesh.host.trust.trustoptions import (
     TERMS,
     day_untrusted,
     terms_untrusted,

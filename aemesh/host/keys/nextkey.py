@@ -12,7 +12,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from aemesh.errors import BadMessage, KeyFileError, UnknownNameError
-from aemesh.host.keystore import KEY_FILE, Identity, load_key, make_key
+from aemesh.host.keys.keystore import KEY_FILE, Identity, load_key, make_key
 from aemesh.host.wholefile import sync_folder, write_whole
 from aemesh.model.key import KeyId
 

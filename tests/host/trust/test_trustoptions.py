@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aemesh.errors import BadMessage
-from aemesh.host.trustoptions import (
+from aemesh.host.trust.trustoptions import (
     day_untrusted,
     expiry_untrusted,
     principals_untrusted,

@@ -16,8 +16,8 @@ import pytest
 
 from aemesh import limits
 from aemesh.errors import SettingsError, TrustFileError
-from aemesh.host import tokenfile, tokens
-from aemesh.host.tokens import TokenOffer, TokenRefusedError
+from aemesh.host.trust import tokenfile, tokens
+from aemesh.host.trust.tokens import TokenOffer, TokenRefusedError
 from aemesh.model.jointoken import JoinToken
 from aemesh.model.key import KeyId
 from aemesh.model.names import NodeName
@@ -239,7 +239,7 @@ SPENDER = """
 import sys
 from pathlib import Path
 from aemesh.errors import RefusedError
-from aemesh.host.tokens import spend
+from aemesh.host.trust.tokens import spend
 from aemesh.model.key import KeyId
 from aemesh.model.names import NodeName
 from aemesh.model.trust import Role

@@ -20,8 +20,8 @@ from typing import TYPE_CHECKING
 
 from aemesh import limits
 from aemesh.errors import CertificateFileError, quoted
-from aemesh.host.checkedfile import pem_blocks, read_checked
 from aemesh.host.folders import check_folder
+from aemesh.host.site.checkedfile import pem_blocks, read_checked
 from aemesh.model.trust import Anchors, Role
 from aemesh.policy.certificates import Refusal, is_pattern, is_site
 from aemesh.policy.crl import read_list_untrusted

@@ -12,12 +12,12 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from aemesh.errors import KeyChangedError, RefusedError
-from aemesh.host.authorizedlines import (
+from aemesh.host.trust.authorizedlines import (
     parse_authorized_untrusted,
     parse_principal_untrusted,
 )
-from aemesh.host.trustio import change_lines, entries, parse_at, read_lines
-from aemesh.host.trustlines import (
+from aemesh.host.trust.trustio import change_lines, entries, parse_at, read_lines
+from aemesh.host.trust.trustlines import (
     TrustLine,
     VoidLine,
     changed_line,

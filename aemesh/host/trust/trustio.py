@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, TypeVar
 from aemesh import limits
 from aemesh.errors import TrustFileError
 from aemesh.host.folders import check_folder, check_owned
-from aemesh.host.trustlines import RefusedLineError
+from aemesh.host.trust.trustlines import RefusedLineError
 from aemesh.host.wholefile import locked, write_whole
 
 if TYPE_CHECKING:

@@ -21,7 +21,7 @@ from aemesh.errors import (
     RefusedError,
     TrustFileError,
 )
-from aemesh.host.trustfiles import (
+from aemesh.host.trust.trustfiles import (
     TrustFolder,
     add,
     add_next_key,
@@ -35,7 +35,7 @@ from aemesh.host.trustfiles import (
     verify,
     void_lines,
 )
-from aemesh.host.trustlines import (
+from aemesh.host.trust.trustlines import (
     RefusedLineError,
     VoidLine,
     changed_line,

@@ -9,12 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aemesh.host.authorizedlines import (
+from aemesh.host.trust.authorizedlines import (
     parse_authorized_untrusted,
     parse_principal_untrusted,
 )
-from aemesh.host.trustlines import RefusedLineError, VoidLine
-from aemesh.host.trustoptions import terms_words
+from aemesh.host.trust.trustlines import RefusedLineError, VoidLine
+from aemesh.host.trust.trustoptions import terms_words
 from aemesh.model.key import PublicKey
 from aemesh.model.trust import AuthorizedKey, Principal, Terms
 

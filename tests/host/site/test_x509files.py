@@ -24,10 +24,10 @@ from cryptography.hazmat.primitives.serialization import (
 
 from aemesh import limits
 from aemesh.errors import CertificateFileError, KeyFileError
-from aemesh.host.keystore import Identity, load_or_make
-from aemesh.host.x509credentials import X509Credentials, read_credentials
-from aemesh.host.x509files import Site, read_anchors, read_site, watched_paths
-from aemesh.host.x509install import Given, install
+from aemesh.host.keys.keystore import Identity, load_or_make
+from aemesh.host.site.x509credentials import X509Credentials, read_credentials
+from aemesh.host.site.x509files import Site, read_anchors, read_site, watched_paths
+from aemesh.host.site.x509install import Given, install
 from aemesh.model.trust import Anchors, Reason, Role, Verdict
 from aemesh.net.tls import client_context, server_context
 from aemesh.policy.x509 import Certified, verify_untrusted

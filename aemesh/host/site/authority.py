@@ -30,11 +30,18 @@ from aemesh.errors import (
     UnknownNameError,
     quoted,
 )
-from aemesh.host.certrequest import read_request
 from aemesh.host.folders import check_folder, make_private
-from aemesh.host.issued import Issued, read_issued, write_issued
-from aemesh.host.issuing import DAY, Revoked, Signer, certify, make_list, make_signer
-from aemesh.host.signerfile import (
+from aemesh.host.site.certrequest import read_request
+from aemesh.host.site.issued import Issued, read_issued, write_issued
+from aemesh.host.site.issuing import (
+    DAY,
+    Revoked,
+    Signer,
+    certify,
+    make_list,
+    make_signer,
+)
+from aemesh.host.site.signerfile import (
     PUBLIC,
     PUBLIC_MODE,
     is_locked,
@@ -43,8 +50,8 @@ from aemesh.host.signerfile import (
     signer_key,
     write_signer,
 )
+from aemesh.host.site.x509files import CRL_FILE, SITE_FILE, read_site
 from aemesh.host.wholefile import locked, write_once, write_whole
-from aemesh.host.x509files import CRL_FILE, SITE_FILE, read_site
 from aemesh.model.names import NodeName
 from aemesh.model.trust import Role
 from aemesh.policy.certificates import is_site, key_id_of

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from aemesh import limits
 from aemesh.errors import AemeshError
-from aemesh.host import tokens
+from aemesh.host.trust import tokens
 from aemesh.model.address import Address
 from aemesh.model.trust import (
     Decision,

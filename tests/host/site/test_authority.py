@@ -21,12 +21,12 @@ from aemesh.errors import (
     SettingsError,
     UnknownNameError,
 )
-from aemesh.host.authority import CERTIFICATE_DAYS, CRL_DAYS, Order, SiteAuthority
-from aemesh.host.issued import Issued
-from aemesh.host.keystore import load_or_make
-from aemesh.host.x509credentials import read_credentials
-from aemesh.host.x509files import read_anchors
-from aemesh.host.x509install import Given, install
+from aemesh.host.keys.keystore import load_or_make
+from aemesh.host.site.authority import CERTIFICATE_DAYS, CRL_DAYS, Order, SiteAuthority
+from aemesh.host.site.issued import Issued
+from aemesh.host.site.x509credentials import read_credentials
+from aemesh.host.site.x509files import read_anchors
+from aemesh.host.site.x509install import Given, install
 from aemesh.model.names import NodeName
 from aemesh.model.trust import Reason, Role, Verdict
 from aemesh.policy.x509 import Certified, verify_untrusted

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from aemesh.host import trustfiles
-from aemesh.host.keystore import Identity
-from aemesh.host.trustdesk import TrustDesk
+from aemesh.host.keys.keystore import Identity
+from aemesh.host.trust import trustfiles
+from aemesh.host.trust.trustdesk import TrustDesk
 from aemesh.model.names import NodeName
 from aemesh.model.trust import (
     Decision,
