@@ -64,10 +64,9 @@ bench: $(READY)
 	$(PYTHON) -m bench.run --write
 
 # atheris has wheels for some versions of Python only, and no test needs it.
-fuzz: RUNS := 10000000
 fuzz: $(READY)
 	@$(PYTHON) -c 'import atheris' 2>/dev/null || .ci/extra $(VENV) fuzz
-	$(PYTHON) -m tests.fuzz --runs $(RUNS) $(TARGET)
+	$(PYTHON) -m tests.fuzz $(if $(RUNS),--runs $(RUNS)) $(if $(SECONDS),--seconds $(SECONDS)) $(TARGET)
 
 clean:
 	rm -rf $(VENV) demo build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis .fuzz \

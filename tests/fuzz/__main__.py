@@ -1,6 +1,6 @@
 """``make fuzz``: so many inputs for all targets, two at a time, by coverage.
 
-    python -m tests.fuzz [--runs N] [TARGET …]
+    python -m tests.fuzz [--runs N | --seconds S] [TARGET …]
 
 What it learns stays in ``.fuzz/TARGET``.  A finding ends its target and is printed with
 a line for ``tests/fuzz/found.py``; then the exit code is 1.
@@ -15,15 +15,17 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from time import monotonic
 
-from tests.fuzz.targets import TARGETS
+from tests.fuzz.targets import DICTIONARY, TARGETS
 
 CORPUS = Path(".fuzz")
+WORDS = CORPUS / "dictionary.txt"
+AT_ONCE = 2
 # The longest input: a HELLO with a chain has ten times that, and none of its bytes
 # beyond the first thousands is looked at in another way than those before.
 LENGTH = 4096
-_DONE = re.compile(r"Done (\d+) runs in (\d+) second")
-_AT = re.compile(r"^#(\d+)\s", re.MULTILINE)
+_EXECUTED = re.compile(r"^stat::number_of_executed_units:\s*(\d+)", re.MULTILINE)
 _CRASH = re.compile(r"Test unit written to (\S+)")
 
 
@@ -33,26 +35,23 @@ class Outcome:
 
     name: str
     runs: int
-    seconds: int
+    seconds: float
     crash: Path | None
     said: str
 
 
-def fuzz(name: str, runs: int) -> Outcome:
-    """Give one target so many inputs."""
+def fuzz(name: str, bound: str) -> Outcome:
+    """Give one target inputs until libFuzzer's option `bound` ends it."""
     corpus = CORPUS / name
     corpus.mkdir(parents=True, exist_ok=True)
     for number, seed in enumerate(TARGETS[name].seeds):
         (corpus / f"seed-{number}").write_bytes(seed)
+    begun = monotonic()
     done = subprocess.run(
         [
             *(sys.executable, "-m", "tests.fuzz.one", name, str(corpus)),
-            *(
-                f"-runs={runs}",
-                f"-max_len={LENGTH}",
-                "-timeout=20",
-                "-rss_limit_mb=2048",
-            ),
+            *(bound, f"-max_len={LENGTH}", f"-dict={WORDS}", "-timeout=20"),
+            *("-rss_limit_mb=2048", "-print_final_stats=1"),
             f"-artifact_prefix={CORPUS}/{name}-",
         ],
         capture_output=True,
@@ -61,27 +60,26 @@ def fuzz(name: str, runs: int) -> Outcome:
         check=False,
     )
     said = done.stdout + done.stderr
-    crash, ended = _CRASH.search(said), _DONE.search(said)
-    seen = [int(number) for number in _AT.findall(said)]
+    crash, ran = _CRASH.search(said), _EXECUTED.search(said)
     return Outcome(
         name,
-        runs=int(ended[1]) if ended else max(seen, default=0),
-        seconds=int(ended[2]) if ended else 0,
+        runs=int(ran[1]) if ran else 0,
+        seconds=monotonic() - begun,
         crash=Path(crash[1]) if crash else None,
-        said="" if done.returncode == 0 else _told(said),
+        said="" if done.returncode == 0 else _told(done),
     )
 
 
-def _told(said: str) -> str:
+def _told(done: subprocess.CompletedProcess[str]) -> str:
     """Return what is worth reading of a run that failed: our traceback."""
-    _, _, traceback = said.partition("=== Uncaught Python exception: ===")
-    return (traceback or said[-3000:])[:3000]
+    _, _, traceback = done.stdout.partition("=== Uncaught Python exception: ===")
+    return traceback[:3000].rstrip() or done.stderr[-3000:]
 
 
 def show(outcome: Outcome) -> None:
     """Print what became of a target."""
-    speed = outcome.runs // max(outcome.seconds, 1)
-    print(f"{outcome.name:18} {outcome.runs:>10,} inputs  {speed:>8,}/s", flush=True)
+    speed = outcome.runs / max(outcome.seconds, 0.1)
+    print(f"{outcome.name:18} {outcome.runs:>10,} inputs  {speed:>8,.0f}/s", flush=True)
     if outcome.said:
         print(outcome.said)
     if outcome.crash is not None:
@@ -89,20 +87,30 @@ def show(outcome: Outcome) -> None:
         print(f"for tests/fuzz/found.py:\n    ({outcome.name!r}, {found!r}),")
 
 
+def bounds(names: list[str], runs: int, seconds: int) -> list[str]:
+    """Return each target's part of all runs, or of so many seconds for all."""
+    shares = sum(TARGETS[name].share for name in names)
+    parts = [TARGETS[name].share / shares for name in names]
+    if seconds:
+        whole = seconds * min(AT_ONCE, len(names))
+        return [f"-max_total_time={max(1, round(part * whole))}" for part in parts]
+    return [f"-runs={round(part * runs) + 1}" for part in parts]
+
+
 def main() -> int:
     """Fuzz the targets that are named, or all; return the exit code."""
     parser = argparse.ArgumentParser(prog="make fuzz")
     parser.add_argument("--runs", type=int, default=10_000_000)
+    parser.add_argument("--seconds", type=int, default=0)
     parser.add_argument("targets", nargs="*", choices=[[], *TARGETS])
     wish = parser.parse_args()
-    names = wish.targets or list(TARGETS)
-    shares = sum(TARGETS[name].share for name in names)
+    CORPUS.mkdir(exist_ok=True)
+    WORDS.write_text(DICTIONARY, "ascii")
     # The slow ones first, so that none is left alone at the end.
-    names.sort(key=lambda name: TARGETS[name].share)
-    with ThreadPoolExecutor(max_workers=2) as pool:
+    names = sorted(wish.targets or TARGETS, key=lambda name: TARGETS[name].share)
+    with ThreadPoolExecutor(max_workers=AT_ONCE) as pool:
         outcomes = []
-        runs = [wish.runs * TARGETS[name].share // shares + 1 for name in names]
-        for outcome in pool.map(fuzz, names, runs):
+        for outcome in pool.map(fuzz, names, bounds(names, wish.runs, wish.seconds)):
             outcomes.append(outcome)
             show(outcome)
     print(f"{'in all':18} {sum(one.runs for one in outcomes):>10,} inputs")

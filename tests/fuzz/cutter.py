@@ -1,16 +1,29 @@
-"""Cuts the bytes of a fuzzer into numbers, texts and pieces, always in the same way."""
+"""Cuts the bytes of a fuzzer into numbers, texts and pieces, always in the same way.
+
+At the end of the bytes there is only zero, and zero always means "as it was": no
+bytes at all make an honest input of every target that is built with this.
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TypeVar
 
 T = TypeVar("T")
 
+# Values that mean something somewhere, or nearly do.
+ODD: tuple[object, ...] = (
+    *(None, True, False, "", 0, 1, -1, 2, 2**53, 2**53 + 1, 2**64, 1e300, 0.5),
+    *([], {}, [[]], {"": ""}, "\x1b[2J", "\u202e", "é", "x" * 65, "x" * 1001),
+    *("00" * 16, "00" * 32, "0 " * 16, "AAAA", "YQ==", "YR==", "x" * 70_000),
+    *("open", "leap", "token", "gss", "x509", "ok", "pending", "no", "known"),
+    *("worker", "master", "control", "stream", "10.0.0.2:7472", "[fe80::1%eth0]:1"),
+)
+
 
 class Cutter:
-    """Takes from the front; at the end there is only zero and nothing."""
+    """Takes from the front."""
 
     def __init__(self, data: bytes) -> None:
         self._data = data
@@ -44,32 +57,35 @@ class Cutter:
     def one_of(self, choices: Sequence[T]) -> T:
         return choices[self.number(len(choices))]
 
-    def json_value(self) -> object:
-        """A value as JSON has it, or close to it."""
-        kind = self.number(9)
-        if kind == 0:
-            return self.piece().decode("utf-8", "replace")
-        if kind == 1:
-            return int.from_bytes(self.bytes(8), "big", signed=True)
-        if kind == 2:
-            return self.number(1000) / 7
-        if kind == 3:
-            return [self.piece().decode("latin-1") for _ in range(self.number(4))]
-        if kind == 4:
-            return {self.piece().decode("latin-1"): self.number(256)}
-        length = self.number(70_000) if self.number(64) == 0 else self.number(2000)
-        return (None, True, "", "x" * length)[kind % 4]
+    def json_value(self, more: Sequence[object] = ()) -> object:
+        """A value as JSON has it, or close to it; perhaps one of `more`."""
+        match self.number(8):
+            case 0 | 1 if more:
+                return self.one_of(more)
+            case 2:
+                return self.piece().decode("utf-8", "replace")
+            case 3:
+                return self.piece().decode("latin-1")
+            case 4:
+                return int.from_bytes(self.bytes(8), "big", signed=True)
+            case 5:
+                return [self.json_value(more) for _ in range(self.number(4))]
+            case 6:
+                return {self.piece().decode("latin-1"): self.json_value(more)}
+        return self.one_of(ODD)
 
     def pieces(self, stream: bytes) -> list[bytes]:
-        """The same bytes in at most five pieces."""
-        ends = sorted(self.number(len(stream) + 1) for _ in range(self.number(5)))
+        """The same bytes one by one if they are few, in at most nine pieces if not."""
+        if len(stream) <= 64:
+            return [bytes((byte,)) for byte in stream]
+        ends = sorted(self.number(len(stream) + 1) for _ in range(self.number(9)))
         starts = [0, *ends]
         return [stream[a:b] for a, b in zip(starts, [*ends, None], strict=True)]
 
     def mutated(self, honest: bytes) -> bytes:
-        """Some bytes of `honest` changed, cut or doubled."""
+        """The same, or with some bytes changed, cut or doubled."""
         data = bytearray(honest)
-        for _ in range(1 + self.number(4)):
+        for _ in range(self.number(4)):
             at = self.number(len(data) or 1)
             match self.number(4):
                 case 0:
@@ -82,19 +98,19 @@ class Cutter:
                     data[at : at + 1] = (
                         b ^ 1 << self.number(8) for b in data[at : at + 1]
                     )
-            if self.is_empty:
-                break
         return bytes(data)
 
-    def mutated_fields(self, honest: dict[str, object]) -> dict[str, object]:
-        """Some fields of a message with another value, or none, or one more."""
+    def mutated_fields(
+        self, honest: Mapping[str, object], more: Sequence[object] = ()
+    ) -> dict[str, object]:
+        """The same, or some fields with another value, or none, or one more."""
         fields = dict(honest)
-        for _ in range(1 + self.number(3)):
+        for _ in range(self.number(4)):
             name = self.one_of([*honest, "more"])
-            if self.number(8) == 0:
+            if self.number(8) == 7:
                 fields.pop(name, None)
             else:
-                fields[name] = self.json_value()
+                fields[name] = self.json_value(more)
         return fields
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
+import warnings
 
 import atheris
 
@@ -15,6 +16,7 @@ def main() -> None:
     """Run until libFuzzer has had enough, or found something."""
     name, *options = sys.argv[1:]
     logging.getLogger("aemesh").setLevel(logging.CRITICAL)  # it would tell each
+    warnings.simplefilter("error")  # as in the tests: nothing of ours warns
     atheris.Setup([sys.argv[0], *options], TARGETS[name].run)
     atheris.Fuzz()
 

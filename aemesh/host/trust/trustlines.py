@@ -31,6 +31,9 @@ from aemesh.model.trust import KnownPeer, Mode, PinnedAuthority, RevokedKey
 REVOKED = "@revoked"
 CERT_AUTHORITY = "@cert-authority"
 
+# What cannot be seen hides no marker: an editor's byte order mark in front of
+# ``@revoked`` would make a name of it, and the key would be trusted again.
+_MARKED = re.compile(r"[^!-~]*@")
 # What may stand after the key, and how its value must look; of terms, see
 # `trustoptions`.
 _DAY = re.compile(r"[0-9]{8}", re.ASCII)
@@ -68,7 +71,7 @@ def parse_line_untrusted(text: str, line: int) -> TrustLine | VoidLine | None:
     words = text.split()
     if not words or words[0].startswith("#"):
         return None
-    if words[0].startswith("@"):
+    if _MARKED.match(words[0]):
         return _marked(words, line)
     try:
         return _known(words, line)
@@ -116,7 +119,9 @@ def revoked_line(openssh: str, comment: str) -> str:
 def line_name(text: str) -> str | None:
     """Return the name of a line of trust, void or not; None for any other line."""
     words = text.split()
-    return words[0] if words and words[0][0] not in "#@" else None
+    if not words or words[0].startswith("#") or _MARKED.match(words[0]):
+        return None
+    return words[0]
 
 
 def _marked(words: list[str], line: int) -> RevokedKey | PinnedAuthority:
