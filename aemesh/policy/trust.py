@@ -412,8 +412,9 @@ def _certify(peer: Peer, book: TrustBook, now: float) -> Certified | None:
 
 
 def _narrowing(peer: Peer, book: TrustBook) -> tuple[Terms, ...]:
-    known = book.by_key(peer.key_id)
-    return () if known is None else (known.terms,)
+    # By its name as well: a certified machine that was set up anew has another key.
+    lines = (one for one in book.known if peer.key == one.key or peer.name == one.name)
+    return tuple(one.terms for one in lines)
 
 
 def _has_authorities(book: TrustBook) -> bool:
