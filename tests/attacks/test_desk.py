@@ -21,6 +21,7 @@ from aemesh.model.trust import (
     Peer,
     Reason,
     Role,
+    Terms,
     Verdict,
 )
 from aemesh.policy.trust import TrustPolicy
@@ -229,3 +230,22 @@ def test_who_is_linked_is_judged_again_when_the_files_cannot_be_read(tmp_path: P
     (tmp_path / "known_masters").unlink()
     assert desk.judge(master(mode=Mode.OPEN)).decision is Decision.OK
     assert changed.is_set()
+
+
+def test_a_certified_machine_that_was_set_up_anew_is_under_the_same_terms(
+    tmp_path: Path,
+):
+    """Another key under its name took the place of the line, without its terms.
+
+    Threat: 77
+    """
+    desk = Desk(tmp_path, Role.WORKER, mode=Mode.X509)
+    peer, anew = master(mode=Mode.X509), master(mode=Mode.X509)
+    terms = Terms(groups=("render",))
+    line = KnownPeer(peer.name, peer.key, "x509", "20260101", Mode.X509, terms=terms)
+    trustfiles.add(tmp_path, Role.MASTER, line)
+    assert desk.book.known
+    desk.commit(anew, Verdict(Decision.OK, Reason.CERTIFIED))
+    (kept,) = desk.book.known
+    assert kept.key == anew.key
+    assert kept.terms == terms

@@ -452,6 +452,7 @@ class TrustDesk:
         """
         old = self._book.by_name(line.name)
         if old is not None and old.key != line.key and old.via == line.via:
+            line = replace(line, terms=old.terms)
             if self._folder is not None:
                 key_id = str(old.key.key_id)
                 trustfiles.forget(self._folder, self.policy.role.other, key_id)
