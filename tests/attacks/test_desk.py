@@ -222,11 +222,11 @@ def test_who_is_linked_is_judged_again_when_the_files_cannot_be_read(tmp_path: P
     """
     desk = Desk(tmp_path, Role.WORKER, mode=Mode.OPEN)
     assert desk.book.known == ()
-    changed = desk._changed
+    changed = desk.memory.changed
     (tmp_path / "known_masters").write_text("@revoked * what is this\n")
     assert desk.judge(master(mode=Mode.OPEN)).decision is Decision.NO
     assert changed.is_set()
-    changed = desk._changed
+    changed = desk.memory.changed
     (tmp_path / "known_masters").unlink()
     assert desk.judge(master(mode=Mode.OPEN)).decision is Decision.OK
     assert changed.is_set()

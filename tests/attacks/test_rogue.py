@@ -205,7 +205,7 @@ async def test_workers_that_wait_for_trust_hold_only_so_many_connections(
         assert len(desk.waiting) == 7  # nobody's request is lost
 
         desk.accept(desk.waiting[first.identity.key_id], via="accept")
-        desk._tell_changed()
+        desk.memory.tell_changed()
 
         await mesh.wait_state("honest", MemberState.LEASED)
 

@@ -422,8 +422,8 @@ async def test_a_line_that_allows_a_group_no_more_ends_its_lease(
         terms = Terms(groups=("B",))
         lines = tuple(replace(one, terms=terms) for one in desk.book.known)
         assert lines
-        desk._book = TrustBook(known=lines)
-        desk._tell_changed()
+        desk.memory.put(TrustBook(known=lines))
+        desk.memory.tell_changed()
 
         with trio.fail_after(60):
             while machine.worker.held.tenancy.lease is not None:
@@ -441,8 +441,8 @@ async def test_trust_that_is_withdrawn_while_a_link_waits_for_its_place_is_withd
     async def withdrawn(worker: Worker, link: Link) -> bool:
         key = link.peer.key
         dead = RevokedKey(key.key_id, key.openssh)
-        worker._parts.desk._book = TrustBook(revoked=(dead,))
-        worker._parts.desk._tell_changed()
+        worker._parts.desk.memory.put(TrustBook(revoked=(dead,)))
+        worker._parts.desk.memory.tell_changed()
         await trio.sleep(1)
         return True
 

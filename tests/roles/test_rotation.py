@@ -65,9 +65,9 @@ async def test_a_line_that_somebody_wrote_is_not_changed_by_the_peer(autojump_cl
         )
         await mesh.wait_state("lab-1", MemberState.LEASED)
         (line,) = mesh.desk.book.known
-        mesh.desk._book = TrustBook(known=(replace(line, via="hand"),))
+        mesh.desk.memory.put(TrustBook(known=(replace(line, via="hand"),)))
         offers.append(MemoryNextKey(Identity.ephemeral("lab-1")))
-        machine.desk._tell_changed()
+        machine.desk.memory.tell_changed()
         await trio.sleep(30)
 
         assert offers[0].taken == set()
@@ -85,7 +85,7 @@ async def test_a_next_key_that_cannot_be_read_ends_no_link(autojump_clock, caplo
     async with open_mesh("A") as mesh:
         machine = await mesh.start_worker("lab-1", next_key=find)
         await mesh.wait_state("lab-1", MemberState.LEASED)
-        machine.desk._tell_changed()
+        machine.desk.memory.tell_changed()
         await trio.sleep(10)
 
         assert "worker.unlinked" not in await mesh.events()

@@ -8,9 +8,7 @@ the desk looks at their stamps, so both ways work within a fraction of a second.
 
 from __future__ import annotations
 
-import datetime as dt
 import logging
-import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import replace
@@ -19,11 +17,11 @@ from typing import TYPE_CHECKING
 import trio
 
 from aemesh import limits
-from aemesh.errors import AemeshError, RefusedError, TrustFileError
-from aemesh.host.keys import nextkey
-from aemesh.host.site import x509files
+from aemesh.errors import AemeshError, RefusedError
 from aemesh.host.trust import pending, trustfiles
 from aemesh.host.trust.proofdesk import ProofDesk
+from aemesh.host.trust.told import Told
+from aemesh.host.trust.trustmemory import TrustMemory
 from aemesh.model.trust import (
     Decision,
     KnownPeer,
@@ -35,13 +33,11 @@ from aemesh.model.trust import (
     TrustRequest,
     Verdict,
 )
-from aemesh.policy.lograte import LogRate
-from aemesh.policy.rotation import refuses_next, superseded
+from aemesh.policy.rotation import refuses_next
 from aemesh.policy.terms import allows_group
 from aemesh.policy.trust import (
     TrustPolicy,
     changed_key_message,
-    ended_between,
     judge,
     refuses_chain,
     terms_of,
@@ -85,38 +81,28 @@ class TrustDesk:
         x509: Path | None = None,
     ) -> None:
         self.policy = policy
+        self.memory = TrustMemory(
+            policy.role.other, folder=folder, wall=wall, alarm=alarm, x509=x509
+        )
+        self.memory.on_read = self._forget_settled
         self.proofs = ProofDesk(
             policy, lambda: self.book, folder=folder, wall=wall, token=token
         )
         self.waiting: dict[KeyId, TrustRequest] = {}
+        self._told = Told(audit=audit, alarm=alarm, wall=wall, knows=self.memory.knows)
         self._folder = folder
-        self._x509 = x509  # where the CAs are, in mode x509
         self._wall = wall
-        self._audit = audit
         self._alarm = alarm
-        also = x509files.watched_paths(x509, policy.role.other) if x509 else ()
-        self._files = trustfiles.TrustFolder(folder, *also) if folder else None
-        self._book = TrustBook()
-        self._codes: dict[KeyId, str] = {}  # shown already, of the latest meeting
         self._replaced: dict[str, None] = {}  # codes of meetings before the present one
-        self._told: set[tuple[KeyId, Reason]] = set()
-        self._stranger_lines = LogRate(limits.STRANGER_EVENTS_PER_MINUTE)
-        self._stranger_alarms = LogRate()
         self._asking, self._to_ask = trio.open_memory_channel[TrustRequest](32)
-        self._changed = trio.Event()
-        self._following = False  # whether we have a next key to offer
-        self._unreadable = ""  # why, if the files cannot be read
-        self._read()
 
     def __repr__(self) -> str:
-        known = len(self._book.known)
-        return f"<TrustDesk {known} known, {len(self.waiting)} waiting>"
+        return f"<TrustDesk {self.memory!r}, {len(self.waiting)} waiting>"
 
     @property
     def book(self) -> TrustBook:
         """What is remembered now."""
-        self._refresh()
-        return self._book
+        return self.memory.book
 
     def admits(self, key_id: KeyId, chain: tuple[bytes, ...]) -> Verdict | None:
         """Return the no to what is announced before TLS, or None if there is none."""
@@ -129,7 +115,7 @@ class TrustDesk:
 
     def knows(self, key_id: KeyId) -> bool:
         """Whether this key was accepted already, in the files or by a flag."""
-        return key_id in self.policy.trusted_keys or _is_known(self.book, key_id)
+        return key_id in self.policy.trusted_keys or self._is_known(key_id)
 
     def name_of(self, key_id: KeyId) -> NodeName | None:
         """Return the name under which this key was accepted, if it was."""
@@ -139,7 +125,7 @@ class TrustDesk:
     def judge(self, peer: Peer, *, expected: KeyId | None = None) -> Verdict:
         """Return the verdict on a peer, and see to it that a person is asked."""
         book = self.book
-        if self._unreadable:
+        if self.memory.is_unreadable:
             # An empty book refuses nobody who is revoked, and has no owner.
             told = "what is trusted here cannot be read now"
             verdict = Verdict(Decision.NO, Reason.UNKNOWN, told)
@@ -152,7 +138,7 @@ class TrustDesk:
             told = "a newer meeting took the place of this one"
             verdict = Verdict(Decision.NO, Reason.TIMED_OUT, told)
         if peer.code and verdict.decision is Decision.OK:
-            self._tell_code(peer)
+            self._told.code(peer)
         if verdict.decision is Decision.PENDING or verdict.reason is Reason.OWNED:
             self._queue(peer, verdict.reason)
         if verdict.decision is not Decision.OK:
@@ -164,39 +150,42 @@ class TrustDesk:
 
         Raises `RefusedError` when somebody else was quicker with this name.
         """
-        self._record(peer, verdict)
+        self._told.record(peer, verdict)
         self.waiting.pop(peer.key_id, None)
         self.proofs.confirm(peer)
         if self.policy.mode is Mode.OPEN:
             return
-        if verdict.reason is Reason.FIRST_USE and self.policy.accept_first:
-            self._refresh()
-            # Imprint once, also when two come at once.
-            if self._unreadable or self._book.is_owned:
-                msg = "this worker belongs to another master"
-                raise RefusedError(msg)
-        line = _line_of(peer, verdict, mode=self.policy.mode, day=self._today())
+        first = verdict.reason is Reason.FIRST_USE and self.policy.accept_first
+        # Imprint once, also when two come at once.
+        if first and (self.book.is_owned or self.memory.is_unreadable):
+            msg = "this worker belongs to another master"
+            raise RefusedError(msg)
+        line = _line_of(peer, verdict, mode=self.policy.mode, day=self.memory.today)
         if line is not None and verdict.reason is Reason.CERTIFIED:
-            self._keep_certified(line)
+            self.memory.keep_certified(line)
         elif line is not None:
-            self._keep(line)
+            self.memory.keep(line)
         elif verdict.reason is Reason.KNOWN:
-            self._drop_superseded(peer)
+            self.memory.drop_superseded(peer)
         if verdict.reason in _SEEN:
-            self._touch(peer)
+            self.memory.touch(peer)
 
     def heard(self, peer: Peer, verdict: Verdict) -> None:
         """Take note of what a peer says of us; a changed key is told loudly."""
-        if verdict.reason is Reason.CLONE and self._news(peer, verdict.reason):
+        if verdict.reason not in (Reason.CLONE, Reason.KEY_CHANGED):
+            return
+        if not self._told.is_news(peer, verdict.reason):
+            return
+        if verdict.reason is Reason.CLONE:
             told = f"it says of us: {verdict.detail}"
-            self._record_refused(peer, replace(verdict, detail=told))
-        if verdict.reason is Reason.KEY_CHANGED and self._news(peer, verdict.reason):
-            self._alarm_of(
-                peer,
-                f"{peer.name} at {peer.address} refuses us: it knows our name with "
-                f"another key than ours.  If this machine was set up anew, run "
-                f"`aemesh trust forget NAME` there",
-            )
+            self._told.record_refused(peer, replace(verdict, detail=told))
+            return
+        self._told.alarm_of(
+            peer,
+            f"{peer.name} at {peer.address} refuses us: it knows our name with "
+            f"another key than ours.  If this machine was set up anew, run "
+            f"`aemesh trust forget NAME` there",
+        )
 
     def allows_group(self, peer: Peer, group: GroupName) -> bool:
         """Whether the terms of its trust let a peer serve, or use, this group."""
@@ -209,26 +198,14 @@ class TrustDesk:
         if refusal is not None:
             what = f"the next key of {peer.name} is not taken"
             raise RefusedError(what, why=refusal)
-        present = self._book.by_key(peer.key_id)
+        book = self.memory.book
+        present = book.by_key(peer.key_id)
         assert present is not None, "it is in the book"
-        if self._book.by_key(following.key_id) is not None:
+        if book.by_key(following.key_id) is not None:
             return
-        self._record(
-            peer, Verdict(Decision.OK, Reason.KNOWN, f"next key {following.key_id}")
-        )
-        day = self._today()
-        if self._folder is None:
-            line = replace(present, key=following, added=day, last="")
-            self._book = replace(self._book, known=(*self._book.known, line))
-            return
-        role = self.policy.role.other
-        try:
-            trustfiles.add_next_key(self._folder, role, present, following, day=day)
-        except (AemeshError, OSError) as exc:
-            # Why is ours: it has paths of this machine, and the peer reads this.
-            _log.warning("the next key of %s is not taken: %s", peer.name, exc)
-            what = f"the next key of {peer.name} is not taken"
-            raise RefusedError(what, why="it cannot be written down here") from exc
+        told = f"next key {following.key_id}"
+        self._told.record(peer, Verdict(Decision.OK, Reason.KNOWN, told))
+        self.memory.keep_next(present, following)
         _log.info("%s will have the key %s", peer.name, following.key_id)
 
     def accept(self, request: TrustRequest, *, via: str) -> None:
@@ -248,22 +225,12 @@ class TrustDesk:
         Without anybody to ask, the log says which command deals with a request.
         """
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._watch)
+            nursery.start_soon(self.memory.watch)
             nursery.start_soon(self._ask_all, ask or self._tell_command)
 
     async def wait_change(self) -> None:
         """Wait until trust may have changed: judge again whom you are linked to."""
-        await self._changed.wait()
-
-    async def _watch(self) -> None:
-        looked_at = self._wall()
-        while True:
-            self._refresh()
-            await trio.sleep(WATCH_EVERY)
-            now = self._wall()
-            if ended_between(self._book, looked_at, now):
-                self._tell_changed()  # nobody wrote anything: time has passed
-            looked_at = now
+        await self.memory.changed.wait()
 
     async def _ask_all(self, ask: Ask) -> None:
         async for request in self._to_ask:
@@ -288,7 +255,7 @@ class TrustDesk:
         async with open_crew() as crew:
             crew.start_soon(ask_once)
             while self.waiting.get(request.key.key_id) is request:
-                await self._changed.wait()
+                await self.memory.changed.wait()
             crew.cancel_scope.cancel()
         return answer
 
@@ -312,67 +279,6 @@ class TrustDesk:
         )
         return None
 
-    def _refresh(self) -> None:
-        if self._files is not None and self._files.changed():
-            self._read()
-
-    def _read(self) -> None:
-        if self._folder is None:
-            return
-        before = self._book, bool(self._unreadable)
-        try:
-            self._book = self._read_book(self._folder)
-        except (AemeshError, OSError) as exc:
-            # Fail closed: nobody is known until the file is mended.
-            self._book = TrustBook()
-            self._tell_unreadable(exc)
-        else:
-            self._unreadable = ""
-        following = nextkey.has_next(self._folder)
-        for key_id in [k for k in self.waiting if _is_known(self._book, k)]:
-            self._forget_request(self.waiting[key_id])
-        # Not for a request that was only written down: who waits for a change asks
-        # again, and would be written down again.
-        now = self._book, bool(self._unreadable)
-        if now != before or following != self._following:
-            self._following = following
-            self._tell_changed()
-
-    def _read_book(self, folder: Path) -> TrustBook:
-        book = trustfiles.read_book(folder, self.policy.role.other)
-        if self._x509 is None:
-            return book
-        anchors = x509files.read_anchors(self._x509, self.policy.role.other)
-        return replace(book, anchors=anchors)
-
-    def _tell_code(self, peer: Peer) -> None:
-        """Show our half of the code although nobody is asked here: there they are."""
-        if self._codes.get(peer.key_id) != peer.code:
-            self._show_code(peer)
-            _log.info('%s: both sides show "%s"', peer.name, peer.code)
-
-    def _show_code(self, peer: Peer) -> None:
-        """Note that the code of a meeting has been shown here."""
-        if len(self._codes) >= limits.PENDING_REQUESTS:
-            del self._codes[next(iter(self._codes))]
-        self._codes[peer.key_id] = peer.code
-
-    def _tell_unreadable(self, error: AemeshError | OSError) -> None:
-        """Say, once, why nobody is trusted; what was no word of ours passes by itself.
-
-        Out of file descriptors, or a disk that is away: nothing in the folder changes
-        when that is over, so the files are looked at again.
-        """
-        if isinstance(error, OSError) and self._files is not None:
-            self._files.look_again()
-        if str(error) != self._unreadable:
-            self._unreadable = str(error)
-            self._alarm(f"{error}; nobody is trusted until it is mended")
-
-    def _tell_changed(self) -> None:
-        self._changed.set()
-        self._changed = trio.Event()
-
     def _queue(self, peer: Peer, reason: Reason) -> None:
         waiting = self.waiting.get(peer.key_id)
         if waiting is not None and waiting.code == peer.code:
@@ -388,7 +294,7 @@ class TrustDesk:
             tries=self.proofs.tries(peer.key_id),
         )
         self._keep_request(request)
-        self._show_code(peer)
+        self._told.code_is_shown(peer)
         if reason is Reason.OWNED:
             return  # it is refused now; its owner finds the request in the list
         self.waiting[peer.key_id] = request
@@ -406,7 +312,7 @@ class TrustDesk:
             self._replaced[code] = None
         if len(self._replaced) > limits.PENDING_REQUESTS:
             del self._replaced[next(iter(self._replaced))]
-        self._tell_changed()
+        self.memory.tell_changed()
 
     def _keep_request(self, request: TrustRequest) -> None:
         if self._folder is None:
@@ -416,69 +322,13 @@ class TrustDesk:
         except (OSError, AemeshError) as exc:  # a full disk stops nobody from asking
             _log.warning("a request of %s is not kept: %s", request.name, exc)
 
-    def _touch(self, peer: Peer) -> None:
-        """Note that a known peer was here, once a day, and in which mode (T11)."""
-        day = self._today()
-        known = self._book.by_key(peer.key_id)
-        if self._folder is None or known is None:
-            return
-        stronger = _MODES.index(peer.mode) > _MODES.index(known.mode)
-        if known.last == day and not stronger:
-            return
-        try:
-            role = self.policy.role.other
-            trustfiles.touch_last(self._folder, role, peer.key, day, mode=peer.mode)
-        except (OSError, AemeshError) as exc:
-            _log.warning("%s is not noted as seen today: %s", peer.name, exc)
-
-    def _drop_superseded(self, peer: Peer) -> None:
-        """Forget the key before: its owner came with the next one."""
-        for line in superseded(peer, self._book):
-            _log.info("%s has the key %s now", line.name, peer.key_id)
-            if self._folder is not None:
-                trustfiles.drop_key(self._folder, self.policy.role.other, line)
-            else:
-                known = tuple(one for one in self._book.known if one != line)
-                self._book = replace(self._book, known=known)
-
-    def _today(self) -> str:
-        return _day(self._wall())
-
-    def _keep_certified(self, line: KnownPeer) -> None:
-        """Keep a certified peer; under its name it may have had another key.
-
-        The CA vouches for the name, so a machine that was set up anew comes in; a
-        line that anybody else wrote about that name stands.
-        """
-        old = self._book.by_name(line.name)
-        if old is not None and old.key != line.key and old.via == line.via:
-            line = replace(line, terms=old.terms)
-            if self._folder is not None:
-                key_id = str(old.key.key_id)
-                trustfiles.forget(self._folder, self.policy.role.other, key_id)
-            else:
-                known = tuple(one for one in self._book.known if one != old)
-                self._book = replace(self._book, known=known)
-        self._keep(line)
-
-    def _keep(self, line: KnownPeer) -> None:
-        if self._folder is None:
-            self._book = replace(self._book, known=(*self._book.known, line))
-        else:
-            try:
-                trustfiles.add(self._folder, self.policy.role.other, line)
-            except OSError as exc:
-                what = f"{line.name} cannot be remembered in {self._folder}"
-                raise TrustFileError(what, why=exc.strerror) from exc
-            self._refresh()
-
     def _remember_request(self, request: TrustRequest, via: str) -> None:
-        self._keep(
+        self.memory.keep(
             KnownPeer(
                 name=request.name,
                 key=request.key,
                 via=via,
-                added=self._today(),
+                added=self.memory.today,
                 mode=self.policy.mode,
             )
         )
@@ -489,50 +339,23 @@ class TrustDesk:
         if self._folder is not None:
             pending.remove_request(self._folder, request.id)
 
+    def _is_known(self, key_id: KeyId) -> bool:
+        self.memory.refresh()
+        return self.memory.knows(key_id)
+
+    def _forget_settled(self) -> None:
+        """The files may have accepted whom a person would be asked about."""
+        for key_id in [key for key in self.waiting if self.memory.knows(key)]:
+            self._forget_request(self.waiting[key_id])
+
     def _record_once(self, peer: Peer, verdict: Verdict) -> None:
-        if not self._news(peer, verdict.reason):
+        if not self._told.is_news(peer, verdict.reason):
             return
-        self._record_refused(peer, verdict)
+        self._told.record_refused(peer, verdict)
         if verdict.reason is Reason.KEY_CHANGED and self._folder is not None:
             file = trustfiles.FILES[self.policy.role.other]
             path = str(self._folder / file)
-            self._alarm_of(peer, changed_key_message(peer, self._book, file=path))
-
-    def _news(self, peer: Peer, reason: Reason) -> bool:
-        """Whether this was not told yet; a full set forgets, and tells again."""
-        if len(self._told) > 1024:
-            self._told.clear()
-        news = (peer.key_id, reason) not in self._told
-        self._told.add((peer.key_id, reason))
-        return news
-
-    def _record_refused(self, peer: Peer, verdict: Verdict) -> None:
-        """Write down a refusal; those of strangers at a bounded rate (threat 89).
-
-        A stranger has a new key whenever it likes, and with it everything is news.
-        """
-        if not _is_known(self._book, peer.key_id):
-            turn = self._stranger_lines.turn(now=time.monotonic())
-            if turn.left_out:
-                told = "%d refusals of strangers are not in the audit log"
-                _log.warning(told, turn.left_out)
-            if not turn.write:
-                return
-        self._record(peer, verdict)
-
-    def _alarm_of(self, peer: Peer, text: str) -> None:
-        """Tell the user loudly; what strangers bring about, at a bounded rate."""
-        known = _is_known(self._book, peer.key_id)
-        if known or self._stranger_alarms.turn(now=time.monotonic()).write:
-            self._alarm(text)
-
-    def _record(self, peer: Peer, verdict: Verdict) -> None:
-        if self._audit is not None:
-            self._audit.write(peer, verdict, now=self._wall())
-
-
-def _is_known(book: TrustBook, key_id: KeyId) -> bool:
-    return book.by_key(key_id) is not None or book.authorizes(key_id)
+            self._told.alarm_of(peer, changed_key_message(peer, self.book, file=path))
 
 
 def _line_of(peer: Peer, verdict: Verdict, *, mode: Mode, day: str) -> KnownPeer | None:
@@ -552,7 +375,3 @@ def _line_of(peer: Peer, verdict: Verdict, *, mode: Mode, day: str) -> KnownPeer
         mode=Mode.TOKEN if verdict.reason is Reason.TOKEN else mode,
         terms=peer.token.terms if peer.token else Terms(),
     )
-
-
-def _day(now: float) -> str:
-    return dt.datetime.fromtimestamp(now, dt.UTC).strftime("%Y%m%d")
