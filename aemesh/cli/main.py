@@ -120,8 +120,8 @@ def _is_interrupt(error: BaseException) -> bool:
 
 
 def _in_our_words(error: click.ClickException) -> UsageError:
-    """Return click's complaint in the form of ours: lower case, no period, a hint."""
-    what = error.format_message().rstrip(".")
+    """Return click's complaint in our form: one line, lower case, no period, a hint."""
+    what = " ".join(error.format_message().split()).rstrip(".")
     what = what[:1].lower() + what[1:]
     context = getattr(error, "ctx", None)
     path = context.command_path if context is not None else "aemesh"

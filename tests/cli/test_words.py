@@ -9,6 +9,7 @@ import pytest
 from aemesh.cli import main
 from aemesh.cli.node import node_name
 from aemesh.cli.settings import WorkerOptions
+from aemesh.cli.worker_agent import _policy
 from aemesh.errors import SettingsError, UsageError
 
 if TYPE_CHECKING:
@@ -56,3 +57,15 @@ def test_a_state_folder_that_cannot_be_looked_into_is_no_bug_of_ours(
 
     assert code == SettingsError.exit_code
     assert "cannot be used: File name too long" in capfd.readouterr().err
+
+
+def test_a_network_without_a_window_is_not_passed_over():
+    with pytest.raises(UsageError, match=r"there is no --enrol"):
+        _policy(WorkerOptions(enrol_from=("10.0.0.0/8",)), by_token=False)
+
+
+def test_a_choice_that_is_missing_is_told_on_one_line(
+    capfd: pytest.CaptureFixture[str],
+):
+    assert main.run(["key", "rotate"]) == UsageError.exit_code
+    assert "'--role'. Choose from: worker, master\n" in capfd.readouterr().err
