@@ -7,11 +7,11 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from aemesh.host.auditlog import AuditLog
-from aemesh.host.authority import Order, SiteAuthority
-from aemesh.host.keystore import Identity
-from aemesh.host.trustdesk import TrustDesk
-from aemesh.host.x509credentials import read_credentials
+from aemesh.host.keys.keystore import Identity
+from aemesh.host.site.authority import Order, SiteAuthority
+from aemesh.host.site.x509credentials import read_credentials
+from aemesh.host.trust.auditlog import AuditLog
+from aemesh.host.trust.trustdesk import TrustDesk
 from aemesh.model.names import NodeName
 from aemesh.model.trust import Mode, Role
 from aemesh.policy.trust import TrustPolicy

@@ -18,20 +18,20 @@ from aemesh.cli import ui
 from aemesh.cli.options import json_option
 from aemesh.cli.settings import typed
 from aemesh.errors import KeyFileError, UsageError
-from aemesh.host.authority import (
+from aemesh.host.keys.keystore import read_private
+from aemesh.host.site.authority import (
     AUTHORITY_DAYS,
     CERTIFICATE_DAYS,
     CRL_DAYS,
     Order,
     SiteAuthority,
 )
-from aemesh.host.issuing import REASONS
-from aemesh.host.keystore import read_private
+from aemesh.host.site.issuing import REASONS
 from aemesh.model.names import node_name_untrusted
 from aemesh.model.trust import Role
 
 if TYPE_CHECKING:
-    from aemesh.host.issued import Issued
+    from aemesh.host.site.issued import Issued
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 _path = click.Path(path_type=Path)

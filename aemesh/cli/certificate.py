@@ -10,10 +10,10 @@ import click
 from aemesh.cli import ui
 from aemesh.cli.node import node_name
 from aemesh.cli.options import json_option, state_option
-from aemesh.host.keystore import load_or_make
+from aemesh.host.keys.keystore import load_or_make
+from aemesh.host.site.x509install import Given
+from aemesh.host.site.x509install import install as put_in_place
 from aemesh.host.statedir import state_folder
-from aemesh.host.x509install import Given
-from aemesh.host.x509install import install as put_in_place
 from aemesh.model.trust import Role
 
 _role_option = click.option(

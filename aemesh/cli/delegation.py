@@ -54,7 +54,7 @@ def wish_of(life: str | None, source: str | None) -> Delegate | None:
     if life is None and source is None:
         return None
     # cryptography's x509 is loaded only where an identity is handed on.
-    from aemesh.host.usercredential import (  # noqa: PLC0415
+    from aemesh.host.site.usercredential import (  # noqa: PLC0415
         find_credential,
         needs_passphrase,
         read_credential,

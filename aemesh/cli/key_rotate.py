@@ -7,10 +7,10 @@ import click
 from aemesh.cli import ui
 from aemesh.cli.options import json_option, state_option
 from aemesh.errors import KeyFileError, RefusedError
-from aemesh.host import trustfiles
-from aemesh.host.keystore import KEY_FILE, load_key
-from aemesh.host.nextkey import NextKey, make_next, put_in_place, read_next
+from aemesh.host.keys.keystore import KEY_FILE, load_key
+from aemesh.host.keys.nextkey import NextKey, make_next, put_in_place, read_next
 from aemesh.host.statedir import held_state, state_folder
+from aemesh.host.trust import trustfiles
 from aemesh.model.trust import KnownPeer, Role
 
 

@@ -22,8 +22,8 @@ from aemesh.cli.node import (
 )
 from aemesh.cli.settings import typed
 from aemesh.host.plugins import find_engine
+from aemesh.host.site.usercredential import read_credential
 from aemesh.host.store import Store, open_store
-from aemesh.host.usercredential import read_credential
 from aemesh.master.control import serve_control
 from aemesh.master.control_wire import SOCKET_FILE
 from aemesh.master.delegation import Delegation, check_mode

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import pwd
 import socket
 import time
 from dataclasses import dataclass
@@ -16,17 +15,17 @@ import trio
 from aemesh.cli import ui
 from aemesh.cli.settings import typed
 from aemesh.errors import BadMessage, SettingsError, UsageError
-from aemesh.host.auditlog import AuditLog
 from aemesh.host.guard import Guard, Notice
-from aemesh.host.keystore import Identity, load_or_make
-from aemesh.host.nextkey import NextKey, read_next
-from aemesh.host.trustdesk import Ask, TrustDesk
-from aemesh.host.x509credentials import (
+from aemesh.host.keys.keystore import Identity, load_or_make
+from aemesh.host.keys.nextkey import NextKey, read_next
+from aemesh.host.site.x509credentials import (
     X509Credentials,
     as_certified,
     read_credentials,
 )
-from aemesh.host.x509files import read_anchors
+from aemesh.host.site.x509files import read_anchors
+from aemesh.host.trust.auditlog import AuditLog
+from aemesh.host.trust.trustdesk import Ask, TrustDesk
 from aemesh.model.names import NodeName, node_name_untrusted
 from aemesh.model.trust import Mode, Role, TrustRequest
 from aemesh.net.doorman import MakeGss
@@ -128,14 +127,6 @@ def make_node(
         certified=certified,
         gss=gss(name) if gss and policy.mode is Mode.GSS else None,
     )
-
-
-def local_user() -> str:
-    """Return the user as whom jobs run here; its number if it has no name."""
-    try:
-        return pwd.getpwuid(os.geteuid()).pw_name
-    except KeyError:
-        return str(os.geteuid())
 
 
 def _x509_folder(state: StateDir, options: NodeOptions) -> Path:

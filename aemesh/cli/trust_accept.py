@@ -20,9 +20,9 @@ from aemesh.cli.trust_rows import (
     role_option,
 )
 from aemesh.errors import AemeshError, BadMessage, RefusedError, UsageError
-from aemesh.host import trustfiles
-from aemesh.host.pending import remove_request
-from aemesh.host.trustoptions import (
+from aemesh.host.trust import trustfiles
+from aemesh.host.trust.pending import remove_request
+from aemesh.host.trust.trustoptions import (
     EXPIRY,
     GROUPS,
     SOURCES,

@@ -7,7 +7,7 @@ import click
 from aemesh.cli import ui
 from aemesh.cli.options import json_option, state_option
 from aemesh.cli.trust_rows import folders, role_option
-from aemesh.host.auditlog import AuditLog
+from aemesh.host.trust.auditlog import AuditLog
 
 _HEADS = ("TIME", "WHAT", "ROLE", "NAME", "KEY", "REASON", "FROM", "DETAIL")
 

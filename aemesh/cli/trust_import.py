@@ -19,12 +19,12 @@ from aemesh.errors import (
     TrustFileError,
     UsageError,
 )
-from aemesh.host import trustfiles
 from aemesh.host.statedir import state_folder
-from aemesh.host.trustio import parse_at, split_lines
-from aemesh.host.trustlines import VoidLine, parse_line_untrusted
-from aemesh.host.trustoptions import terms_words
-from aemesh.model.trust import KnownPeer, RevokedKey, Role
+from aemesh.host.trust import trustfiles
+from aemesh.host.trust.trustio import parse_at, split_lines
+from aemesh.host.trust.trustlines import TrustLine, VoidLine, parse_line_untrusted
+from aemesh.host.trust.trustoptions import terms_words
+from aemesh.model.trust import KnownPeer, PinnedAuthority, RevokedKey, Role
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -95,11 +95,14 @@ def _parse(path: Path, lines: Sequence[str], role: str | None) -> Iterator[_Line
             yield _line(about, f"{path}:{number}", entry)
 
 
-def _line(role: Role, where: str, entry: KnownPeer | RevokedKey | VoidLine) -> _Line:
+def _line(role: Role, where: str, entry: TrustLine | VoidLine) -> _Line:
     if isinstance(entry, VoidLine):
         return _Line(role, where, None, f"trusts nobody: {entry.why}")
     if isinstance(entry, RevokedKey):
         why = f"is not imported: revoke {entry.key_id} by `aemesh trust revoke`"
+        return _Line(role, where, None, why)
+    if isinstance(entry, PinnedAuthority):
+        why = "is not imported: a CA is pinned by the administrator's own hand"
         return _Line(role, where, None, why)
     return _Line(role, where, entry)
 

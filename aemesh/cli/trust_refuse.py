@@ -19,9 +19,9 @@ from aemesh.cli.trust_rows import (
     role_option,
 )
 from aemesh.errors import BadMessage, RefusedError, UsageError
-from aemesh.host import trustfiles
-from aemesh.host.pending import remove_request
 from aemesh.host.statedir import state_folder
+from aemesh.host.trust import trustfiles
+from aemesh.host.trust.pending import remove_request
 from aemesh.model.key import openssh_key_id_untrusted
 from aemesh.model.trust import Role
 

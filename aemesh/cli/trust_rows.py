@@ -10,15 +10,16 @@ from typing import TYPE_CHECKING
 import click
 
 from aemesh.errors import RefusedError, SettingsError, UnknownNameError
-from aemesh.host import trustfiles
-from aemesh.host.auditlog import AuditLog, Change, local_user
-from aemesh.host.pending import list_requests
 from aemesh.host.statedir import state_root
-from aemesh.host.trustoptions import terms_words
+from aemesh.host.trust import trustfiles
+from aemesh.host.trust.auditlog import AuditLog, Change, local_user
+from aemesh.host.trust.pending import list_requests
+from aemesh.host.trust.trustoptions import terms_words
 from aemesh.model.key import KeyId, PublicKey
 from aemesh.model.trust import (
     AuthorizedKey,
     KnownPeer,
+    PinnedAuthority,
     Principal,
     RevokedKey,
     Role,
@@ -29,7 +30,7 @@ from aemesh.model.trust import (
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from aemesh.host.trustlines import VoidLine
+    from aemesh.host.trust.trustlines import VoidLine
 
 # The comments below which `export` prints lines, and `import` finds them.
 SECTIONS = {f"# {file}": role for role, file in trustfiles.FILES.items()}
@@ -45,7 +46,7 @@ role_option = click.option(
 class Row:
     """One thing that the files say."""
 
-    state: str  # known, revoked, pending, authorized, principal, void
+    state: str  # known, revoked, pending, authorized, principal, pinned, void
     role: Role  # of the peer
     folder: Path
     file: str
@@ -174,6 +175,7 @@ def _trusted(book: TrustBook, folder: Path, peers: Role) -> list[Row]:
         *(_revoked(dead, names, folder, peers) for dead in book.revoked),
         *(_authorized(line, folder, peers) for line in book.authorized),
         *(_principal(line, folder, peers) for line in book.principals),
+        *(_pinned(line, folder, peers) for line in book.pins),
     ]
 
 
@@ -222,6 +224,19 @@ def _authorized(line: AuthorizedKey, folder: Path, peers: Role) -> Row:
         terms=" ".join(words),
         folder=folder,
         file=f"{folder / trustfiles.AUTHORIZED_FILE}:{line.line}",
+    )
+
+
+def _pinned(line: PinnedAuthority, folder: Path, peers: Role) -> Row:
+    return Row(
+        state="pinned",
+        role=peers,
+        name=line.comment,
+        key_id=line.key_id,
+        via="cert-authority",
+        terms=f"names={','.join(line.names)}",
+        folder=folder,
+        file=f"{folder / trustfiles.FILES[peers]}:{line.line}",
     )
 
 

@@ -18,8 +18,9 @@ from aemesh.cli.options import JOIN_VARIABLE, json_option, state_option
 from aemesh.cli.settings import typed
 from aemesh.cli.spans import shown_span, span
 from aemesh.errors import UnknownNameError, UsageError, quoted
-from aemesh.host import tokens
 from aemesh.host.statedir import state_folder, state_root
+from aemesh.host.trust import tokens
+from aemesh.host.trust.auditlog import AuditLog, Change, local_user
 from aemesh.model.jointoken import JoinToken
 from aemesh.model.trust import Reason, Role, Terms
 from aemesh.policy.tokens import TokenRecord, ended
@@ -149,6 +150,7 @@ def revoke(token_id: str, state: str | None) -> None:
     if not tokens.revoke_token(folder, id_):
         kind, known = "join token", [one.id for one in tokens.list_tokens(folder)]
         raise UnknownNameError(kind, id_, known)
+    _note(folder, "revoke-token", id_)
     ui.say(f"revoked join token {id_}")
 
 
@@ -174,7 +176,7 @@ def _make(  # noqa: PLR0913 - one for each option
 ) -> None:
     # Only here: to list and to revoke, nobody has to wait for what reads a key.
     from aemesh.cli.node import node_name  # noqa: PLC0415
-    from aemesh.host.keystore import load_or_make  # noqa: PLC0415
+    from aemesh.host.keys.keystore import load_or_make  # noqa: PLC0415
 
     folder = state_folder(Role.MASTER, state)
     issuer = load_or_make(folder, node_name(None)).key_id
@@ -183,6 +185,9 @@ def _make(  # noqa: PLR0913 - one for each option
     )
     now = _now()
     made = tokens.issue(folder, offer, issuer=issuer, now=now)
+    groups_said = f", group {','.join(groups)}" if groups else ""
+    detail = f"{made.id}, for {count}{groups_said}, {shown_span(valid_after)}"
+    _note(folder, "give-token", detail)
     if as_json:
         (record,) = (one for one in tokens.list_tokens(folder) if one.id == made.id)
         ui.write_json({"token": str(made), **_shown(record, now)})
@@ -199,6 +204,12 @@ def _explain(id_: str, offer: tokens.TokenOffer) -> None:
     span_ = shown_span(offer.valid_after)
     ui.say(f"join token {id_} lets {who}{named} join, group {where}, for {span_}")
     ui.say(f"on the worker: `aemesh worker --join @FILE`, or ${JOIN_VARIABLE}")
+
+
+def _note(folder: Path, action: str, detail: str) -> None:
+    """Write into the audit log what was done to a token; it has no key yet."""
+    change = Change(action, Role.WORKER, "", "", detail)
+    AuditLog(folder).write_change(change, by=local_user(), now=_now())
 
 
 def _folder(state: str | None) -> Path:

@@ -8,7 +8,7 @@ from aemesh.cli import ui
 from aemesh.cli.options import state_option
 from aemesh.cli.trust_rows import Row, all_rows, called, one_key, record, role_option
 from aemesh.errors import BadMessage, RefusedError, UsageError, quoted
-from aemesh.host import trustfiles
+from aemesh.host.trust import trustfiles
 from aemesh.model.key import KeyId
 from aemesh.model.words import WORDS
 

@@ -14,7 +14,6 @@ from aemesh.cli.node import (
     Node,
     ask_for,
     greet_site,
-    local_user,
     make_node,
     obey,
     request_text,
@@ -25,7 +24,8 @@ from aemesh.cli.settings import typed
 from aemesh.errors import UsageError
 from aemesh.host.facts import find_facts
 from aemesh.host.generation import read_generation, write_generation
-from aemesh.host.trustoptions import terms_untrusted
+from aemesh.host.trust.auditlog import local_user
+from aemesh.host.trust.trustoptions import terms_untrusted
 from aemesh.model.names import group_name_untrusted
 from aemesh.model.trust import Mode, Role, TrustRequest
 from aemesh.net import gss

@@ -27,11 +27,11 @@ from aemesh.host.facts import find_facts
 from aemesh.host.folders import make_private
 from aemesh.host.guard import Guard, Notice, open_guard
 from aemesh.host.jobs import JobRunner, open_jobs
-from aemesh.host.keystore import Identity
+from aemesh.host.keys.keystore import Identity
 from aemesh.host.plugins import find_engine
 from aemesh.host.statedir import state_root
 from aemesh.host.store import open_store
-from aemesh.host.trustdesk import TrustDesk
+from aemesh.host.trust.trustdesk import TrustDesk
 from aemesh.master.master import Master
 from aemesh.master.parts import Parts as MasterParts
 from aemesh.model.address import Address

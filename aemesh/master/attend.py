@@ -114,6 +114,8 @@ class Attendant:
             await self._let_go("its engine broke")
         elif group.is_stale(record):
             await self._let_go("its jobs act as somebody else from now on")
+        elif not self.desk.allows_group(self.link.peer, group.name):
+            await self._let_go("its line of trust has other groups")
         else:
             await self._wait(woken.wait, group.changed.wait)
 

@@ -301,7 +301,7 @@ async def _body(request: Request, kind: type[_T]) -> _T:
                 raise UsageError(msg)
     try:
         return msgspec.json.decode(bytes(body), type=kind)
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
         msg = "the request cannot be read"
         raise UsageError(msg, why=str(error)) from None
 

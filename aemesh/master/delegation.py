@@ -19,7 +19,7 @@ from cryptography.x509.oid import NameOID
 
 from aemesh import limits
 from aemesh.errors import BadMessage, RefusedError, SettingsError
-from aemesh.host.usercredential import UserCredential
+from aemesh.host.site.usercredential import UserCredential
 from aemesh.model.trust import Mode
 from aemesh.policy.proxy import PROXY_CERT_INFO, Proxied, check_proxy, encode_info
 from aemesh.protocol.certrequest import request_key_untrusted

@@ -25,7 +25,7 @@ from aemesh.errors import (
     UnknownNameError,
     UnreachableError,
 )
-from aemesh.host.usercredential import read_credential
+from aemesh.host.site.usercredential import read_credential
 from aemesh.master.attend import Attendant
 from aemesh.master.delegation import Delegation, check_life, check_mode
 from aemesh.master.group import Context, Group

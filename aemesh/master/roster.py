@@ -196,6 +196,8 @@ class Roster:
                 verdict = self._parts.desk.judge(record.link.peer)
                 if verdict.decision is not Decision.OK:
                     record.link.close(f"trust was withdrawn: {verdict.reason.value}")
+                else:
+                    record.wake()  # its line may have other groups now
 
 
 def _forged(news: Imposter) -> Seen:

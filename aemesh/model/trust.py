@@ -171,6 +171,20 @@ class RevokedKey:
 
 
 @dataclass(frozen=True, slots=True)
+class PinnedAuthority:
+    """One ``@cert-authority`` line: for these names only a CA with this key counts.
+
+    The CA's certificate is in x509/; the line keeps somebody who may exchange that file
+    from exchanging the CA.
+    """
+
+    names: tuple[str, ...]  # patterns of node names
+    key_id: KeyId
+    comment: str = ""
+    line: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class AuthorizedKey:
     """One line of authorized_masters: who may use this worker, by an administrator.
 
@@ -219,7 +233,9 @@ class TrustBook:
     revoked: tuple[RevokedKey, ...] = ()
     authorized: tuple[AuthorizedKey, ...] = ()
     principals: tuple[Principal, ...] = ()
+    pins: tuple[PinnedAuthority, ...] = ()
     anchors: Anchors | None = None  # None: no X.509 is set up here
+    void: int = 0  # lines that trust nobody, for they cannot be read
 
     def by_key(self, key_id: KeyId) -> KnownPeer | None:
         """Return the line of this key, if there is one."""
@@ -231,8 +247,8 @@ class TrustBook:
 
     @property
     def is_owned(self) -> bool:
-        """Whether anybody is trusted at all: a worker then belongs to somebody."""
-        return bool(self.known or self.authorized)
+        """Whether a worker belongs to somebody, be it by a line with a slip in it."""
+        return bool(self.known or self.authorized or self.void)
 
     def authorizes(self, key_id: KeyId) -> bool:
         """Whether an administrator's line lets this very key in."""

@@ -83,7 +83,7 @@ class Doorman(Protocol):
 
 
 class Desk(Protocol):
-    """Who decides about peers for a whole node; `aemesh.host.trustdesk` or a fake."""
+    """Who decides about peers for a whole node; `host/trust/trustdesk.py` or a fake."""
 
     @property
     def proofs(self) -> Proofs:

@@ -123,8 +123,9 @@ async def _join(talk: Talk, proofs: Proofs) -> None:
         await _admit_joiner(talk, proofs)
         return
     token = proofs.join_token()
-    if token is None:
-        msg = "the master asks for a join token, and we have none"
+    # That it is this master's is why we ask; no other one is shown anything of it.
+    if token is None or Proof.JOIN not in machine.asks:
+        msg = "the master asks for a join token, and we have none of its own"
         raise BadMessage(msg)
     mac = proof(token.secret, machine.binding, Role.WORKER)
     await talk.prove(wire.Join(token=token.id, mac=mac.hex()))

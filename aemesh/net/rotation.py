@@ -22,7 +22,7 @@ _log = logging.getLogger(__name__)
 
 
 class NextKey(Protocol):
-    """The key that a node will have; `aemesh.host.nextkey` or a fake."""
+    """The key that a node will have; `aemesh.host.keys.nextkey` or a fake."""
 
     @property
     def public(self) -> PublicKey:
@@ -54,8 +54,8 @@ async def keep_offering(
 ) -> None:
     """Offer our next key to the peer of a link, whenever there is one."""
     while True:
-        following = find()
-        if following is not None and not following.is_taken_by(link.peer.key_id):
+        following = _next_for(link.peer.key_id, find)
+        if following is not None:
             try:
                 await _offer(link, present, following)
             except UnreachableError:
@@ -70,6 +70,17 @@ def take(link: Link, body: wire.Rotate, desk: TakesKeys) -> wire.Body:
     following = next_key_untrusted(body, link.peer.key_id, link.binding)
     desk.take_next_key(link.peer, following)
     return wire.Done()
+
+
+def _next_for(peer: KeyId, find: FindNext) -> NextKey | None:
+    """Return the next key if this peer has to hear of it; a bad file ends no link."""
+    try:
+        following = find()
+        offered = following is None or following.is_taken_by(peer)
+    except (AemeshError, OSError) as exc:
+        _log.warning("our next key is not offered: %s", exc)
+        return None
+    return None if offered else following
 
 
 async def _offer(link: Link, present: KeyId, following: NextKey) -> None:

@@ -244,7 +244,7 @@ class Shaker:
             if last:
                 return
             with trio.move_on_after(_ASK_AGAIN_AFTER):
-                await talk.hear()
+                await talk.hear_verdict()
                 heard_at = trio.current_time()
                 silence = limits.PENDING_SILENCE_AFTER
             if trio.current_time() - heard_at > silence:

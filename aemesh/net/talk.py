@@ -80,6 +80,12 @@ class Talk:
         assert isinstance(event, PeerKnown), "the machine lets nothing else be first"
         return event
 
+    async def hear_verdict(self) -> None:
+        """Hear what comes after the proofs; a step of one is a breach there."""
+        if isinstance(await self.hear(), ProofHeard):
+            msg = "expected a verdict, got a proof that nobody asked for"
+            raise BadMessage(msg)
+
     async def hear_proof(self, kind: type[B]) -> B:
         """Return the next step of a proof, which must be of this kind."""
         event = await self.hear()

@@ -43,9 +43,10 @@ def twins(
 ) -> Twins:
     """Judge a link of run `first`, last heard at `heard_at`, beside a newer `second`.
 
-    `second` showed itself at `came_at`.  Runs that are empty are unknown.
+    `second` showed itself at `came_at`.  A process says its run always or, an older
+    one, never: who says none is not the one that said its own.
     """
-    if not first or not second or first == second:
+    if first == second:
         return Twins.ONE
     if heard_at >= came_at + limits.CLONE_AFTER:
         return Twins.TWO

@@ -17,6 +17,9 @@ def is_public(host: str) -> bool:
     RFC 1918, RFC 4193, RFC 3927; an IPv6 scope (``%eth0``) is passed over.
     """
     ip = ipaddress.ip_address(host.partition("%")[0])
+    # Python counts 6to4 and Teredo as private: tunnels, with an end in the internet.
+    if getattr(ip, "sixtofour", None) or getattr(ip, "teredo", None):
+        return True
     return not (ip.is_private or ip.is_link_local or ip.is_loopback)
 
 

@@ -107,7 +107,11 @@ def _certificates(chain: tuple[bytes, ...]) -> list[x509.Certificate]:
         _refuse(f"expected 2 to {limits.PROXY_CERTS} certificates")
     try:
         certificates = [x509.load_der_x509_certificate(der) for der in chain]
-    except (ValueError, TypeError, x509.InvalidVersion):
+        # All that is looked at later is read once, so that nothing breaks then.
+        for one in certificates:
+            _ = one.subject, one.issuer, one.signature_algorithm_parameters
+            _ = one.not_valid_before_utc, one.not_valid_after_utc
+    except (ValueError, TypeError, UnsupportedAlgorithm, x509.InvalidVersion):
         _refuse("a certificate in it cannot be read")
     return certificates
 

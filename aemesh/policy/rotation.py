@@ -15,8 +15,13 @@ if TYPE_CHECKING:
     from aemesh.model.key import PublicKey
     from aemesh.model.trust import KnownPeer, Peer, TrustBook
 
-# `via` of lines that nobody but their writer may change.
+# `via` of lines that nobody but their writer may change; "verified:hand" as well.
 _WRITTEN = frozenset({"hand", "import"})
+
+
+def is_written(line: KnownPeer) -> bool:
+    """Whether a person wrote a line of trust, and no meeting did."""
+    return line.via.rpartition(":")[2] in _WRITTEN
 
 
 def refuses_next(peer: Peer, following: PublicKey, book: TrustBook) -> str | None:
@@ -29,8 +34,11 @@ def refuses_next(peer: Peer, following: PublicKey, book: TrustBook) -> str | Non
         return "its present key is in no line of trust"
     if peer.mode is not Mode.LEAP or line.mode not in (Mode.LEAP, Mode.TOKEN):
         return f"its line is of mode {line.mode.value}"
-    if line.via in _WRITTEN:
-        return f"its line was written by a person (via={line.via})"
+    # Beside an administrator's line: the next key would be under the other one alone.
+    authorized = book.authorizes(peer.key_id)
+    if authorized or is_written(line):
+        by = "an administrator" if authorized else f"a person (via={line.via})"
+        return f"its line was written by {by}"
     if book.is_revoked(following.key_id):
         return "the next key is revoked"
     other = book.by_key(following.key_id)
@@ -48,4 +56,4 @@ def superseded(peer: Peer, book: TrustBook) -> tuple[KnownPeer, ...]:
     if line is None:
         return ()
     before = book.known[: book.known.index(line)]
-    return tuple(one for one in before if one.name == line.name)
+    return tuple(one for one in before if one.name == line.name and not is_written(one))

@@ -37,6 +37,8 @@ _CHAINS_EVERY = 300.0
 # then on the key itself is the proof, and a pin is worth the same in both.
 _RANK = {Mode.OPEN: 0, Mode.LEAP: 1, Mode.TOKEN: 1, Mode.GSS: 2, Mode.X509: 3}
 
+_NOTHING = Terms(groups=("!*",))
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrustPolicy:
@@ -156,10 +158,13 @@ def terms_of(peer: Peer, book: TrustBook, *, now: float) -> tuple[Terms, ...]:
     """
     if peer.mode is Mode.X509:
         certified = _certify(peer, book, now)
-        line = certified and _authority_line(certified, book)
-        return (line.terms,) if line else ()
+        if certified is None:  # it ended since, or was taken back
+            return (_NOTHING,)
+        line = _authority_line(certified, book)
+        return (*_narrowing(peer, book), *((line.terms,) if line else ()))
     if peer.mode is Mode.GSS:
-        return tuple(p.terms for p in book.principals if p.name == peer.principal)
+        principals = (p for p in book.principals if p.name == peer.principal)
+        return (*_narrowing(peer, book), *(p.terms for p in principals))
     known = book.by_key(peer.key_id)
     authorized = _authorized_line(peer.key_id, book)
     found = (authorized or known) and (authorized, known)
@@ -242,8 +247,16 @@ def _weaker(case: Case) -> Verdict | None:
     return None
 
 
+def _narrowed(case: Case) -> Verdict | None:
+    """Where a certificate or a ticket decides, a line of the key may narrow it."""
+    if case.policy.mode not in (Mode.X509, Mode.GSS):
+        return None
+    refusals = map(case.breach, _narrowing(case.peer, case.book))
+    return next(filter(None, refusals), None)
+
+
 def _certified(case: Case) -> Verdict | None:
-    """In mode x509 the certificate decides, and nothing else does."""
+    """In mode x509 the certificate decides; nothing else lets anybody in."""
     if case.policy.mode is not Mode.X509:
         return None
     peer, book = case.peer, case.book
@@ -359,6 +372,7 @@ _RULES: tuple[Rule, ...] = (
     _expected,
     _revoked,
     _mode,
+    _narrowed,
     _certified,
     _weaker,
     _changed,
@@ -389,12 +403,30 @@ def _verified(
 ) -> Certified | Verdict:
     if book.anchors is None or not book.anchors.authorities:
         return _no(Reason.CERTIFICATE, "no CA is set up here")
-    return verify_untrusted(chain, book.anchors, role=role, now=now)
+    found = verify_untrusted(chain, book.anchors, role=role, now=now)
+    if isinstance(found, Certified) and not _is_pinned(found, book):
+        told = f"no @cert-authority line has the CA that certified {found.name}"
+        return _no(Reason.CERTIFICATE, told)
+    return found
+
+
+def _is_pinned(certified: Certified, book: TrustBook) -> bool:
+    """Whether the lines that pin CAs allow this one; without any, every CA of ours."""
+    return not book.pins or any(
+        pin.key_id in certified.key_ids[1:] and matches(pin.names, certified.name)
+        for pin in book.pins
+    )
 
 
 def _certify(peer: Peer, book: TrustBook, now: float) -> Certified | None:
     found = _verified(peer.chain, book, role=peer.role, now=now)
     return found if isinstance(found, Certified) else None
+
+
+def _narrowing(peer: Peer, book: TrustBook) -> tuple[Terms, ...]:
+    # By its name as well: a certified machine that was set up anew has another key.
+    lines = (one for one in book.known if peer.key == one.key or peer.name == one.name)
+    return tuple(one.terms for one in lines)
 
 
 def _has_authorities(book: TrustBook) -> bool:

@@ -14,8 +14,8 @@ import trio
 import trio.testing
 
 from aemesh.errors import RefusedError
-from aemesh.host.keystore import Identity
-from aemesh.host.x509credentials import X509Credentials, as_certified
+from aemesh.host.keys.keystore import Identity
+from aemesh.host.site.x509credentials import X509Credentials, as_certified
 from aemesh.model.address import Address
 from aemesh.model.jointoken import JoinToken
 from aemesh.model.names import NodeName

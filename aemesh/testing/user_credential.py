@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from cryptography.x509.oid import NameOID
 
-from aemesh.host.usercredential import UserCredential
+from aemesh.host.site.usercredential import UserCredential
 
 if TYPE_CHECKING:
     from pathlib import Path

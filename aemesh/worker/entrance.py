@@ -103,6 +103,7 @@ class Entry:
         self._stranger = True
         self._pending = False
         self._skew_told = False
+        self._stream = False
         self.scope = trio.CancelScope()  # of its handshake
         door.strangers[self] = None
 
@@ -123,6 +124,7 @@ class Entry:
             link = self._door.linked(peer.key_id)
             if link is None:
                 return Verdict(Decision.NO, Reason.UNKNOWN, "streams need a link first")
+            self._stream = True
             peer = replace(peer, principal=link.principal)  # the link proved it
         verdict = self._door.desk.judge(peer, expected=expected)
         pending = verdict.decision is Decision.PENDING
@@ -134,8 +136,9 @@ class Entry:
         return verdict
 
     def commit(self, peer: Peer, verdict: Verdict) -> None:
-        """Keep what an ok is worth keeping of."""
-        self._door.desk.commit(peer, verdict)
+        """Keep what an ok is worth keeping of; a stream changes nothing."""
+        if not self._stream:
+            self._door.desk.commit(peer, verdict)
 
     def heard(self, peer: Peer, verdict: Verdict) -> None:
         """Take note of what the peer says of us."""

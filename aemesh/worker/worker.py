@@ -152,10 +152,19 @@ class Worker:
         while True:
             await self._parts.desk.wait_change()
             for link in list(self.links.values()):
-                verdict = self._parts.desk.judge(link.peer)
-                if verdict.decision is not Decision.OK:
-                    link.close(f"trust was withdrawn: {verdict.reason.value}")
+                self._judge_again(link)
             self._parts.announcer.announce_again()
+
+    def _judge_again(self, link: Link) -> None:
+        """Close a link that trust no longer covers, or not for the group it serves."""
+        desk, lease = self._parts.desk, self.held.tenancy.lease
+        verdict = desk.judge(link.peer)
+        if verdict.decision is not Decision.OK:
+            link.close(f"trust was withdrawn: {verdict.reason.value}")
+        elif lease is None or lease.master != link.peer.key_id:
+            return
+        elif not desk.allows_group(link.peer, lease.group):
+            link.close(f"its line of trust has other groups than {lease.group}")
 
     async def _admit(self, connection: Connection) -> None:
         """Own one connection that came in, from its first byte to its last."""
@@ -210,6 +219,7 @@ class Worker:
             if not await self._takes_place(link):
                 return
             self.links[master] = link
+            self._judge_again(link)  # trust may have changed while it waited
             crew.start_soon(self._offer_key, link)
             try:
                 await link.tell(_facts_body(self._parts.facts, self.held.tenancy))

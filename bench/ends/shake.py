@@ -16,8 +16,8 @@ from contextlib import suppress
 
 import trio
 
-from aemesh.host.keystore import Identity
-from aemesh.host.trustdesk import TrustDesk
+from aemesh.host.keys.keystore import Identity
+from aemesh.host.trust.trustdesk import TrustDesk
 from aemesh.model.address import Address
 from aemesh.model.key import KeyId
 from aemesh.model.names import NodeName

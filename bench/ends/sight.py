@@ -13,7 +13,7 @@ import time
 
 import trio
 
-from aemesh.host.keystore import Identity
+from aemesh.host.keys.keystore import Identity
 from aemesh.model.names import NodeName
 from aemesh.model.trust import Mode, Role
 from aemesh.net.discovery import open_discovery

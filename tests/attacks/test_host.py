@@ -15,12 +15,12 @@ import trio
 
 from aemesh import limits
 from aemesh.errors import RefusedError
-from aemesh.host.auditlog import AuditLog
 from aemesh.host.jobs import open_jobs
-from aemesh.host.keystore import Identity, load_or_make
-from aemesh.host.pending import list_requests, write_request
+from aemesh.host.keys.keystore import Identity, load_or_make
 from aemesh.host.processes import read_process
-from aemesh.host.trustfiles import add, read_book, touch_last, verify
+from aemesh.host.trust.auditlog import AuditLog
+from aemesh.host.trust.pending import list_requests, write_request
+from aemesh.host.trust.trustfiles import add, read_book, touch_last, verify
 from aemesh.model.job import JobSpec
 from aemesh.model.key import PublicKey
 from aemesh.model.names import JobId, NodeName
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 ADD = """
 import sys
 from pathlib import Path
-from aemesh.host.trustfiles import add
+from aemesh.host.trust.trustfiles import add
 from aemesh.model.key import PublicKey
 from aemesh.model.trust import KnownPeer, Role
 
@@ -193,7 +193,7 @@ def test_no_message_of_ours_quotes_a_damaged_key(tmp_path: Path):
 
     program = (
         "import sys; from pathlib import Path;"
-        "from aemesh.host.keystore import load_or_make;"
+        "from aemesh.host.keys.keystore import load_or_make;"
         "load_or_make(Path(sys.argv[1]), 'x')"
     )
     failed = subprocess.run(

@@ -85,7 +85,7 @@ import sys
 from pathlib import Path
 import trio
 from aemesh.errors import AemeshError
-from aemesh.host.keystore import load_or_make
+from aemesh.host.keys.keystore import load_or_make
 from aemesh.model.address import Address
 from aemesh.model.names import NodeName
 from aemesh.model.trust import Decision, Mode, Reason, Role, Verdict

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import ssl
 import time
 from dataclasses import replace
 
@@ -12,13 +13,14 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from aemesh.errors import AemeshError, RefusedError, UnreachableError
-from aemesh.host import trustfiles
-from aemesh.host.keystore import Identity
-from aemesh.host.trustdesk import TrustDesk
+from aemesh.host.keys.keystore import Identity
+from aemesh.host.trust import trustfiles
+from aemesh.host.trust.trustdesk import TrustDesk
 from aemesh.model.key import PublicKey
 from aemesh.model.names import NodeName
 from aemesh.model.trust import KnownPeer, Mode, Role
 from aemesh.net.shake import Channel
+from aemesh.policy.openness import is_public
 from aemesh.policy.trust import TrustPolicy
 from aemesh.protocol import wire
 from aemesh.protocol.nodekey import statement
@@ -265,6 +267,35 @@ async def test_a_revoked_key_of_a_chain_is_refused_before_tls(site, tmp_path):
     assert isinstance(far, RefusedError)
 
 
+@pytest.mark.parametrize(
+    ("names", "whose", "let_in"),
+    [
+        ("*", "masters", True),
+        ("desk,other", "masters", True),
+        ("*", "workers", False),
+        ("boss", "masters", False),
+    ],
+)
+async def test_a_pinned_ca_is_not_exchanged_by_its_file(
+    site, tmp_path, names, whose, let_in
+):
+    """Threat: 39: the line names the key, whatever certificate the file has."""
+    worker = certified_node(site, Role.WORKER, "lab-1", tmp_path / "w")
+    master = certified_node(site, Role.MASTER, "desk", tmp_path / "m")
+    pem = (worker.x509 / f"{whose}-ca.pem").read_text()
+    line = openssh_line(ssl.PEM_cert_to_DER_cert(pem))
+    book = worker.folder / "known_masters"
+    book.write_text(f"@cert-authority {names} {line} the site's\n")
+    book.chmod(0o600)
+
+    near, far = await both(master.node, worker.node)
+
+    assert isinstance(far, Channel if let_in else RefusedError)
+    if not let_in:
+        assert "no @cert-authority line has the CA" in str(far)
+        assert 'seems to refuse us: "certificate"' in str(near)
+
+
 async def test_a_clock_that_is_wrong_by_an_hour_is_refused_with_the_number(
     site, tmp_path
 ):
@@ -370,3 +401,11 @@ async def test_a_chain_outside_of_its_mode_is_a_breach(site, tmp_path, monkeypat
 def openssh_line(der: bytes) -> str:
     key = x509.load_der_x509_certificate(der).public_key()
     return key.public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH).decode()
+
+
+@pytest.mark.parametrize(
+    "host", ["2002:808:808::1", "2001:0:4136:e378:8000:63bf:3fff:fdd2"]
+)
+def test_an_address_of_a_tunnel_through_the_internet_is_public(host: str):
+    """Python counts 6to4 and Teredo as private.  Threat: 48."""
+    assert is_public(host)

@@ -15,10 +15,10 @@ from aemesh import limits
 from aemesh.cli.exec import _as_lines
 from aemesh.engines.dask import Talk
 from aemesh.errors import BadMessage, RefusedError
-from aemesh.host import trustfiles
-from aemesh.host.keystore import Identity
+from aemesh.host.keys.keystore import Identity
 from aemesh.host.store import open_store
-from aemesh.host.trustdesk import TrustDesk
+from aemesh.host.trust import trustfiles
+from aemesh.host.trust.trustdesk import TrustDesk
 from aemesh.master.history import History
 from aemesh.master.record import Order, WorkerRecord
 from aemesh.model.group import MemberState
@@ -205,7 +205,7 @@ async def test_workers_that_wait_for_trust_hold_only_so_many_connections(
         assert len(desk.waiting) == 7  # nobody's request is lost
 
         desk.accept(desk.waiting[first.identity.key_id], via="accept")
-        desk._tell_changed()
+        desk.memory.tell_changed()
 
         await mesh.wait_state("honest", MemberState.LEASED)
 

@@ -14,7 +14,7 @@ import trio.testing
 
 from aemesh import limits
 from aemesh.errors import AemeshError
-from aemesh.host.trustdesk import TrustDesk
+from aemesh.host.trust.trustdesk import TrustDesk
 from aemesh.model.address import Address
 from aemesh.model.machine import Facts
 from aemesh.model.trust import Role

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from aemesh.host import tokens
-from aemesh.host.auditlog import AuditLog
-from aemesh.host.tokens import TokenOffer, TokenRefusedError
+from aemesh.host.trust import tokens
+from aemesh.host.trust.auditlog import AuditLog
+from aemesh.host.trust.tokens import TokenOffer, TokenRefusedError
 from aemesh.model.key import KeyId, PublicKey
 from aemesh.model.names import NodeName
 from aemesh.model.trust import (

@@ -28,7 +28,7 @@ from cryptography.hazmat.primitives.serialization import (
 
 from aemesh import limits
 from aemesh.errors import AemeshError, BadMessage, RefusedError, UnreachableError
-from aemesh.host.keystore import Identity
+from aemesh.host.keys.keystore import Identity
 from aemesh.model.address import Address
 from aemesh.model.trust import Role
 from aemesh.net.link import Closed, Ending, open_link

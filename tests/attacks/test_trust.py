@@ -25,10 +25,10 @@ from aemesh.errors import (
     KeyChangedError,
     RefusedError,
 )
-from aemesh.host import pending, trustfiles
-from aemesh.host.auditlog import AuditLog
-from aemesh.host.keystore import Identity
-from aemesh.host.trustdesk import TrustDesk
+from aemesh.host.keys.keystore import Identity
+from aemesh.host.trust import pending, trustfiles
+from aemesh.host.trust.auditlog import AuditLog
+from aemesh.host.trust.trustdesk import TrustDesk
 from aemesh.master.authority import GroupAuthority
 from aemesh.model.address import Address
 from aemesh.model.key import PublicKey

@@ -2,30 +2,35 @@
 
 from __future__ import annotations
 
+import base64
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ed25519
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from aemesh.errors import CertificateFileError
-from aemesh.host.keystore import Identity
-from aemesh.host.x509files import read_anchors
-from aemesh.model.key import PublicKey
-from aemesh.model.names import NodeName
+from aemesh.host.keys.keystore import Identity
+from aemesh.host.site.x509files import read_anchors
+from aemesh.model.key import KeyId, PublicKey
+from aemesh.model.names import GroupName, NodeName
 from aemesh.model.trust import (
     Anchors,
+    AuthorizedKey,
     Decision,
     Mode,
     Peer,
     Reason,
     RevokedKey,
     Role,
+    Terms,
     TrustBook,
     Verdict,
 )
-from aemesh.policy.trust import TrustPolicy, judge, refuses_chain
+from aemesh.policy.terms import allows_group
+from aemesh.policy.trust import TrustPolicy, judge, refuses_chain, terms_of
 from aemesh.policy.x509 import Certified, verify_untrusted
 from aemesh.testing.pki import DAY, NOW, Authority, new_key
 
@@ -328,3 +333,38 @@ def test_an_ed25519_ca_is_told_at_the_start(tmp_path: Path, role: Role):
     # And if a file came to be one as we ran: nobody is certified by it.
     leaf = ca.leaf("n1", uris=[uri(role)])
     assert "is Ed25519" in refused((leaf,), Anchors((ca.der,)), role).detail
+
+
+def test_a_certificate_that_ended_is_let_into_no_group():
+    """Between its end and the next look at its link it was under no terms at all.
+
+    Threat: 38
+    """
+    chain = (CAS[Role.MASTER].leaf("n1", uris=[uri(Role.MASTER)], ends_at=NOW + DAY),)
+    blob = (
+        CAS[Role.MASTER]
+        .key.public_key()
+        .public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH)
+    )
+    openssh = blob.decode()
+    key_id = KeyId.of_blob(base64.b64decode(openssh.split()[1]))
+    terms = Terms(groups=("render",))
+    line = AuthorizedKey(key_id, openssh, terms, cert_authority=True, principals=("*",))
+    book = TrustBook(anchors=anchors(Role.MASTER), authorized=(line,))
+    peer = Peer(
+        role=Role.MASTER,
+        name=NodeName("n1"),
+        key=PublicKey(b"k" * 32),
+        mode=Mode.X509,
+        address="192.0.2.7:7472",
+        chain=chain,
+    )
+
+    def allowed(group: str, now: float) -> bool:
+        found = terms_of(peer, book, now=now)
+        return all(allows_group(one, GroupName(group)) for one in found)
+
+    assert allowed("render", NOW)
+    assert not allowed("other", NOW)
+    assert not allowed("render", NOW + 2 * DAY)
+    assert not allowed("other", NOW + 2 * DAY)

@@ -8,7 +8,7 @@ import pytest
 
 from aemesh.cli import main, ui
 from aemesh.errors import UsageError
-from aemesh.host.authority import SiteAuthority
+from aemesh.host.site.authority import SiteAuthority
 
 
 @pytest.fixture

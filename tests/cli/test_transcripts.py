@@ -19,10 +19,10 @@ from pathlib import Path
 import pytest
 import trio
 
-from aemesh.host.keystore import load_or_make
-from aemesh.host.pending import list_requests, write_request
+from aemesh.host.keys.keystore import load_or_make
 from aemesh.host.statedir import state_folder
-from aemesh.host.trustfiles import add
+from aemesh.host.trust.pending import list_requests, write_request
+from aemesh.host.trust.trustfiles import add
 from aemesh.master.control import serve_control
 from aemesh.master.control_wire import SOCKET_FILE
 from aemesh.model.key import PublicKey

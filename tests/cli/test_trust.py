@@ -11,10 +11,10 @@ import pytest
 
 from aemesh.cli import ui
 from aemesh.cli.main import run
-from aemesh.host.keystore import load_or_make
-from aemesh.host.pending import write_request
+from aemesh.host.keys.keystore import load_or_make
 from aemesh.host.statedir import state_folder
-from aemesh.host.trustfiles import add, read_book, revoke
+from aemesh.host.trust.pending import write_request
+from aemesh.host.trust.trustfiles import add, read_book, revoke
 from aemesh.model.key import PublicKey
 from aemesh.model.names import NodeName
 from aemesh.model.trust import KnownPeer, Reason, Role, Terms, TrustRequest

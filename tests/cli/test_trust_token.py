@@ -12,9 +12,9 @@ from aemesh import limits
 from aemesh.cli import main
 from aemesh.cli.options import JOIN_VARIABLE as VARIABLE
 from aemesh.errors import UsageError
-from aemesh.host import tokens
-from aemesh.host.keystore import load_or_make
+from aemesh.host.keys.keystore import load_or_make
 from aemesh.host.statedir import held_state
+from aemesh.host.trust import tokens
 from aemesh.model.jointoken import JoinToken
 from aemesh.model.key import KeyId
 from aemesh.model.names import NodeName

@@ -9,7 +9,7 @@ from cryptography.x509 import load_der_x509_certificate, load_pem_x509_certifica
 
 from aemesh import limits
 from aemesh.errors import BadMessage, RefusedError
-from aemesh.host.checkedfile import pem_blocks
+from aemesh.host.site.checkedfile import pem_blocks
 from aemesh.master.authority import GroupAuthority
 from aemesh.model.names import JobId
 from aemesh.model.trust import Anchors, Decision, Role

@@ -15,28 +15,9 @@ FOUND: tuple[tuple[str, bytes], ...] = (
     # An editor's byte order mark in front of @revoked: the key was trusted again.
     ("trust_lines", b"\x04\xef\xbb\xbf@revoked * " + _KEY),
     ("trust_lines", b"\x04\xff@revoked * " + _KEY),
-)
-
-# Broken still: the mend is another's to make.  A line moves up when it is mended.
-WAITING: tuple[tuple[str, bytes, str], ...] = (
-    (
-        "proxies",
-        b"\x80\x81\x87\xb1\xc9\x02C\xe1\xca\x18",
-        "policy/proxy.py: ValueError of a name that is read late",
-    ),
-    (
-        "delegated",
-        b"\x01\x01\xfb",
-        "policy/proxy.py: ValueError of a name that is read late",
-    ),
-    (
-        "terms",
-        b"\xf0($\xff\xff#\xc1\xc1\xc1\xc1Z\xc1\xc1\xc1\xb8\xc1\xc1\xff[mmmm\xff",
-        "host/trustoptions.py: the year 27 is written as another",
-    ),
-    (
-        "control_bodies",
-        b"\x00\x00\x01.\x00\x80",
-        "master/control.py: UnicodeDecodeError where UsageError is meant",
-    ),
+    # A name in a certificate that is read late, and is none.
+    ("proxies", b"\x80\x81\x87\xb1\xc9\x02C\xe1\xca\x18"),
+    ("delegated", b"\x01\x01\xfb"),
+    # Text that is no UTF-8 where a request of the control API cannot be read.
+    ("control_bodies", b"\x00\x00\x01.\x00\x80"),
 )

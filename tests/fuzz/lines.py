@@ -12,12 +12,12 @@ import msgspec
 from aemesh import limits
 from aemesh.engines.dask import _said_untrusted
 from aemesh.errors import BadMessage, UsageError
-from aemesh.host import pending, tokenfile
-from aemesh.host.authorizedlines import (
+from aemesh.host.trust import pending, tokenfile
+from aemesh.host.trust.authorizedlines import (
     parse_authorized_untrusted,
     parse_principal_untrusted,
 )
-from aemesh.host.trustlines import (
+from aemesh.host.trust.trustlines import (
     RefusedLineError,
     VoidLine,
     changed_line,
@@ -26,7 +26,11 @@ from aemesh.host.trustlines import (
     parse_line_untrusted,
     revoked_line,
 )
-from aemesh.host.trustoptions import expiry_untrusted, terms_untrusted, terms_words
+from aemesh.host.trust.trustoptions import (
+    expiry_untrusted,
+    terms_untrusted,
+    terms_words,
+)
 from aemesh.master import control
 from aemesh.master.control_wire import Certify, Exec, Move, OpenGroup
 from aemesh.model.address import Address

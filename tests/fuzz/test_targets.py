@@ -7,7 +7,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.fuzz.cutter import Cutter
-from tests.fuzz.found import FOUND, WAITING
+from tests.fuzz.found import FOUND
 from tests.fuzz.talks import CASES, HONEST, flood
 from tests.fuzz.targets import TARGETS
 
@@ -28,20 +28,7 @@ def test_what_once_broke_a_decoder_does_so_no_more(name, data):
     TARGETS[name].run(data)
 
 
-@pytest.mark.parametrize(
-    ("name", "data"),
-    [
-        pytest.param(name, data, marks=pytest.mark.xfail(reason=why, strict=True))
-        for name, data, why in WAITING
-    ],
-)
-def test_what_waits_for_a_mend_breaks_its_decoder_still(name, data):
-    TARGETS[name].run(data)
-
-
-@pytest.mark.parametrize(
-    "name", [name for name in TARGETS if name not in {one[0] for one in WAITING}]
-)
+@pytest.mark.parametrize("name", TARGETS)
 @given(data=st.data())
 @settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_nothing_but_the_decoder_s_own_errors_comes_of_random_bytes(name, data):

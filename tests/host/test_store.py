@@ -9,7 +9,7 @@ import pytest
 
 from aemesh import limits
 from aemesh.errors import SettingsError
-from aemesh.host.keystore import Identity
+from aemesh.host.keys.keystore import Identity
 from aemesh.host.store import Store, open_store
 from aemesh.model.names import GroupName
 

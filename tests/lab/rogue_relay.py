@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 import trio
 
 from aemesh.errors import AemeshError
-from aemesh.host.keystore import Identity
+from aemesh.host.keys.keystore import Identity
 from aemesh.model.address import Address
 from aemesh.model.names import NodeName
 from aemesh.model.trust import Mode, Role

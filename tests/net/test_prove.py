@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass, field
 
 import pytest
 import trio
 import trio.testing
 
+from aemesh import limits
 from aemesh.errors import AemeshError, BadMessage, RefusedError
 from aemesh.model.jointoken import JoinToken
 from aemesh.model.trust import Decision, Mode, Proof, Reason, Role, Verdict
-from aemesh.net.shake import Channel
+from aemesh.net.shake import Channel, Shaker
 from aemesh.net.talk import Talk
 from aemesh.protocol import wire
 from aemesh.protocol.hello import Purpose
@@ -364,3 +366,59 @@ async def test_no_proof_is_taken_after_the_verdicts(master, worker, monkeypatch)
 
     assert isinstance(far, BadMessage)
     assert 'expected verdict, got "pair"' in str(far)
+
+
+async def test_steps_that_nobody_asked_for_buy_no_time(
+    master, worker, monkeypatch, autojump_clock
+):
+    """Each put off the deadline of a verdict, and held a stranger's place.
+
+    Threat: 11
+    """
+    worker.doorman.verdict = Verdict(Decision.NO, Reason.DECLINED)
+    honest = Shaker._agree
+
+    async def agree(self: Shaker, talk: Talk, *rest: object) -> None:
+        if talk.machine.ours.role is Role.WORKER:
+            await honest(self, talk, *rest)
+        for _ in range(limits.PROOFS):
+            await trio.sleep(4)
+            await talk.prove(wire.Pair(nonce="00" * 16))
+
+    monkeypatch.setattr(Shaker, "_agree", agree)
+    began = trio.current_time()
+
+    dialled, accepted = connection_pair()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(_quietly, master.shaker.connect, dialled)
+        with pytest.raises(AemeshError):
+            await worker.shaker.accept(accepted)
+        took = trio.current_time() - began
+        nursery.cancel_scope.cancel()
+
+    assert took <= limits.VERDICT_AFTER + 1
+
+
+async def test_a_token_is_shown_to_nobody_but_its_issuer(master, worker, monkeypatch):
+    """Any master that asked had its id, and a hash of its secret.  Threat: 52."""
+    heard: list[wire.Body] = []
+    issuer = Node.fresh(Role.MASTER)
+    worker.doorman.proofs = FixedProofs(token=token_for(issuer))
+    master.doorman.proofs = FixedProofs(asked=JOIN)
+    honest = Talk.prove
+
+    async def prove(self: Talk, body: wire.Body) -> None:
+        heard.append(body)
+        await honest(self, body)
+
+    monkeypatch.setattr(Talk, "prove", prove)
+
+    _, far = await both(master, worker)
+
+    assert isinstance(far, BadMessage)
+    assert heard == []
+
+
+async def _quietly(connect, connection) -> None:
+    with contextlib.suppress(AemeshError, trio.BrokenResourceError):
+        await connect(connection, expected=None)

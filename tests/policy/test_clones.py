@@ -27,9 +27,10 @@ def said(run: str, *hosts: str, at: int = 1_800_000_000):
     [
         # One process, or a peer that does not say which.
         ("r1", "r1", 110, 110, Twins.ONE),
-        ("", "r2", 110, 110, Twins.ONE),
-        ("r1", "", 110, 110, Twins.ONE),
         ("", "", 110, 110, Twins.ONE),
+        # A process says it always or never: who took a key cannot hide by silence.
+        ("", "r2", 110, 110, Twins.TWO),
+        ("r1", "", 110, 110, Twins.TWO),
         # The first was heard before, or so soon after that it may have died since.
         ("r1", "r2", 99.9, 100, Twins.WAIT),
         ("r1", "r2", 100 + SOON - 0.1, 100 + SOON, Twins.WAIT),
@@ -54,7 +55,8 @@ def test_both_must_show_that_they_live(
     ("second", "heard_at", "now", "expected"),
     [
         ("r1", 100.0, 100.0, SecondLink.TAKES),
-        ("", 100.0, 100.0, SecondLink.TAKES),
+        ("", 100.0, 100.0, SecondLink.WAITS),
+        ("", 100 + SOON, 100 + SOON, SecondLink.REFUSED),
         ("r2", 100.0, 100.0, SecondLink.WAITS),
         ("r2", 100 + SOON, 100 + SOON, SecondLink.REFUSED),
         ("r2", 99.0, 100 + LATE, SecondLink.TAKES),

@@ -499,3 +499,15 @@ def test_the_window_binds_nobody_who_is_known_or_was_named():
 
     assert judged(KNOWN, policy).reason is Reason.KNOWN
     assert judged(EMPTY, policy, key=KEY2).reason is Reason.ACCEPTED
+
+
+@pytest.mark.parametrize(("terms", "reason"), TERMS)
+def test_the_terms_of_a_known_line_hold_in_mode_gss_too(terms, reason):
+    """They narrow what the principal may, and were passed over.  Shows: T4."""
+    gss = TrustPolicy(role=W, mode=Mode.GSS, user="alice")
+    line = known("desk", KEY, mode=Mode.GSS, terms=terms)
+    book = TrustBook(known=(line,), principals=(Principal("alice@R"),))
+
+    assert judged(book, gss, principal="alice@R").reason is (reason or Reason.PRINCIPAL)
+    peer = peer_of(W, mode=Mode.GSS, principal="alice@R")
+    assert terms in terms_of(peer, book, now=THEN)

@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from aemesh.errors import BadMessage
-from aemesh.host.keystore import Identity
+from aemesh.host.keys.keystore import Identity
 from aemesh.protocol.certificate import leaf_untrusted
 
 # The same in every run: its bytes are changed at known places.

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from aemesh import limits
 from aemesh.errors import BadMessage, BugError, RefusedError
-from aemesh.host.keystore import Identity
+from aemesh.host.keys.keystore import Identity
 from aemesh.model.names import NodeName
 from aemesh.model.trust import Decision, Mode, Reason, Role, Verdict
 from aemesh.protocol import wire

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aemesh.errors import BadMessage
-from aemesh.host.keystore import Identity
+from aemesh.host.keys.keystore import Identity
 from aemesh.protocol.rotation import next_key_untrusted, statement
 from aemesh.protocol.wire import Rotate
 

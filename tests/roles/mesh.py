@@ -13,9 +13,9 @@ import trio
 
 from aemesh.engines.command import CommandEngine
 from aemesh.errors import UnknownNameError
-from aemesh.host.keystore import Identity
+from aemesh.host.keys.keystore import Identity
 from aemesh.host.store import Store, open_store
-from aemesh.host.trustdesk import TrustDesk
+from aemesh.host.trust.trustdesk import TrustDesk
 from aemesh.master.delegation import Delegation
 from aemesh.master.master import Master
 from aemesh.master.parts import Finder

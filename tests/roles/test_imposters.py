@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import trio
 
-from aemesh.host.keystore import Identity
+from aemesh.host.keys.keystore import Identity
 from aemesh.master.imposters import Lie
 from aemesh.model.address import Address
 from aemesh.model.group import MemberState

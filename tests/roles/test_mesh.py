@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import trio
 
@@ -15,12 +17,14 @@ from aemesh.errors import (
     UnreachableError,
     UsageError,
 )
-from aemesh.host.keystore import Identity
+from aemesh.host.keys.keystore import Identity
 from aemesh.model.group import MemberState
 from aemesh.model.names import GroupName, NodeName
-from aemesh.model.trust import Role
+from aemesh.model.trust import RevokedKey, Role, Terms, TrustBook
+from aemesh.net.link import Link
 from aemesh.policy.discovery import New
 from aemesh.policy.trust import TrustPolicy
+from aemesh.worker.worker import Worker
 from tests.roles.mesh import Machine, Mesh, announcement, open_mesh
 
 A, B = GroupName("A"), GroupName("B")
@@ -404,3 +408,47 @@ async def test_a_bug_of_an_engine_ends_neither_master_nor_group(
 
         mesh.engine.bug_on.clear()
         await serving(mesh, "office-1", "A")
+
+
+@pytest.mark.parametrize("role", [Role.WORKER, Role.MASTER])
+async def test_a_line_that_allows_a_group_no_more_ends_its_lease(
+    autojump_clock, role: Role
+) -> None:
+    """Who narrows `groups=` does not have to wait until the lease ends.  Shows: T4."""
+    async with open_mesh("A") as mesh:
+        machine = await mesh.start_worker("office-1")
+        await mesh.wait_state("office-1", MemberState.LEASED)
+        desk = mesh.desk if role is Role.MASTER else machine.desk
+        terms = Terms(groups=("B",))
+        lines = tuple(replace(one, terms=terms) for one in desk.book.known)
+        assert lines
+        desk.memory.put(TrustBook(known=lines))
+        desk.memory.tell_changed()
+
+        with trio.fail_after(60):
+            while machine.worker.held.tenancy.lease is not None:
+                await trio.sleep(0.1)
+        await trio.sleep(30)
+        assert machine.worker.held.tenancy.lease is None
+        assert [view.members for view in mesh.master.groups()] == [()]
+
+
+async def test_trust_that_is_withdrawn_while_a_link_waits_for_its_place_is_withdrawn(
+    autojump_clock, monkeypatch
+) -> None:
+    """It was judged before, and is in no table yet.  Threat: 43."""
+
+    async def withdrawn(worker: Worker, link: Link) -> bool:
+        key = link.peer.key
+        dead = RevokedKey(key.key_id, key.openssh)
+        worker._parts.desk.memory.put(TrustBook(revoked=(dead,)))
+        worker._parts.desk.memory.tell_changed()
+        await trio.sleep(1)
+        return True
+
+    monkeypatch.setattr(Worker, "_takes_place", withdrawn)
+    async with open_mesh("A") as mesh:
+        machine = await mesh.start_worker("office-1")
+        await trio.sleep(10)
+
+        assert machine.worker.links == {}

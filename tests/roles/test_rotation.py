@@ -6,8 +6,9 @@ from dataclasses import replace
 
 import trio
 
-from aemesh.host.keystore import Identity, load_or_make
-from aemesh.host.nextkey import make_next, put_in_place, read_next
+from aemesh.errors import KeyFileError
+from aemesh.host.keys.keystore import Identity, load_or_make
+from aemesh.host.keys.nextkey import make_next, put_in_place, read_next
 from aemesh.model.group import MemberState
 from aemesh.model.trust import TrustBook
 from tests.roles.mesh import open_mesh
@@ -64,14 +65,32 @@ async def test_a_line_that_somebody_wrote_is_not_changed_by_the_peer(autojump_cl
         )
         await mesh.wait_state("lab-1", MemberState.LEASED)
         (line,) = mesh.desk.book.known
-        mesh.desk._book = TrustBook(known=(replace(line, via="hand"),))
+        mesh.desk.memory.put(TrustBook(known=(replace(line, via="hand"),)))
         offers.append(MemoryNextKey(Identity.ephemeral("lab-1")))
-        machine.desk._tell_changed()
+        machine.desk.memory.tell_changed()
         await trio.sleep(30)
 
         assert offers[0].taken == set()
         assert [one.via for one in mesh.desk.book.known] == ["hand"]
         assert mesh.master.roster.find("lab-1").link is not None, "the link goes on"
+
+
+async def test_a_next_key_that_cannot_be_read_ends_no_link(autojump_clock, caplog):
+    """Its error went up to whoever runs all links."""
+
+    def find() -> None:
+        what = "id_ed25519.next is open to others"
+        raise KeyFileError(what)
+
+    async with open_mesh("A") as mesh:
+        machine = await mesh.start_worker("lab-1", next_key=find)
+        await mesh.wait_state("lab-1", MemberState.LEASED)
+        machine.desk.memory.tell_changed()
+        await trio.sleep(10)
+
+        assert "worker.unlinked" not in await mesh.events()
+        assert mesh.master.roster.find("lab-1").link is not None
+    assert "open to others" in caplog.text
 
 
 def test_the_next_key_is_kept_beside_the_present_one(tmp_path):

@@ -1,0 +1,1 @@
+"""Trust on disk and at the desk: lines, requests, tokens, and who decides by them."""
