@@ -27,4 +27,6 @@ FOUND: tuple[tuple[str, bytes], ...] = (
     ("delegated", b"Ix\xabEn\x17\x17_\xb3\xd3"),
     # A certificate of version 7, in PEM.
     ("delegated", b"\x84\xb2\x8f8O\xca\xc4\x1c\xae\x1a"),
+    # A time before the year 1000 was shown as another, long after it.
+    ("terms", b"\xf0($\xff\xff#\xc1\xc1\xc1\xc1Z\xc1\xc1\xc1\xb8\xc1\xc1\xff[mmmm\xff"),
 )
