@@ -29,4 +29,6 @@ FOUND: tuple[tuple[str, bytes], ...] = (
     ("delegated", b"\x84\xb2\x8f8O\xca\xc4\x1c\xae\x1a"),
     # A time before the year 1000 was shown as another, long after it.
     ("terms", b"\xf0($\xff\xff#\xc1\xc1\xc1\xc1Z\xc1\xc1\xc1\xb8\xc1\xc1\xff[mmmm\xff"),
+    # The name of a field that nobody knows, as it was sent.
+    ("control_bodies", b"\x00\x00\x01.\x00\x7f"),
 )
