@@ -303,7 +303,7 @@ async def _body(request: Request, kind: type[_T]) -> _T:
         return msgspec.json.decode(bytes(body), type=kind)
     except (msgspec.MsgspecError, ValueError, RecursionError) as error:
         msg = "the request cannot be read"
-        raise UsageError(msg, why=str(error)) from None
+        raise UsageError(msg, why=errors.quoted(str(error))) from None
 
 
 def _group(text: str) -> GroupName:

@@ -19,6 +19,7 @@ from cryptography.x509.oid import NameOID
 
 from aemesh import limits
 from aemesh.errors import BadMessage, RefusedError
+from aemesh.policy.certificates import Refusal, refusing
 
 # RFC 3820 section 3.8 (id-pe-proxyCertInfo), section 3.8.2 (the languages).
 PROXY_CERT_INFO = x509.ObjectIdentifier("1.3.6.1.5.5.7.1.14")
@@ -106,13 +107,16 @@ def _certificates(chain: tuple[bytes, ...]) -> list[x509.Certificate]:
     if not 2 <= len(chain) <= limits.PROXY_CERTS:
         _refuse(f"expected 2 to {limits.PROXY_CERTS} certificates")
     try:
-        certificates = [x509.load_der_x509_certificate(der) for der in chain]
-        # All that is looked at later is read once, so that nothing breaks then.
-        for one in certificates:
-            _ = one.subject, one.issuer, one.signature_algorithm_parameters
-            _ = one.not_valid_before_utc, one.not_valid_after_utc
-    except (ValueError, TypeError, UnsupportedAlgorithm, x509.InvalidVersion):
-        _refuse("a certificate in it cannot be read")
+        # What breaks RFC 5280 a little is refused, too: the library warns of it, on
+        # our terminal, each time.
+        with refusing("a certificate in it"):
+            certificates = [x509.load_der_x509_certificate(der) for der in chain]
+            # All that is looked at later is read once, so that nothing breaks then.
+            for one in certificates:
+                _ = one.subject, one.issuer, one.signature_algorithm_parameters
+                _ = one.not_valid_before_utc, one.not_valid_after_utc
+    except Refusal as refusal:
+        _refuse(str(refusal))
     return certificates
 
 
@@ -146,7 +150,8 @@ def _check_step(issued: x509.Certificate, issuer: x509.Certificate, now: float) 
     """Check one signature with all that belongs to it (sections 3.2 to 3.7)."""
     own = list(issued.subject.rdns)
     if (
-        own[:-1] != list(issuer.subject.rdns)
+        not own
+        or own[:-1] != list(issuer.subject.rdns)
         or len(own[-1]) != 1
         or next(iter(own[-1])).oid != NameOID.COMMON_NAME
     ):

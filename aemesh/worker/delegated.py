@@ -21,6 +21,7 @@ from cryptography.x509.oid import NameOID
 
 from aemesh import limits
 from aemesh.errors import RefusedError
+from aemesh.policy.certificates import Refusal, refusing
 from aemesh.policy.proxy import check_proxy
 
 if TYPE_CHECKING:
@@ -64,10 +65,11 @@ class DelegatedKeys:
             what = "a delegated certificate came that nobody asked for"
             raise RefusedError(what, why="it is dropped, with its job")
         try:
-            chain = x509.load_pem_x509_certificates(chain_pem.encode())
-        except ValueError:
+            with refusing("a certificate in it"):
+                chain = x509.load_pem_x509_certificates(chain_pem.encode())
+        except Refusal as refusal:
             what = "the delegated certificate is not taken"
-            raise RefusedError(what, why="it cannot be read") from None
+            raise RefusedError(what, why=str(refusal)) from None
         public = key.public_key().public_bytes(
             Encoding.DER, PublicFormat.SubjectPublicKeyInfo
         )

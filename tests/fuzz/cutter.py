@@ -16,7 +16,7 @@ T = TypeVar("T")
 ODD: tuple[object, ...] = (
     *(None, True, False, "", 0, 1, -1, 2, 2**53, 2**53 + 1, 2**64, 1e300, 0.5),
     *([], {}, [[]], {"": ""}, "\x1b[2J", "\u202e", "é", "x" * 65, "x" * 1001),
-    *("00" * 16, "00" * 32, "0 " * 16, "AAAA", "YQ==", "YR==", "x" * 70_000),
+    *("00" * 16, "00" * 32, "0 " * 16, "AAAA", "YQ==", "YR=="),
     *("open", "leap", "token", "gss", "x509", "ok", "pending", "no", "known"),
     *("worker", "master", "control", "stream", "10.0.0.2:7472", "[fe80::1%eth0]:1"),
 )
@@ -60,6 +60,8 @@ class Cutter:
     def json_value(self, more: Sequence[object] = ()) -> object:
         """A value as JSON has it, or close to it; perhaps one of `more`."""
         match self.number(8):
+            case 7 if self.number(64) == 63:
+                return "x" * 70_000
             case 0 | 1 if more:
                 return self.one_of(more)
             case 2:

@@ -20,4 +20,15 @@ FOUND: tuple[tuple[str, bytes], ...] = (
     ("delegated", b"\x01\x01\xfb"),
     # Text that is no UTF-8 where a request of the control API cannot be read.
     ("control_bodies", b"\x00\x00\x01.\x00\x80"),
+    # No name at all, under no name at all: the last part of it was looked for.
+    ("proxies", b"\x00\x00\x00\x01\x01\x11\x00\x01\x01\r\x00"),
+    # What breaks RFC 5280 a little was told on the terminal, by the library.
+    ("delegated", b"\x1dYK"),
+    ("delegated", b"Ix\xabEn\x17\x17_\xb3\xd3"),
+    # A certificate of version 7, in PEM.
+    ("delegated", b"\x84\xb2\x8f8O\xca\xc4\x1c\xae\x1a"),
+    # A time before the year 1000 was shown as another, long after it.
+    ("terms", b"\xf0($\xff\xff#\xc1\xc1\xc1\xc1Z\xc1\xc1\xc1\xb8\xc1\xc1\xff[mmmm\xff"),
+    # The name of a field that nobody knows, as it was sent.
+    ("control_bodies", b"\x00\x00\x01.\x00\x7f"),
 )

@@ -37,7 +37,7 @@ from aemesh.model.address import Address
 from aemesh.model.jointoken import JoinToken
 from aemesh.model.key import KeyId, PublicKey, openssh_key_id_untrusted
 from aemesh.model.names import GroupName, node_name_untrusted
-from aemesh.model.trust import KnownPeer, RevokedKey, Role, Terms
+from aemesh.model.trust import KnownPeer, PinnedAuthority, RevokedKey, Role, Terms
 from aemesh.policy.terms import allows_group, breach
 from aemesh.protocol.announcement import (
     announced_addresses,
@@ -234,6 +234,9 @@ def trust_lines(data: bytes) -> bool:
             assert isinstance(again, RevokedKey)
             assert again.key_id == found.key_id
             check_told(written)
+            return True
+        if isinstance(found, PinnedAuthority):
+            assert found.key_id == openssh_key_id_untrusted(*text.split()[2:4])
             return True
         if isinstance(found, VoidLine):
             check_told(found.why)

@@ -258,10 +258,7 @@ def _steps(cut: Cutter, side: Side, mode: Mode) -> list[Step]:
         kind = cut.one_of(SPOKEN)
         fields = HELLOS[side, mode] if kind == "hello" else HONEST[kind]
         stream = _envelope(kind, cut.mutated_fields(fields, ENUMS))
-        times = 1 + cut.number(3) ** 2
-        if cut.number(256) == 255:  # without end
-            times = limits.VERDICTS + 1
-        steps.append((stream * times + cut.piece(), None))
+        steps.append((stream * (1 + cut.number(3)) + cut.piece(), None))
     theirs: Step = (_envelope("verdict", HONEST["verdict"]), None)
     ours: Step = (b"", OURS[0])
     return [*steps, *((ours, theirs) if side is Side.CLIENT else (theirs, ours))]
@@ -364,10 +361,7 @@ def session(data: bytes) -> bool:
         if cut.number(16) == 15:
             fields = cut.json_value()
         numbers = {"n": cut.number(4), "re": cut.number(4)}
-        times = 1
-        if cut.number(256) == 255:  # what is answered by us must not pile up
-            times = 1000
-        stream += _envelope(kind, fields, **numbers) * times
+        stream += _envelope(kind, fields, **numbers)
     stream += cut.piece()
     at_once = _session((stream,))
     assert at_once == _session(cut.pieces(stream))
@@ -389,6 +383,16 @@ def _session(parts: Iterable[bytes]) -> list[object]:
         ours.check()
         return [*events, str(error), ours.unsent()]
     return [*events, ours.unsent(), bool(events)]
+
+
+def flood(kind: str, number: int, side: Side, mode: Mode) -> None:
+    """One message a thousand times, in a session and before the last word."""
+    stream = _envelope(kind, HONEST.get(kind, {}), n=number) * (limits.VERDICTS + 1)
+    unsent = _session((stream,))[-2]
+    assert len(unsent) <= limits.UNSENT_BYTES
+    steps: list[Step] = [(HELLO_FRAMES[side, mode], None), (stream, None)]
+    ended = _handshake(machine(side, mode), steps, lambda part: (part,))
+    assert ended[0] in {"BadMessage", "RefusedError"}
 
 
 def streams(data: bytes) -> bool:

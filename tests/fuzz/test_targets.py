@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from tests.fuzz.cutter import Cutter
 from tests.fuzz.found import FOUND
+from tests.fuzz.talks import CASES, HONEST, flood
 from tests.fuzz.targets import TARGETS
 
 
@@ -37,3 +38,9 @@ def test_nothing_but_the_decoder_s_own_errors_comes_of_random_bytes(name, data):
 @given(st.binary(max_size=300), st.binary(max_size=40))
 def test_the_pieces_of_a_stream_are_the_stream(stream, cuts):
     assert b"".join(Cutter(cuts).pieces(stream)) == stream
+
+
+@pytest.mark.parametrize("kind", ["dance", *HONEST])
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_a_message_without_end_piles_up_nowhere(kind, case):
+    flood(kind, 1, *case)

@@ -157,7 +157,9 @@ def _moment(digits: str) -> dt.datetime | None:
 
 def _written(at: float) -> str:
     try:
-        return dt.datetime.fromtimestamp(at, dt.UTC).strftime("%Y%m%d%H%M%SZ")
+        moment = dt.datetime.fromtimestamp(at, dt.UTC)
     except (ValueError, OverflowError, OSError):
         msg = f"{at} is no time that a line can have"
         raise BadMessage(msg) from None
+    # "%Y" has no zeros in front: the year 27 would be read as 2712.
+    return f"{moment.year:04d}{moment:%m%d%H%M%SZ}"
