@@ -98,6 +98,9 @@ def make_node(
     """
     if options.insecure_open:
         check_open_allowed(sorted(every_host()))
+    if options.x509 is not None and policy.mode is not Mode.X509:
+        msg = f"--x509 is for certificates, and the mode is {policy.mode.value}"
+        raise UsageError(msg, hint="add --auth x509, or leave --x509 out")
     certified = x509 = None
     if policy.mode is Mode.X509:
         identity = load_or_make(state.folder, policy.role.value)

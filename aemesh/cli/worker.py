@@ -59,7 +59,7 @@ _JOIN_HELP = (
     "enrol_from",
     multiple=True,
     metavar="NET",
-    help="With --enrol: only from this network; may be given several times.",
+    help="First use only from this network; may be given several times.",
 )
 @click.option("--join", metavar="TOKEN", help=_JOIN_HELP)
 @click.option(

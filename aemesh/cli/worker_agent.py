@@ -102,6 +102,9 @@ def _policy(options: WorkerOptions, *, by_token: bool) -> TrustPolicy:
     if by_token and options.mode is not Mode.LEAP:
         msg = f"a join token introduces keys; mode {options.mode.value} takes none"
         raise UsageError(msg, hint="leave --join out, or --auth")
+    if options.keytab is not None and options.mode is not Mode.GSS:
+        msg = f"--keytab is for Kerberos, and the mode is {options.mode.value}"
+        raise UsageError(msg, hint="add --auth gss, or leave --keytab out")
     if options.enrol_from and options.enrol_after is None and not options.accept_first:
         msg = "--from limits whom --enrol lets in, and there is no --enrol"
         raise UsageError(msg, hint="add --enrol 10m, or leave --from out")

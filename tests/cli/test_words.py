@@ -64,6 +64,11 @@ def test_a_network_without_a_window_is_not_passed_over():
         _policy(WorkerOptions(enrol_from=("10.0.0.0/8",)), by_token=False)
 
 
+def test_a_keytab_without_kerberos_is_not_passed_over():
+    with pytest.raises(UsageError, match="--keytab is for Kerberos"):
+        _policy(WorkerOptions(keytab="host.keytab"), by_token=False)
+
+
 def test_a_choice_that_is_missing_is_told_on_one_line(
     capfd: pytest.CaptureFixture[str],
 ):
