@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+
 from hypothesis import HealthCheck, settings
 
 # No test knows how busy the machine is: an example may take its time.
@@ -9,3 +11,14 @@ settings.register_profile(
     "aemesh", deadline=None, suppress_health_check=[HealthCheck.too_slow]
 )
 settings.load_profile("aemesh")
+
+# Behind `nohup`, or in the background of a script, these are ignored, and by all that
+# is started too: a test that waits for the end of what it interrupted would hang.
+_DEFAULTS = {
+    signal.SIGINT: signal.default_int_handler,
+    signal.SIGQUIT: signal.SIG_DFL,
+    signal.SIGHUP: signal.SIG_DFL,
+}
+for _number, _default in _DEFAULTS.items():
+    if signal.getsignal(_number) is signal.SIG_IGN:
+        signal.signal(_number, _default)
