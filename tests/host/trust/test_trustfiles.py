@@ -139,6 +139,8 @@ def test_a_line_written_by_hand_needs_no_options():
         LINE.replace("lab-3", "läb"),
         LINE.replace("ssh-ed25519", "ssh-rsa"),
         LINE.replace("AAAAC3", "AAAAC4"),
+        LINE.replace(key(3).openssh, key(3).openssh + "="),
+        LINE.replace(key(3).openssh, key(3).openssh + "===="),
         LINE.replace(key(3).openssh, "ssh-ed25519"),
         "lab-3",
     ],
