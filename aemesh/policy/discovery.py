@@ -5,7 +5,8 @@ what is worth telling and whom to dial where; trust and life come from the link 
 
 - An unknown key may push out another unknown key, never a known one (threat 61).
 - A goodbye marks a node as silent and does nothing else (threat 60).
-- An older announcement never replaces a newer one; an expired one is not taken.
+- An older announcement never replaces a newer one, but for seconds when the node was
+  started again; an expired one is not taken.
 - Of known keys the addresses that once were right are kept, so that a lie about the
   present one delays, and no more (threat 59).
 - Only addresses of local networks at unprivileged ports are dialled (threat 62).
@@ -177,7 +178,11 @@ class Sightings:
         if entry is None:
             self._store(key_id, _Entry(announcement, now, order_at))
             return New(announcement)
-        if order_at < entry.order_at:
+        behind = entry.order_at - order_at
+        # Times have seconds, and who changes its announcement within one takes the
+        # next: started again at once, it begins behind where it was.
+        restarted = announcement.run != entry.announcement.run
+        if behind > (limits.ANNOUNCED_AHEAD if restarted else 0):
             return Replayed(announcement, entry.announcement.signed_at)
         news = self._renew(entry, announcement, order_at)
         entry.heard_at = now
