@@ -33,8 +33,6 @@ from aemesh.protocol.joining import is_proof, proof
 from aemesh.protocol.pairing import code, commitment, is_commitment
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from aemesh.model.key import KeyId
     from aemesh.net.doorman import GssParty, MakeGss, Proofs
     from aemesh.net.talk import Talk
@@ -48,12 +46,11 @@ async def prove(  # noqa: PLR0913 - what a handshake has, by name
     purpose: Purpose,
     nonce: bytes,
     gss: MakeGss | None,
-    judge: Callable[[], Verdict],
 ) -> None:
     """Go through the proofs that both HELLOs call for; `asks` are the peer's.
 
-    What they come to is in `talk.peer`; `judge` tells what we make of it so far.
-    Raises `RefusedError`, `BadMessage`, `PeerError` or `UnreachableError`.
+    What they come to is in `talk.peer`.  Raises `RefusedError`, `BadMessage`,
+    `PeerError` or `UnreachableError`.
     """
     peer, ours = talk.peer, talk.machine.ours
     if purpose is Purpose.STREAM or peer.mode is not ours.mode:
@@ -68,25 +65,19 @@ async def prove(  # noqa: PLR0913 - what a handshake has, by name
     elif ours.mode is Mode.LEAP and Proof.JOIN in wanted:
         await _join(talk, proofs)
     elif ours.mode is Mode.LEAP and Proof.PAIR in wanted:
-        if Proof.PAIR not in talk.machine.asks:
-            # We need no code.  If that is because we say no anyhow, we say it now.
-            verdict = judge()
-            if verdict.decision is Decision.NO:
-                await _refuse(talk, verdict)
         await _pair(talk, proofs, nonce)
 
 
 async def _pair(talk: Talk, proofs: Proofs, nonce: bytes) -> None:
-    """Make the code that both sides show.
-
-    A meeting is counted when the next word of ours makes its code: who is told no
-    before that has learnt nothing, and has spent no try.
-    """
+    """Make the code that both sides show."""
     machine = talk.machine
+    if Proof.PAIR in machine.asks:
+        refusal = proofs.begin_pairing(talk.peer)
+        if refusal is not None:
+            await _refuse(talk, refusal)
     if machine.ours.role is Role.MASTER:
         await talk.prove(wire.Pair(commit=commitment(nonce).hex()))
         theirs = await _hear_nonce(talk)
-        await _count(talk, proofs)
         await talk.prove(wire.Pair(nonce=nonce.hex()))
         machine.learn(code=_code(talk, nonce, theirs))
         return
@@ -94,20 +85,12 @@ async def _pair(talk: Talk, proofs: Proofs, nonce: bytes) -> None:
     if committed is None:
         msg = "expected a commitment, got a nonce"
         raise BadMessage(msg)
-    await _count(talk, proofs)
     await talk.prove(wire.Pair(nonce=nonce.hex()))
     revealed = await _hear_nonce(talk)
     if not is_commitment(_digest_untrusted(committed), revealed):
         msg = "the peer did not keep to its commitment: somebody may stand between"
         raise BadMessage(msg)
     machine.learn(code=_code(talk, revealed, nonce))
-
-
-async def _count(talk: Talk, proofs: Proofs) -> None:
-    if Proof.PAIR in talk.machine.asks:
-        refusal = proofs.begin_pairing(talk.peer)
-        if refusal is not None:
-            await _refuse(talk, refusal)
 
 
 async def _hear_nonce(talk: Talk) -> bytes:

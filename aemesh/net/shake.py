@@ -10,7 +10,6 @@ from __future__ import annotations
 import ssl
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field, replace
-from functools import partial
 from typing import TYPE_CHECKING
 
 import trio
@@ -204,7 +203,6 @@ class Shaker:
                 purpose=purpose,
                 nonce=self.clock.nonce(),
                 gss=self.gss,
-                judge=partial(self._judge, talk, known, expected),
             )
         with _deadline(limits.PENDING_AFTER, connection, "a decision"):
             await self._agree(talk, known, expected)
@@ -224,10 +222,13 @@ class Shaker:
     ) -> None:
         """Exchange verdicts until both are ok; a no on either side raises."""
         machine = talk.machine
+        purpose = _purpose(machine, known)
         heard_at = said_at = trio.current_time()
         silence = limits.VERDICT_AFTER
         while not machine.established:
-            verdict = self._judge(talk, known, expected)
+            verdict = wrong_clock(talk.peer, skew=known.skew) or self.doorman.judge(
+                talk.peer, purpose=purpose, skew=known.skew, expected=expected
+            )
             now = trio.current_time()
             last = machine.says_last_word(verdict)
             if last:
@@ -252,15 +253,6 @@ class Shaker:
                 raise UnreachableError(msg, why=why)
         assert machine.said is not None, "established by our word and the peer's"
         self.doorman.commit(talk.peer, machine.said)
-
-    def _judge(self, talk: Talk, known: PeerKnown, expected: KeyId | None) -> Verdict:
-        """Return the verdict on the peer, by what has been proved of it so far."""
-        return wrong_clock(talk.peer, skew=known.skew) or self.doorman.judge(
-            talk.peer,
-            purpose=_purpose(talk.machine, known),
-            skew=known.skew,
-            expected=expected,
-        )
 
     def _committed(self, peer: Peer, verdict: Verdict) -> Verdict:
         """Keep what an ok is worth keeping of; if that fails, the verdict is no."""

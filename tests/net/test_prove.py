@@ -165,31 +165,6 @@ async def test_too_many_meetings_are_refused_and_the_peer_is_told(master, worker
     assert master.doorman.heard_verdicts[-1].decision is Decision.NO
 
 
-@pytest.mark.parametrize("asking", ["master", "worker"])
-async def test_a_no_that_is_settled_costs_the_other_no_try(master, worker, asking):
-    """A worker of another master was out of tries when its owner said yes after all.
-
-    Threat: 29
-    """
-    asker, owned = (master, worker) if asking == "master" else (worker, master)
-    asker.doorman.proofs.asked = PAIR
-    owned.doorman.verdict = Verdict(Decision.NO, Reason.OWNED, "it is another's")
-    asker.doorman.proofs.tries = 1
-
-    for _ in range(limits.PAIRINGS + 1):
-        near, far = await both(master, worker)
-        assert isinstance(near, RefusedError)
-        assert isinstance(far, RefusedError)
-        assert asker.doorman.heard_verdicts[-1].reason is Reason.OWNED
-    owned.doorman.verdict = OK
-    near, far = await both(master, worker)
-
-    assert isinstance(near, Channel)
-    assert isinstance(far, Channel)
-    assert asker.doorman.proofs.tries == 0
-    assert code_of(asker) == code_of(owned) != ""
-
-
 async def test_more_steps_than_any_proof_has_are_a_breach(master, worker, monkeypatch):
     worker.doorman.proofs.asked = master.doorman.proofs.asked = PAIR
     honest = Talk.prove
