@@ -19,6 +19,7 @@ from cryptography.x509.oid import NameOID
 
 from aemesh import limits
 from aemesh.errors import BadMessage, RefusedError, SettingsError
+from aemesh.host.keys.certificate import signatures_only
 from aemesh.host.site.usercredential import UserCredential
 from aemesh.model.trust import Mode
 from aemesh.policy.proxy import PROXY_CERT_INFO, Proxied, check_proxy, encode_info
@@ -79,7 +80,7 @@ class Delegation:
             .not_valid_before(dt.datetime.fromtimestamp(int(begin), dt.UTC))
             .not_valid_after(dt.datetime.fromtimestamp(int(end), dt.UTC))
             .add_extension(info, critical=True)
-            .add_extension(_usage(), critical=True)
+            .add_extension(signatures_only(), critical=True)
         )
 
     def _check(
@@ -133,18 +134,4 @@ def _unfit(why: str) -> SettingsError:
         "your certificate cannot be delegated",
         why=why,
         hint="make a new proxy of it with your grid's tools, and try again",
-    )
-
-
-def _usage() -> x509.KeyUsage:
-    return x509.KeyUsage(
-        digital_signature=True,
-        content_commitment=False,
-        key_encipherment=False,
-        data_encipherment=False,
-        key_agreement=False,
-        key_cert_sign=False,
-        crl_sign=False,
-        encipher_only=False,
-        decipher_only=False,
     )

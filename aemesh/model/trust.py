@@ -30,6 +30,18 @@ class Mode(enum.Enum):
     GSS = "gss"
     X509 = "x509"
 
+    @property
+    def rank(self) -> int:
+        """How much this mode proves of a peer (T11): 0, nothing, to 3.
+
+        A token introduces a key, as a leap does; from then on the key itself is the
+        proof, and a pin is worth the same in both.
+        """
+        return _RANK[self]
+
+
+_RANK = {Mode.OPEN: 0, Mode.LEAP: 1, Mode.TOKEN: 1, Mode.GSS: 2, Mode.X509: 3}
+
 
 class Proof(enum.Enum):
     """What one side asks for in HELLO, to come before the verdicts."""

@@ -33,9 +33,6 @@ from aemesh.policy.x509 import Certified, verify_untrusted
 
 # A certificate that ends is noticed within five minutes; it had a year to be renewed.
 _CHAINS_EVERY = 300.0
-# How much a mode proves of a peer.  A token introduces a key, as a leap does; from
-# then on the key itself is the proof, and a pin is worth the same in both.
-_RANK = {Mode.OPEN: 0, Mode.LEAP: 1, Mode.TOKEN: 1, Mode.GSS: 2, Mode.X509: 3}
 
 _NOTHING = Terms(groups=("!*",))
 
@@ -241,7 +238,7 @@ def _weaker(case: Case) -> Verdict | None:
     for line in book.known:
         if line.key != peer.key and line.name != peer.name:
             continue
-        if _RANK[line.mode] > _RANK[peer.mode]:
+        if line.mode.rank > peer.mode.rank:
             seen = f"seen in mode {line.mode.value} before, now in {peer.mode.value}"
             return _no(Reason.WEAKER, seen)
     return None

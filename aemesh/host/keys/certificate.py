@@ -44,7 +44,7 @@ def self_signed(key: Ed25519PrivateKey) -> bytes:
         .not_valid_before(_FIRST_DAY)
         .not_valid_after(_LAST_DAY)
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
-        .add_extension(_signatures_only(), critical=True)
+        .add_extension(signatures_only(), critical=True)
         .add_extension(_both_sides(), critical=False)
         .add_extension(
             x509.SubjectKeyIdentifier.from_public_key(public), critical=False
@@ -63,7 +63,8 @@ def _both_sides() -> x509.ExtendedKeyUsage:
     )
 
 
-def _signatures_only() -> x509.KeyUsage:
+def signatures_only() -> x509.KeyUsage:
+    """Return what the key of a TLS peer or of a proxy may do, and nothing else."""
     return x509.KeyUsage(
         digital_signature=True,
         content_commitment=False,

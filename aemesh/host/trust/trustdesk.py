@@ -54,14 +54,10 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
-# How old the desk's view of the files may be; four `stat` calls each time.
-WATCH_EVERY = 0.5
-
 # A person's answer; None if there was nobody to ask.
 Ask = Callable[[TrustRequest], Awaitable[bool | None]]
 # Whoever is ok for one of these may have been known before, in a weaker mode.
 _SEEN = frozenset({Reason.KNOWN, Reason.CERTIFIED, Reason.PRINCIPAL})
-_MODES = list(Mode)  # weakest first
 # What is stored as `via`: how the key came to be trusted.
 _VIA = {Reason.FIRST_USE: "tofu", Reason.ACCEPTED: "flag", Reason.CERTIFIED: "x509"}
 

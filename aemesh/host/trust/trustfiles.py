@@ -61,7 +61,6 @@ _WATCHED = (
     "id_ed25519.next",
 )
 VERIFIED = "verified"
-_MODES = list(Mode)  # weakest first
 
 Stamp = tuple[tuple[int, int, int] | None, ...]
 Entry = TrustLine | AuthorizedKey | Principal | VoidLine
@@ -230,7 +229,7 @@ def touch_last(
 
     def changes(peer: KnownPeer) -> dict[str, str]:
         found = {"last": day} if day > peer.last else {}
-        if _MODES.index(mode) > _MODES.index(peer.mode):
+        if mode.rank > peer.mode.rank:
             found["mode"] = mode.value
         return found
 

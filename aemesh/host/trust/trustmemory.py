@@ -18,7 +18,7 @@ from aemesh.errors import AemeshError, RefusedError, TrustFileError
 from aemesh.host.keys import nextkey
 from aemesh.host.site import x509files
 from aemesh.host.trust import trustfiles
-from aemesh.model.trust import KnownPeer, Mode, Peer, Role, TrustBook
+from aemesh.model.trust import KnownPeer, Peer, Role, TrustBook
 from aemesh.policy.rotation import superseded
 from aemesh.policy.trust import ended_between
 
@@ -32,7 +32,6 @@ _log = logging.getLogger(__name__)
 
 # How old the view of the files may be; a few `stat` calls each time.
 WATCH_EVERY = 0.5
-_MODES = list(Mode)  # weakest first
 
 
 class TrustMemory:
@@ -170,7 +169,7 @@ class TrustMemory:
         if self.folder is None or known is None:
             return
         day = self.today
-        stronger = _MODES.index(peer.mode) > _MODES.index(known.mode)
+        stronger = peer.mode.rank > known.mode.rank
         if known.last == day and not stronger:
             return
         try:
