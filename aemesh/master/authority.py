@@ -19,9 +19,10 @@ from cryptography.hazmat.primitives.serialization import (
     NoEncryption,
     PrivateFormat,
 )
-from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+from cryptography.x509.oid import NameOID
 
 from aemesh.errors import BadMessage
+from aemesh.host.keys.certificate import both_sides, key_usage
 from aemesh.protocol.certrequest import request_key_untrusted
 
 if TYPE_CHECKING:
@@ -43,7 +44,7 @@ class GroupAuthority:
         certificate = (
             self._builder(self._name, self._key.public_key())
             .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
-            .add_extension(_usage(signs=True), critical=True)
+            .add_extension(key_usage(is_ca=True), critical=True)
             .sign(self._key, hashes.SHA256())
         )
         self.certificate_pem = certificate.public_bytes(Encoding.PEM).decode()
@@ -78,13 +79,8 @@ class GroupAuthority:
         certificate = (
             self._builder(_name(name), key, until=until)
             .add_extension(x509.BasicConstraints(ca=False, path_length=None), True)
-            .add_extension(_usage(signs=False), critical=True)
-            .add_extension(
-                x509.ExtendedKeyUsage(
-                    [ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH]
-                ),
-                critical=False,
-            )
+            .add_extension(key_usage(is_ca=False), critical=True)
+            .add_extension(both_sides(), critical=False)
             .add_extension(
                 x509.AuthorityKeyIdentifier.from_issuer_public_key(issuer),
                 critical=False,
@@ -117,17 +113,3 @@ class GroupAuthority:
 
 def _name(text: str) -> x509.Name:
     return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, text[:64])])
-
-
-def _usage(*, signs: bool) -> x509.KeyUsage:
-    return x509.KeyUsage(
-        digital_signature=True,
-        key_cert_sign=signs,
-        crl_sign=signs,
-        content_commitment=False,
-        key_encipherment=False,
-        data_encipherment=False,
-        key_agreement=False,
-        encipher_only=False,
-        decipher_only=False,
-    )

@@ -19,7 +19,7 @@ from cryptography.x509.oid import NameOID
 
 from aemesh import limits
 from aemesh.errors import BadMessage, RefusedError, SettingsError
-from aemesh.host.keys.certificate import signatures_only
+from aemesh.host.keys.certificate import key_usage
 from aemesh.host.site.usercredential import UserCredential
 from aemesh.model.trust import Mode
 from aemesh.policy.proxy import PROXY_CERT_INFO, Proxied, check_proxy, encode_info
@@ -80,7 +80,7 @@ class Delegation:
             .not_valid_before(dt.datetime.fromtimestamp(int(begin), dt.UTC))
             .not_valid_after(dt.datetime.fromtimestamp(int(end), dt.UTC))
             .add_extension(info, critical=True)
-            .add_extension(signatures_only(), critical=True)
+            .add_extension(key_usage(is_ca=False), critical=True)
         )
 
     def _check(

@@ -44,8 +44,8 @@ def self_signed(key: Ed25519PrivateKey) -> bytes:
         .not_valid_before(_FIRST_DAY)
         .not_valid_after(_LAST_DAY)
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
-        .add_extension(signatures_only(), critical=True)
-        .add_extension(_both_sides(), critical=False)
+        .add_extension(key_usage(is_ca=False), critical=True)
+        .add_extension(both_sides(), critical=False)
         .add_extension(
             x509.SubjectKeyIdentifier.from_public_key(public), critical=False
         )
@@ -56,23 +56,24 @@ def self_signed(key: Ed25519PrivateKey) -> bytes:
     return builder.sign(key, None).public_bytes(Encoding.DER)
 
 
-def _both_sides() -> x509.ExtendedKeyUsage:
+def both_sides() -> x509.ExtendedKeyUsage:
+    """Return that a node's certificate is good for either side of TLS."""
     # Either role may dial, so either may be the server.
     return x509.ExtendedKeyUsage(
         [ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH]
     )
 
 
-def signatures_only() -> x509.KeyUsage:
-    """Return what the key of a TLS peer or of a proxy may do, and nothing else."""
+def key_usage(*, is_ca: bool) -> x509.KeyUsage:
+    """Return what a key may do: sign certificates and lists, or else for itself."""
     return x509.KeyUsage(
-        digital_signature=True,
+        digital_signature=not is_ca,
         content_commitment=False,
         key_encipherment=False,
         data_encipherment=False,
         key_agreement=False,
-        key_cert_sign=False,
-        crl_sign=False,
+        key_cert_sign=is_ca,
+        crl_sign=is_ca,
         encipher_only=False,
         decipher_only=False,
     )

@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+from cryptography.x509.oid import NameOID
+
+from aemesh.host.keys.certificate import both_sides, key_usage
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -71,7 +73,7 @@ def make_signer(role: Role, site: str, *, now: float, days: int) -> Signer:
         builder.subject_name(name)
         .issuer_name(name)
         .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
-        .add_extension(_usage(is_ca=True), critical=True)
+        .add_extension(key_usage(is_ca=True), critical=True)
         .sign(key, hashes.SHA256())
     )
     return Signer(certificate, key)
@@ -89,14 +91,13 @@ def certify(
     begins, ends = span
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
     names = x509.SubjectAlternativeName([x509.UniformResourceIdentifier(uri)])
-    both = [ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH]
     return (
         _builder(public, signer.key, begins=begins, ends=ends)
         .subject_name(subject)
         .issuer_name(signer.certificate.subject)
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
-        .add_extension(_usage(is_ca=False), critical=True)
-        .add_extension(x509.ExtendedKeyUsage(both), critical=False)
+        .add_extension(key_usage(is_ca=False), critical=True)
+        .add_extension(both_sides(), critical=False)
         .add_extension(names, critical=False)
         .sign(signer.key, hashes.SHA256())
     )
@@ -151,20 +152,6 @@ def _builder(
 
 def _issuer_id(key: ec.EllipticCurvePrivateKey) -> x509.AuthorityKeyIdentifier:
     return x509.AuthorityKeyIdentifier.from_issuer_public_key(key.public_key())
-
-
-def _usage(*, is_ca: bool) -> x509.KeyUsage:
-    return x509.KeyUsage(
-        digital_signature=not is_ca,
-        content_commitment=False,
-        key_encipherment=False,
-        data_encipherment=False,
-        key_agreement=False,
-        key_cert_sign=is_ca,
-        crl_sign=is_ca,
-        encipher_only=False,
-        decipher_only=False,
-    )
 
 
 def _moment(at: float) -> dt.datetime:
