@@ -176,9 +176,6 @@ ANNOUNCEMENT_AFTER = 24 * 3600.0
 # An announcement that claims to hold for longer is refused: one could be replayed
 # for ever.  Longer than our own, so that a later aemesh may announce for a week.
 ANNOUNCEMENT_CAP_AFTER = 7 * 24 * 3600.0
-# How far a node that changed its announcement again and again within a second was
-# ahead of its clock, when it is started again at once; in seconds.
-ANNOUNCED_AHEAD = 5
 # Clocks of office machines differ; more than this is told (leap) or refused (X.509).
 CLOCK_SKEW_AFTER = 300.0
 # Ports below are not ours to dial: an announcement must not make us knock at a

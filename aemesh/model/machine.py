@@ -24,9 +24,9 @@ class Facts:
 class Announcement:
     """The signed statement that a node of this key listens at these addresses.
 
-    It is a hint: membership is what the handshake proved (D3).  `signed_at` and
-    `expires_at` are seconds since 1970 by the announcer's clock.  `run` tells two
-    processes of one key apart, as in HELLO.
+    It is a hint: membership is what the handshake proved (D3).  `signed_at`
+    (to the millisecond) and `expires_at` are seconds since 1970 by the announcer's
+    clock.  `run` tells two processes of one key apart, as in HELLO.
     """
 
     role: Role
@@ -36,7 +36,7 @@ class Announcement:
     cores: int
     memory: int  # bytes
     addresses: tuple[Address, ...]
-    signed_at: int
+    signed_at: float
     expires_at: int
     run: str = ""  # unknown if empty; what is announced on a network has one
 

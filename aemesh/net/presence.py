@@ -67,13 +67,14 @@ class Announcer:
         self.instance = instance_name(presence.key.key_id)
         self.renew_at = 0.0
         self._sign = sign
-        self._signed_at = 0
+        self._signed_at = 0  # milliseconds, as they are sent
 
     def make(self, hosts: Iterable[str], now: float) -> dict[str, str]:
         """Return the TXT of an announcement for these addresses."""
         mine = self.presence
         # Also when the clock stepped back: others take only what is later.
-        self._signed_at = max(int(now), self._signed_at + 1)
+        self._signed_at = max(int(now * 1000), self._signed_at + 1)
+        signed_at = self._signed_at / 1000
         self.renew_at = now + limits.ANNOUNCEMENT_AFTER / 2
         announcement = Announcement(
             role=mine.role,
@@ -83,8 +84,8 @@ class Announcer:
             cores=mine.cores,
             memory=mine.memory,
             addresses=announced_addresses(Address(host, mine.port) for host in hosts),
-            signed_at=self._signed_at,
-            expires_at=self._signed_at + int(limits.ANNOUNCEMENT_AFTER),
+            signed_at=signed_at,
+            expires_at=int(signed_at + limits.ANNOUNCEMENT_AFTER),
             run=mine.run,
         )
         return encode(announcement, sign=self._sign)

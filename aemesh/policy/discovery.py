@@ -5,8 +5,7 @@ what is worth telling and whom to dial where; trust and life come from the link 
 
 - An unknown key may push out another unknown key, never a known one (threat 61).
 - A goodbye marks a node as silent and does nothing else (threat 60).
-- An older announcement never replaces a newer one, but for seconds when the node was
-  started again; an expired one is not taken.
+- An older announcement never replaces a newer one; an expired one is not taken.
 - Of known keys the addresses that once were right are kept, so that a lie about the
   present one delays, and no more (threat 59).
 - Only addresses of local networks at unprivileged ports are dialled (threat 62).
@@ -69,7 +68,7 @@ class Replayed:
     """An announcement that a later one of the same key has replaced."""
 
     announcement: Announcement
-    latest_at: int
+    latest_at: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,11 +177,7 @@ class Sightings:
         if entry is None:
             self._store(key_id, _Entry(announcement, now, order_at))
             return New(announcement)
-        behind = entry.order_at - order_at
-        # Times have seconds, and who changes its announcement within one takes the
-        # next: started again at once, it begins behind where it was.
-        restarted = announcement.run != entry.announcement.run
-        if behind > (limits.ANNOUNCED_AHEAD if restarted else 0):
+        if order_at < entry.order_at:
             return Replayed(announcement, entry.announcement.signed_at)
         news = self._renew(entry, announcement, order_at)
         entry.heard_at = now
@@ -303,7 +298,7 @@ def dialable(address: Address, *, loopback: bool = False) -> bool:
 
 def _is_same(was: Announcement, announcement: Announcement) -> bool:
     """Whether one statement was heard twice; scopes are our own addition to it."""
-    # Times have seconds: a node started again at once says another thing at the same.
+    # Clocks can stand still: a process may say two things at one time.
     ports = {address.port for address in (*was.addresses, *announcement.addresses)}
     return len(ports) == 1 and replace(was, addresses=announcement.addresses) == (
         announcement

@@ -60,7 +60,7 @@ _SIGNATURE_BYTES = 64
 _RUN_BYTES = 8
 _NAME_BYTES = 64
 # Longest decimals; a longer one is nonsense, and big integers are slow to read.
-_DIGITS = {"c": 5, "r": 8, "p": 5, "t": 10, "x": 10}
+_DIGITS = {"c": 5, "r": 8, "p": 5, "t": 13, "x": 10}
 
 
 def service_type(role: Role) -> str:
@@ -116,7 +116,7 @@ def encode(
         "r": str(announcement.memory // _MIB),
         "p": str(ports.pop()),
         "a": ",".join(address.host for address in addresses),
-        "t": str(announcement.signed_at),
+        "t": str(round(announcement.signed_at * 1000)),  # two within a second differ
         "x": str(announcement.expires_at),
     }
     instance = instance_name(announcement.key.key_id)
@@ -189,7 +189,7 @@ def txt_bytes(txt: Mapping[bytes, bytes | None]) -> int:
 def _announcement(
     role: Role, key: PublicKey, fields: Mapping[str, str]
 ) -> Announcement:
-    signed_at, expires_at = _number(fields, "t"), _number(fields, "x")
+    signed_at, expires_at = _number(fields, "t") / 1000, _number(fields, "x")
     if not 0 < expires_at - signed_at <= limits.ANNOUNCEMENT_CAP_AFTER:
         msg = (
             f"announcement from {signed_at} to {expires_at}; it may hold for "

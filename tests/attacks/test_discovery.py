@@ -110,7 +110,7 @@ async def test_a_spoofed_announcement_does_not_move_a_known_worker(
         own = txt_of(Announcer(liar, sign=sign).make(["10.0.0.66"], virtual_clock()))
         news = []
         for lie in (
-            old | {b"a": b"10.0.0.66", b"t": b"1900000000"},
+            old | {b"a": b"10.0.0.66", b"t": b"1900000000000"},
             old | {b"s": own[b"s"]},
             own,  # well signed, by another key
             {},

@@ -68,7 +68,7 @@ TXT = {
     "r": "8192",
     "p": "7472",
     "a": "10.0.0.2,fe80::1",
-    "t": str(int(NOW)),
+    "t": str(int(NOW) * 1000),
     "x": str(int(NOW) + 3600),
     "i": _base64(bytes(8)),
 }

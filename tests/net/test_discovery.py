@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import AbstractAsyncContextManager
+from dataclasses import replace
 
 import pytest
 import trio
@@ -19,8 +20,9 @@ from aemesh.net.interfaces import (
 )
 from aemesh.net.presence import Announcer, Discovery
 from aemesh.net.sighting import Heard, Pace, judge
+from aemesh.net.wallclock import new_run
 from aemesh.policy.discovery import New, Sightings, Updated
-from aemesh.protocol.announcement import instance_name
+from aemesh.protocol.announcement import decode_untrusted, instance_name
 from aemesh.testing.checks_discovery import check_discovery, heard, new_presence
 from aemesh.testing.memory_discovery import MemorySegment
 
@@ -83,7 +85,29 @@ def test_each_announcement_is_later_than_the_one_before_whatever_the_clock() -> 
         for now in (NOW, NOW, NOW - 3600, NOW + 10)
     ]
 
-    assert times == [NOW, NOW + 1, NOW + 2, NOW + 10]
+    first = int(NOW * 1000)
+    assert times == [first, first + 1, first + 2, first + 10_000]
+
+
+def test_a_node_that_is_started_again_within_a_second_is_the_later_one() -> None:
+    """It was counted as a replay, and not heard: times had whole seconds.
+
+    Shows: D1
+    """
+    presence, sign = new_presence()
+    before = Announcer(presence, sign=sign)
+    said = [before.make(["10.0.0.1"], NOW + late) for late in (0.1, 0.2, 0.2)]
+    after = Announcer(replace(presence, run=new_run()), sign=sign)
+    said.append(after.make(["10.0.0.1"], NOW + 0.6))
+    sightings = Sightings()
+
+    news = []
+    for txt in said:
+        sent = {key.encode(): value.encode() for key, value in txt.items()}
+        announcement = decode_untrusted(presence.role, before.instance, sent)
+        news.append(type(sightings.heard(announcement, NOW + 1)))
+
+    assert news == [New, Updated, Updated, Updated]
 
 
 @pytest.mark.parametrize(

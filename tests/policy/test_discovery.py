@@ -101,27 +101,6 @@ def test_a_replay_changes_nothing() -> None:
     assert sightings.addresses(key_of(1)) == (Address("10.0.0.2", 7472),)
 
 
-@pytest.mark.parametrize(
-    ("behind", "kind"),
-    [(1, Updated), (limits.ANNOUNCED_AHEAD, Updated), (DAY, Replayed)],
-)
-def test_a_node_that_is_started_again_at_once_is_heard(behind: int, kind: type) -> None:
-    """It had changed its announcement within a second, and so taken the next one.
-
-    Shows: D1
-    """
-    sightings = Sightings()
-    sightings.heard(replace(announced(1), run="before"), NOW)
-
-    again = replace(announced(1, at=NOW - behind), run="after")
-    news = sightings.heard(again, NOW)
-
-    assert isinstance(news, kind)
-    # Of one process the later word holds, by a second as well.
-    late = replace(announced(1, at=NOW - behind - 1), run="after")
-    assert isinstance(sightings.heard(late, NOW), Replayed)
-
-
 def test_one_statement_heard_on_two_networks_has_both_scopes() -> None:
     sightings = Sightings()
     sightings.heard(announced(1, hosts=("fe80::1%eth0",)), NOW)

@@ -341,7 +341,7 @@ def test_one_random_field_raises_nothing_but_bad_message(
     mebibytes=st.integers(0, 99_999_999),
     port=st.integers(1, 65535),
     ips=st.lists(ADDRESSES, min_size=1, max_size=12),
-    signed_at=st.integers(0, 9_999_000_000),
+    signed_at=st.integers(0, 9_999_000_000_000).map(lambda ms: ms / 1000),
     hold=st.integers(1, int(limits.ANNOUNCEMENT_CAP_AFTER)),
 )
 def test_whatever_can_be_announced_comes_back(
@@ -350,7 +350,7 @@ def test_whatever_can_be_announced_comes_back(
     mebibytes: int,
     port: int,
     ips: list[str],
-    signed_at: int,
+    signed_at: float,
     hold: int,
 ) -> None:
     announcement = replace(
@@ -360,7 +360,7 @@ def test_whatever_can_be_announced_comes_back(
         memory=mebibytes * 1024**2,
         addresses=announced_addresses(Address(ip, port) for ip in ips),
         signed_at=signed_at,
-        expires_at=signed_at + hold,
+        expires_at=int(signed_at) + hold,
     )
 
     assert txt_bytes(wire(announcement)) < limits.TXT_BYTES
