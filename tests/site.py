@@ -14,8 +14,9 @@ from aemesh.host.trust.auditlog import AuditLog
 from aemesh.host.trust.trustdesk import TrustDesk
 from aemesh.model.names import NodeName
 from aemesh.model.trust import Mode, Role
+from aemesh.net.doorman import DeskDoorman
 from aemesh.policy.trust import TrustPolicy
-from aemesh.testing.nodes import DeskDoorman, FixedClock, Node
+from aemesh.testing.nodes import FixedClock, Node
 
 
 class Site:

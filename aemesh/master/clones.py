@@ -21,7 +21,7 @@ from aemesh.master.history import History
 from aemesh.master.record import WorkerRecord
 from aemesh.model.address import Address
 from aemesh.model.trust import Decision, Peer, Reason, Verdict
-from aemesh.net.doorman import Desk, Doorman
+from aemesh.net.doorman import Desk, DeskDoorman, Doorman
 from aemesh.net.shake import Shaker
 from aemesh.net.transport import Network
 from aemesh.policy.clones import Life, Lives, Twins, twins
@@ -31,7 +31,6 @@ from aemesh.protocol.hello import Purpose
 if TYPE_CHECKING:
     from aemesh.model.key import KeyId
     from aemesh.model.machine import Announcement
-    from aemesh.net.doorman import Proofs
     from aemesh.net.link import Link
 
 _log = logging.getLogger(__name__)
@@ -122,25 +121,16 @@ class CloneWatch:
             await link.tell(notice)
 
 
-class _SecondCaller:
+class _SecondCaller(DeskDoorman):
     """The doorman of a handshake with the second place: it never says ok."""
 
     def __init__(self, desk: Desk, run: str, life: Life, place: Address) -> None:
-        self._desk = desk
+        super().__init__(desk)
         self._run = run
         self._life = life
         self._place = place
         self.judged = False
         self.found = False
-
-    @property
-    def proofs(self) -> Proofs:
-        """What the node knows for proofs."""
-        return self._desk.proofs
-
-    def admits(self, key_id: KeyId, chain: tuple[bytes, ...]) -> Verdict | None:
-        """Return the no to what is announced before TLS, or None."""
-        return self._desk.admits(key_id, chain)
 
     def judge(
         self,
@@ -152,7 +142,7 @@ class _SecondCaller:
     ) -> Verdict:
         """Refuse a twin; whoever is none is hung up on, for it did nothing wrong."""
         self.judged = True
-        verdict = self._desk.judge(peer, expected=expected)
+        verdict = self.desk.judge(peer, expected=expected)
         if verdict.decision is Decision.NO:
             return verdict
         if peer.run != self._life.announcement.run:

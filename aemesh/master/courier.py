@@ -28,7 +28,7 @@ from aemesh.model.group import MemberState
 from aemesh.model.machine import Facts
 from aemesh.model.names import group_name_untrusted
 from aemesh.model.trust import Decision, Peer, Reason, Verdict
-from aemesh.net.doorman import Desk, Doorman
+from aemesh.net.doorman import Desk, DeskDoorman, Doorman
 from aemesh.net.link import Closed, Ending, Link, open_link
 from aemesh.net.rotation import take
 from aemesh.net.shake import Channel, Shaker
@@ -40,7 +40,6 @@ from aemesh.tasks.nursery import open_crew
 
 if TYPE_CHECKING:
     from aemesh.model.key import KeyId
-    from aemesh.net.doorman import Proofs
 
 _log = logging.getLogger(__name__)
 
@@ -274,21 +273,13 @@ class Courier:
         return wire.Unsupported(what=wire.NAMES[type(body)])
 
 
-class _Caller:
+class _Caller(DeskDoorman):
     """The doorman of a link's handshake: tells the record how far it came."""
 
     def __init__(self, courier: Courier) -> None:
+        super().__init__(courier.desk)
         self._courier = courier
         self.judged = False
-
-    @property
-    def proofs(self) -> Proofs:
-        """What the node knows for proofs."""
-        return self._courier.desk.proofs
-
-    def admits(self, key_id: KeyId, chain: tuple[bytes, ...]) -> Verdict | None:
-        """Return the no to what is announced before TLS, or None."""
-        return self._courier.desk.admits(key_id, chain)
 
     def judge(
         self,
@@ -321,13 +312,9 @@ class _Caller:
             record.note = f"its clock is off by {skew:.0f} s"
         return verdict
 
-    def commit(self, peer: Peer, verdict: Verdict) -> None:
-        """Keep what an ok is worth keeping of."""
-        self._courier.desk.commit(peer, verdict)
-
     def heard(self, peer: Peer, verdict: Verdict) -> None:
         """The worker's own verdict."""
-        self._courier.desk.heard(peer, verdict)
+        super().heard(peer, verdict)
         if verdict.decision is Decision.PENDING and verdict.reason is Reason.UNKNOWN:
             record = self._courier.record
             note = f"{peer.name} asks its owner whether to trust us"
@@ -346,21 +333,12 @@ class _Caller:
         self._courier.history.add_of_stranger("trust.request", text, worker=peer.name)
 
 
-class _StreamCaller:
+class _StreamCaller(DeskDoorman):
     """The doorman of a job's stream: only a worker that is trusted already."""
 
     def __init__(self, desk: Desk, link: Peer | None) -> None:
-        self._desk = desk
+        super().__init__(desk)
         self._link = link
-
-    @property
-    def proofs(self) -> Proofs:
-        """What the node knows for proofs."""
-        return self._desk.proofs
-
-    def admits(self, key_id: KeyId, chain: tuple[bytes, ...]) -> Verdict | None:
-        """Return the no to what is announced before TLS, or None."""
-        return self._desk.admits(key_id, chain)
 
     def judge(
         self,
@@ -373,7 +351,7 @@ class _StreamCaller:
         """Return the desk's verdict; a person is not asked for a stream."""
         if self._link is not None:  # it has proved this already
             peer = replace(peer, principal=self._link.principal)
-        verdict = self._desk.judge(peer, expected=expected)
+        verdict = self.desk.judge(peer, expected=expected)
         if verdict.decision is Decision.PENDING:
             return Verdict(Decision.NO, Reason.UNKNOWN, "a stream needs trust first")
         return verdict

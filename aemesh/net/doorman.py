@@ -117,6 +117,41 @@ class Desk(Protocol):
         """Wait until trust may have changed."""
 
 
+class DeskDoorman:
+    """Asks the desk of a node, and nothing else; others add what they know."""
+
+    def __init__(self, desk: Desk) -> None:
+        self.desk = desk
+
+    @property
+    def proofs(self) -> Proofs:
+        """What the node knows for proofs."""
+        return self.desk.proofs
+
+    def admits(self, key_id: KeyId, chain: tuple[bytes, ...]) -> Verdict | None:
+        """Return the desk's no to what is announced before TLS, or None."""
+        return self.desk.admits(key_id, chain)
+
+    def judge(
+        self,
+        peer: Peer,
+        *,
+        purpose: Purpose,  # noqa: ARG002 - the protocol's
+        skew: float,  # noqa: ARG002 - the protocol's
+        expected: KeyId | None,
+    ) -> Verdict:
+        """Return the desk's verdict."""
+        return self.desk.judge(peer, expected=expected)
+
+    def heard(self, peer: Peer, verdict: Verdict) -> None:
+        """Tell the desk what the peer says of us."""
+        self.desk.heard(peer, verdict)
+
+    def commit(self, peer: Peer, verdict: Verdict) -> None:
+        """Have the desk keep what an ok is worth keeping of."""
+        self.desk.commit(peer, verdict)
+
+
 class Clock(Protocol):
     """The time of day and chance, so that a test can hand in its own."""
 

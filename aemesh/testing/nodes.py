@@ -8,12 +8,13 @@ from __future__ import annotations
 import os
 import ssl
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING
 
 import trio
 import trio.testing
 
-from aemesh.errors import RefusedError
+from aemesh.errors import AemeshError, RefusedError
 from aemesh.host.keys.keystore import Identity
 from aemesh.host.site.x509credentials import X509Credentials, as_certified
 from aemesh.model.address import Address
@@ -29,7 +30,7 @@ from aemesh.model.trust import (
     TokenProof,
     Verdict,
 )
-from aemesh.net.doorman import Desk, Doorman, MakeGss, Proofs
+from aemesh.net.doorman import Doorman, MakeGss
 from aemesh.net.shake import Channel, Shaker
 from aemesh.net.tls import client_context
 from aemesh.net.transport import Connection
@@ -37,6 +38,8 @@ from aemesh.protocol.hello import Ourselves, Purpose
 from aemesh.tasks.nursery import open_crew
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
     from aemesh.model.key import KeyId, PublicKey
 
 OK = Verdict(Decision.OK, Reason.KNOWN)
@@ -134,37 +137,6 @@ class FixedDoorman:
         self.committed.append(peer)
 
 
-@dataclass(frozen=True, slots=True)
-class DeskDoorman:
-    """Asks a desk, as master and worker do, and nothing else."""
-
-    desk: Desk
-
-    @property
-    def proofs(self) -> Proofs:
-        """What the desk knows for proofs."""
-        return self.desk.proofs
-
-    def admits(self, key_id: KeyId, chain: tuple[bytes, ...]) -> Verdict | None:
-        """Return the no to what is announced before TLS, or None."""
-        return self.desk.admits(key_id, chain)
-
-    def judge(
-        self, peer: Peer, *, purpose: Purpose, skew: float, expected: KeyId | None
-    ) -> Verdict:
-        """Return the desk's verdict."""
-        del purpose, skew
-        return self.desk.judge(peer, expected=expected)
-
-    def heard(self, peer: Peer, verdict: Verdict) -> None:
-        """Tell the desk."""
-        self.desk.heard(peer, verdict)
-
-    def commit(self, peer: Peer, verdict: Verdict) -> None:
-        """Have the desk keep it."""
-        self.desk.commit(peer, verdict)
-
-
 @dataclass(slots=True)
 class Node:
     """A master or a worker that can shake hands."""
@@ -250,3 +222,29 @@ async def shake_hands(
             dialled, expected=expected, purpose=purpose
         )
     return channels[client.role], channels[server.role]
+
+
+async def both(
+    client: Node,
+    server: Node,
+    *,
+    expected: KeyId | None = None,
+    purpose: Purpose = Purpose.CONTROL,
+) -> list[Channel | AemeshError]:
+    """Return what each side came to, the client's first: a channel or its error."""
+    dialled, accepted = connection_pair()
+    came: dict[str, Channel | AemeshError] = {}
+
+    async def note(side: str, shake: Callable[[], Awaitable[Channel]]) -> None:
+        try:
+            came[side] = await shake()
+        except AemeshError as exc:
+            came[side] = exc
+
+    connect = partial(
+        client.shaker.connect, dialled, expected=expected, purpose=purpose
+    )
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(note, "server", partial(server.shaker.accept, accepted))
+        await note("client", connect)
+    return [came["client"], came["server"]]

@@ -22,6 +22,7 @@ import trio
 from aemesh import limits
 from aemesh.errors import quoted
 from aemesh.model.trust import Decision, Peer, Reason, Verdict
+from aemesh.net.doorman import DeskDoorman
 from aemesh.policy.lograte import LogRate
 from aemesh.policy.strangers import Entrance, StrangerGate
 from aemesh.protocol.hello import Purpose
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from aemesh.model.key import KeyId
-    from aemesh.net.doorman import Desk, Proofs
+    from aemesh.net.doorman import Desk
     from aemesh.net.transport import Connection
 
 _log = logging.getLogger(__name__)
@@ -94,10 +95,11 @@ class Door:
             _log.log(level, message, *args, exc_info=error)
 
 
-class Entry:
+class Entry(DeskDoorman):
     """One connection on its way in; the doorman of its handshake."""
 
     def __init__(self, door: Door, source: str) -> None:
+        super().__init__(door.desk)
         self._door = door
         self._source = source
         self._stranger = True
@@ -106,15 +108,6 @@ class Entry:
         self._stream = False
         self.scope = trio.CancelScope()  # of its handshake
         door.strangers[self] = None
-
-    @property
-    def proofs(self) -> Proofs:
-        """What the node knows for proofs."""
-        return self._door.desk.proofs
-
-    def admits(self, key_id: KeyId, chain: tuple[bytes, ...]) -> Verdict | None:
-        """Return the no to what is announced before TLS, or None."""
-        return self._door.desk.admits(key_id, chain)
 
     def judge(
         self, peer: Peer, *, purpose: Purpose, skew: float, expected: KeyId | None
@@ -126,7 +119,7 @@ class Entry:
                 return Verdict(Decision.NO, Reason.UNKNOWN, "streams need a link first")
             self._stream = True
             peer = replace(peer, principal=link.principal)  # the link proved it
-        verdict = self._door.desk.judge(peer, expected=expected)
+        verdict = self.desk.judge(peer, expected=expected)
         pending = verdict.decision is Decision.PENDING
         if pending and not self._wait_room():
             return Verdict(Decision.NO, Reason.FULL, "too many requests wait here")
@@ -138,11 +131,11 @@ class Entry:
     def commit(self, peer: Peer, verdict: Verdict) -> None:
         """Keep what an ok is worth keeping of; a stream changes nothing."""
         if not self._stream:
-            self._door.desk.commit(peer, verdict)
+            super().commit(peer, verdict)
 
     def heard(self, peer: Peer, verdict: Verdict) -> None:
         """Take note of what the peer says of us."""
-        self._door.desk.heard(peer, verdict)
+        super().heard(peer, verdict)
         if verdict.reason is Reason.CLONE:
             self._door.log(
                 "master %s refuses this worker: its key is used in two places, %s "

@@ -8,7 +8,6 @@ import time
 from dataclasses import replace
 
 import pytest
-import trio
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
@@ -19,32 +18,15 @@ from aemesh.host.trust.trustdesk import TrustDesk
 from aemesh.model.key import PublicKey
 from aemesh.model.names import NodeName
 from aemesh.model.trust import KnownPeer, Mode, Role
+from aemesh.net.doorman import DeskDoorman
 from aemesh.net.shake import Channel
 from aemesh.policy.openness import is_public
 from aemesh.policy.trust import TrustPolicy
 from aemesh.protocol import wire
 from aemesh.protocol.nodekey import statement
-from aemesh.testing.nodes import DeskDoorman, Node, connection_pair
+from aemesh.testing.nodes import Node, both
 from tests.company import Company
 from tests.site import Site, certified_node, node_of
-
-
-async def both(client: Node, server: Node, **options):
-    """Return what each side came to: a channel or an error."""
-    dialled, accepted = connection_pair()
-    came: list[object] = [None, None]
-
-    async def note(at, function, *args, **kwargs):
-        try:
-            came[at] = await function(*args, **kwargs)
-        except AemeshError as exc:
-            came[at] = exc
-
-    options.setdefault("expected", None)
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(note, 1, server.shaker.accept, accepted)
-        await note(0, client.shaker.connect, dialled, **options)
-    return came
 
 
 @pytest.fixture

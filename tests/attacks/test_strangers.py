@@ -18,6 +18,7 @@ from aemesh.host.trust.trustdesk import TrustDesk
 from aemesh.model.address import Address
 from aemesh.model.machine import Facts
 from aemesh.model.trust import Role
+from aemesh.net.doorman import DeskDoorman
 from aemesh.net.link import open_link
 from aemesh.net.shake import Channel
 from aemesh.net.tcp import TcpNetwork
@@ -26,7 +27,7 @@ from aemesh.policy.trust import TrustPolicy
 from aemesh.protocol.hello import Purpose
 from aemesh.protocol.preamble import encode_preamble
 from aemesh.testing.memory_jobs import MemoryJobs
-from aemesh.testing.nodes import DeskDoorman, Node, connection_pair
+from aemesh.testing.nodes import Node, connection_pair
 from aemesh.worker.entrance import Door
 from aemesh.worker.worker import Parts, Worker
 

@@ -35,10 +35,11 @@ from aemesh.model.key import PublicKey
 from aemesh.model.machine import Announcement
 from aemesh.model.names import GroupName, NodeName
 from aemesh.model.trust import Decision, KnownPeer, Mode, Reason, Role
+from aemesh.net.doorman import DeskDoorman
 from aemesh.net.link import open_link
 from aemesh.policy.trust import TrustPolicy, judge
 from aemesh.protocol import wire
-from aemesh.testing.nodes import DeskDoorman, Node, connection_pair, shake_hands
+from aemesh.testing.nodes import Node, both, connection_pair, shake_hands
 from aemesh.worker.entrance import Door
 
 KNOWN_FILE = {Role.WORKER: "known_masters", Role.MASTER: "known_workers"}
@@ -97,24 +98,6 @@ def worker(tmp_path) -> Office:
 @pytest.fixture
 def master(tmp_path) -> Office:
     return Office(tmp_path / "master", Role.MASTER, "desk")
-
-
-async def both(client: Node, server: Node, **options):
-    """Return what each side came to: a channel or an error."""
-    dialled, accepted = connection_pair()
-    came: list[object] = [None, None]
-
-    async def note(at, function, *args, **kwargs):
-        try:
-            came[at] = await function(*args, **kwargs)
-        except AemeshError as exc:
-            came[at] = exc
-
-    options.setdefault("expected", None)
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(note, 1, server.shaker.accept, accepted)
-        await note(0, client.shaker.connect, dialled, **options)
-    return came
 
 
 # --- trust on first use -------------------------------------------------------------

@@ -21,6 +21,7 @@ from aemesh.testing.nodes import (
     OK,
     FixedProofs,
     Node,
+    both,
     connection_pair,
 )
 
@@ -37,23 +38,6 @@ def master() -> Node:
 @pytest.fixture
 def worker() -> Node:
     return Node.fresh(Role.WORKER)
-
-
-async def both(client: Node, server: Node, **options) -> list[Channel | AemeshError]:
-    """Return what each side came to, the client's first."""
-    dialled, accepted = connection_pair()
-    came: list = [None, None]
-
-    async def note(at, function, *args, **kwargs):
-        try:
-            came[at] = await function(*args, **kwargs)
-        except AemeshError as exc:
-            came[at] = exc
-
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(note, 1, server.shaker.accept, accepted)
-        await note(0, client.shaker.connect, dialled, expected=None, **options)
-    return came
 
 
 def code_of(node: Node) -> str:
