@@ -188,11 +188,7 @@ def refuses_chain(
 ) -> Verdict | None:
     """Return the no to a chain that is only announced, before TLS is spent on it."""
     certified = _verified(chain, book, role=role, now=now)
-    if isinstance(certified, Verdict):
-        return certified
-    if any(map(book.is_revoked, certified.key_ids)):
-        return _no(Reason.REVOKED, "a key of the certificate chain is revoked here")
-    return None
+    return certified if isinstance(certified, Verdict) else None
 
 
 def wrong_clock(peer: Peer, *, skew: float) -> Verdict | None:
@@ -260,8 +256,6 @@ def _certified(case: Case) -> Verdict | None:
     certified = _verified(peer.chain, book, role=peer.role, now=case.now)
     if isinstance(certified, Verdict):
         return certified
-    if any(map(book.is_revoked, certified.key_ids)):
-        return _no(Reason.REVOKED, "a key of the certificate chain is revoked here")
     if certified.name != peer.name:
         told = f"the certificate is of {certified.name}, HELLO says {peer.name}"
         return _no(Reason.CERTIFICATE, told)
@@ -401,9 +395,13 @@ def _verified(
     if book.anchors is None or not book.anchors.authorities:
         return _no(Reason.CERTIFICATE, "no CA is set up here")
     found = verify_untrusted(chain, book.anchors, role=role, now=now)
-    if isinstance(found, Certified) and not _is_pinned(found, book):
+    if isinstance(found, Verdict):
+        return found
+    if not _is_pinned(found, book):
         told = f"no @cert-authority line has the CA that certified {found.name}"
         return _no(Reason.CERTIFICATE, told)
+    if any(map(book.is_revoked, found.key_ids)):
+        return _no(Reason.REVOKED, "a key of the certificate chain is revoked here")
     return found
 
 
