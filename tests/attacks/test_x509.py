@@ -335,10 +335,10 @@ def test_an_ed25519_ca_is_told_at_the_start(tmp_path: Path, role: Role):
     assert "is Ed25519" in refused((leaf,), Anchors((ca.der,)), role).detail
 
 
-def test_a_certificate_that_ended_is_let_into_no_group():
+def test_a_certificate_that_ended_or_was_revoked_is_let_into_no_group():
     """Between its end and the next look at its link it was under no terms at all.
 
-    Threat: 38
+    Threat: 38, 43
     """
     chain = (CAS[Role.MASTER].leaf("n1", uris=[uri(Role.MASTER)], ends_at=NOW + DAY),)
     blob = (
@@ -360,7 +360,7 @@ def test_a_certificate_that_ended_is_let_into_no_group():
         chain=chain,
     )
 
-    def allowed(group: str, now: float) -> bool:
+    def allowed(group: str, now: float, book: TrustBook = book) -> bool:
         found = terms_of(peer, book, now=now)
         return all(allows_group(one, GroupName(group)) for one in found)
 
@@ -368,3 +368,5 @@ def test_a_certificate_that_ended_is_let_into_no_group():
     assert not allowed("other", NOW)
     assert not allowed("render", NOW + 2 * DAY)
     assert not allowed("other", NOW + 2 * DAY)
+    revoked = replace(book, revoked=(RevokedKey(key_id, openssh),))
+    assert not allowed("render", NOW, revoked)
