@@ -329,10 +329,11 @@ async def test_no_file_stays_open_after_many_jobs(tmp_path: Path):
             await read_all(job)
             await job.wait()
 
-        with trio.fail_after(5):  # the last one's may be on their way out
+        # The last one's may be on their way out; a thread that removes its folder
+        # opens one for a moment, so no second look after the first that is right.
+        with trio.fail_after(5):
             while len(os.listdir("/proc/self/fd")) > before:
                 await trio.sleep(0.01)
-        assert len(os.listdir("/proc/self/fd")) <= before
 
 
 # --- ending -----------------------------------------------------------------
