@@ -126,6 +126,17 @@ class Exec(Protocol):
         """Run `spec` on each member; yield output as it comes, and each exit."""
 
 
+@runtime_checkable
+class Idling(Protocol):
+    """An engine that knows how long its members have had nothing to do."""
+
+    async def idle_after(self) -> Mapping[str, float]:
+        """Return seconds since each member's last work, by label; 0.0 while it works.
+
+        A member that it says nothing of is not idle.  Raises `EngineError`.
+        """
+
+
 class Engine(Protocol):
     """A kind of engine."""
 

@@ -59,6 +59,7 @@ class Said(TypedDict, total=False):
     moved: int
     lost: int
     workers: list[str]
+    members: dict[str, object]
 
 
 # What each field of a line must be.  A member's script is a program on a machine that
@@ -67,6 +68,7 @@ _FIELDS = {
     **dict.fromkeys(("id", "code", "moved", "lost"), int),
     **dict.fromkeys(("event", "address", "name", "message", "reason"), str),
     "workers": list,
+    "members": dict,
 }
 # Lines of one script that come to the log or the history in a minute: a job that says
 # nonsense without end would fill both, and stop everything else meanwhile.
@@ -190,6 +192,15 @@ class RunningDask:
             if not self._head.ended.is_set():
                 raise
         await self._refuse(member)
+
+    async def idle_after(self) -> Mapping[str, float]:
+        """Return seconds since each member's last task, as the scheduler has it."""
+        said = (await self._head.ask("idle")).get("members", {})
+        return {
+            label: float(after)
+            for label, after in said.items()
+            if label in self._nodes and isinstance(after, (int, float))
+        }
 
     def connect_info(self) -> Mapping[str, str]:
         """Return what makes `Client()` find this scheduler, with TLS."""

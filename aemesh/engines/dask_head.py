@@ -26,6 +26,7 @@ import os
 import signal
 import ssl
 import sys
+import time
 import traceback
 import weakref
 from typing import TYPE_CHECKING, Any
@@ -229,6 +230,54 @@ class Watch(SchedulerPlugin):
         self._lines.say(event="worker-removed", name=name, address=worker)
 
 
+class Work(SchedulerPlugin):
+    """Knows when each worker had something to do last."""
+
+    name = "aemesh-work"
+
+    def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
+        self._now = now
+        self._where: dict[Any, str] = {}  # of each task that is with a worker
+        self._worked_at: dict[str, float] = {}
+
+    def add_worker(self, scheduler: Scheduler, worker: str) -> None:
+        """Count from its registration."""
+        del scheduler
+        self._worked_at[worker] = self._now()
+
+    def remove_worker(self, scheduler: Scheduler, worker: str, **_: Any) -> None:
+        """Forget one that is gone."""
+        del scheduler
+        self._worked_at.pop(worker, None)
+
+    def transition(
+        self, key: Any, start: str, finish: str, *_args: Any, **_: Any
+    ) -> None:
+        """Note the end of work; it runs at each step of each task, so it is short."""
+        if start == "processing":
+            worker = self._where.pop(key, None)
+            if worker in self._worked_at:
+                self._worked_at[worker] = self._now()
+        if finish == "processing":
+            on = self._scheduler.tasks[key].processing_on
+            if on is not None:
+                self._where[key] = on.address
+
+    async def start(self, scheduler: Scheduler) -> None:
+        """Remember whose plugin this is."""
+        self._scheduler = scheduler
+
+    def idle_after(self, ws: WorkerState) -> float:
+        """Return the seconds since a worker's last task, 0.0 while it has one.
+
+        One with an actor has a state that its calls, which the scheduler does not
+        see, work on: it is never idle.
+        """
+        if ws.processing or ws.actors:
+            return 0.0
+        return max(0.0, self._now() - self._worked_at[ws.address])
+
+
 def security_from(tls: dict[str, str]) -> Security:
     """Return TLS 1.3 with the group's own authority for every role."""
     ca, cert, key = (os.path.abspath(tls[name]) for name in ("ca", "cert", "key"))
@@ -254,14 +303,16 @@ def configure(config: dict[str, Any]) -> None:
 class Head:
     """One scheduler and the orders about it."""
 
-    def __init__(self, scheduler: Scheduler, lines: Lines) -> None:
+    def __init__(self, scheduler: Scheduler, lines: Lines, work: Work) -> None:
         self._scheduler = scheduler
         self._lines = lines
+        self._work = work
         self._tasks: set[asyncio.Task[None]] = set()
         self._orders: dict[str, Callable[[dict[str, Any]], Awaitable[None]]] = {
             "retire": self._retire,
             "remove": self._remove,
             "refuse": self._refuse,
+            "idle": self._idle,
             "info": self._info,
         }
 
@@ -290,7 +341,7 @@ class Head:
         return [
             ws
             for ws in self._scheduler.workers.values()
-            if ws.address in addresses or str(ws.name).rpartition("-")[0] == member
+            if ws.address in addresses or member_of(ws) == member
         ]
 
     async def _retire(self, order: dict[str, Any]) -> None:
@@ -382,12 +433,25 @@ class Head:
             if comm is not None:
                 loop.call_later(HANG_UP_AFTER, comm.abort)
 
+    async def _idle(self, order: dict[str, Any]) -> None:
+        """Tell since when each member has nothing to do: none of its processes has."""
+        members: dict[str, float] = {}
+        for ws in self._scheduler.workers.values():
+            member, after = member_of(ws), self._work.idle_after(ws)
+            members[member] = min(after, members.get(member, after))
+        self._lines.say(event="idle", id=order.get("id"), members=members)
+
     async def _info(self, order: dict[str, Any]) -> None:
         states: dict[str, int] = {}
         for ts in self._scheduler.tasks.values():
             states[ts.state] = states.get(ts.state, 0) + 1
         workers = len(self._scheduler.workers)
         self._lines.say(event="info", id=order.get("id"), workers=workers, tasks=states)
+
+
+def member_of(ws: WorkerState) -> str:
+    """Return the label of the member whose process this worker is."""
+    return str(ws.name).rpartition("-")[0]
 
 
 async def converse(lines: Lines) -> int:
@@ -403,17 +467,18 @@ async def converse(lines: Lines) -> int:
     if order is None:
         return 0
     configure(order.get("config") or {})
+    work = Work()
     scheduler = TlsScheduler(
         host=order["host"],
         port=int(order.get("port", 0)),
         protocol="tls",
         security=security_from(order["tls"]),
         dashboard=False,
-        plugins=[Watch(lines)],
+        plugins=[Watch(lines), work],
     )
     await scheduler
     lines.say(event="ready", address=scheduler.address)
-    head = Head(scheduler, lines)
+    head = Head(scheduler, lines, work)
     while (order := await next_order(reader, lines)) is not None:
         head.obey(order)
     with contextlib.suppress(asyncio.TimeoutError):

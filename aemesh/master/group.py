@@ -23,6 +23,7 @@ from aemesh.master.remote import DialStream, RemoteMember, ask
 from aemesh.model.group import Receipt
 from aemesh.model.names import GroupName, JobId
 from aemesh.model.view import GroupView
+from aemesh.plugin import Idling
 from aemesh.protocol import wire
 from aemesh.tasks.nursery import open_crew
 
@@ -271,6 +272,25 @@ class Group:
             _log.exception("engine %s met a bug when %s", self.engine.name, what)
             text = f"engine {self.engine.name} met a bug when {what}"
             raise EngineError(text, why=type(exc).__name__) from exc
+
+    async def idle_after(self) -> Mapping[KeyId, float]:
+        """Return seconds since each member's last work; 0.0 while it works.
+
+        The engine says it where it can.  Else a member works while a job of it runs,
+        as it does, either way, while a command of `aemesh exec` runs there.
+        """
+        members = dict(self.members)
+        running: object = self.running
+        if isinstance(running, Idling):
+            with self._plugin_faults("telling who is idle"):
+                told = await running.idle_after()
+            engine = {key: told.get(one.label, 0.0) for key, one in members.items()}
+        else:
+            engine = {key: one.activity.idle_after() for key, one in members.items()}
+        return {
+            key: min(engine[key], one.commands.idle_after())
+            for key, one in members.items()
+        }
 
     def is_broken(self, record: WorkerRecord) -> bool:
         """Whether the engine said that its node on this member is lost."""

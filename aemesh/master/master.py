@@ -235,7 +235,9 @@ class Master:
     ) -> AsyncIterator[OutputView]:
         """Run a command on each member, whatever the group's own engine is."""
         wanted = self._group(group)
-        members = list(wanted.members.values())
+        members = [
+            replace(one, activity=one.commands) for one in wanted.members.values()
+        ]
         delegation = None if delegate is None else self._delegation(delegate)
         if delegation is not None:
             members = [replace(one, delegation=lambda: delegation) for one in members]

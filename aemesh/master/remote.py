@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import AsyncGenerator, Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeVar
 
 import trio
@@ -18,6 +18,7 @@ from aemesh.errors import (
     UnreachableError,
     quoted,
 )
+from aemesh.master.activity import Activity
 from aemesh.master.delegation import Delegation
 from aemesh.model.job import Channel, Chunk, JobExit, JobSpec
 from aemesh.model.names import JobId, NodeName
@@ -54,6 +55,8 @@ class RemoteMember:
     next_job: Callable[[], JobId]
     wall: Callable[[], float]
     delegation: Callable[[], Delegation | None]  # asked for each job anew
+    activity: Activity = field(default_factory=Activity)  # of jobs started by this
+    commands: Activity = field(default_factory=Activity)  # of those beside the engine
 
     async def start(self, spec: JobSpec) -> Job:
         """Start a job there; raises `EngineError` or `UnreachableError`."""
@@ -109,6 +112,7 @@ class RemoteJob:
         self._exit: JobExit | None = None
         self._over = trio.Event()
         self._sending = trio.Lock()
+        member.activity.begin()
 
     def __repr__(self) -> str:
         state = "running" if self._exit is None else f"ended with {self._exit.code}"
@@ -168,6 +172,7 @@ class RemoteJob:
     def _finish(self, exit_: JobExit) -> None:
         if self._exit is None:
             self._exit = exit_
+            self._member.activity.end()
             self._over.set()
 
     async def _send(self, data: bytes) -> None:

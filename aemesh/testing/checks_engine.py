@@ -17,6 +17,7 @@ import trio.testing
 
 from aemesh.host.processes import all_processes
 from aemesh.model.names import NodeName
+from aemesh.plugin import Idling
 from aemesh.testing.local_group import LocalGroup, LocalMember
 
 if TYPE_CHECKING:
@@ -56,12 +57,14 @@ async def it_opens_serves_and_leaves_nothing(
             async with engine.open(group) as running:
                 _check_environment(running.connect_info())
                 await add_both(running, one, two)
+                await _check_idle(running, one, two)
 
                 receipt = await running.retire(one, by_after=UP_AFTER)
 
                 _check_receipt(receipt, one)
                 assert all(job.exit_now is not None for job in one.jobs)
                 assert all(job.exit_now is None for job in two.jobs)
+                await _check_idle(running, two)
                 await running.add(one.next_one())
         assert group.jobs.jobs == ()
         assert group.broken == {}  # all of it was meant
@@ -152,6 +155,14 @@ def _check_receipt(receipt: Receipt, member: LocalMember) -> None:
     assert receipt.graceful
     assert type(receipt.moved) is int
     assert type(receipt.lost) is int
+
+
+async def _check_idle(running: RunningEngine, *members: LocalMember) -> None:
+    """One that tells who is idle tells it of each member, and of no other."""
+    if isinstance(running, Idling):
+        idle = await running.idle_after()
+        assert idle.keys() == {member.label for member in members}
+        assert all(type(after) is float and after >= 0.0 for after in idle.values())
 
 
 def _check_environment(env: object) -> None:

@@ -658,6 +658,46 @@ async def test_a_spare_that_is_not_needed_goes(tmp_path: Path) -> None:
                 assert await spare.hang_up() == 0
 
 
+async def test_a_member_is_idle_from_the_end_of_its_last_task(tmp_path: Path) -> None:
+    async with open_group(tmp_path, members=2) as group:
+        one, two = "office-0.4", "office-1.4"
+
+        async def idle(number: int) -> dict[str, float]:
+            await group.head.say(op="idle", id=number)
+            return (await group.head.hear("idle", id=number))["members"]
+
+        there = {"workers": group.workers_of(0)}
+        gate = distributed.Event("gate", client=group.client)
+        begun = distributed.Event("begun", client=group.client)
+
+        def work() -> None:
+            distributed.Event("begun").set()
+            distributed.Event("gate").wait()
+
+        running = await group.submit(work, **there)
+        assert await in_thread(begun.wait, SOON)
+        first = await idle(1)
+        await in_thread(gate.set)
+        await group.result(running)
+        second = await idle(2)
+        third = await idle(3)
+
+        assert first[one] == 0.0
+        assert 0.0 < first[two] < second[two]
+        assert second[one] < second[two]
+        assert second[one] < third[one]
+
+
+async def test_a_member_that_holds_an_actor_is_never_idle(tmp_path: Path) -> None:
+    async with open_group(tmp_path) as group:
+        actor = await group.submit(threading.Barrier, 1, actor=True)
+        await group.hold(actor)
+
+        await group.head.say(op="idle", id=1)
+
+        assert (await group.head.hear("idle", id=1))["members"] == {"office-0.4": 0.0}
+
+
 # Leaving
 
 
