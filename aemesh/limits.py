@@ -262,6 +262,18 @@ GENERATION_LEAP = 2**20
 # Retiring moves data; a graceful leave waits no longer than this unless told.
 RETIRE_AFTER = 30.0
 
+# --- sharing ----------------------------------------------------------------
+
+# What a group's workers must have, as a person types it: a line or two.  It is kept
+# with the group, and evaluated for each worker.
+REQUIRE_LENGTH = 1000
+# Brackets and `not` in one another: nobody reads ten.  Deeper: refused, before the
+# reader's own stack is in danger.
+REQUIRE_DEPTH = 32
+# Labels of one worker: a handful of words that its owner gave it.
+LABELS = 32
+LABEL_LENGTH = 64
+
 # --- the control API --------------------------------------------------------
 
 CONTROL_BODY_BYTES = 1024 * 1024

@@ -18,6 +18,7 @@ class Facts:
     memory: int  # bytes
     python: str  # "3.11.2"
     system: str  # "linux-x86_64"
+    labels: tuple[str, ...] = ()  # words that its owner gave it: gpu, big-disk
 
 
 @dataclass(frozen=True, slots=True)
