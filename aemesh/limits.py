@@ -233,6 +233,28 @@ ORPHANED_JOB_AFTER = 3.0
 JOBS_PER_WORKER = 256
 # Groups that a worker's owner names on one command line.
 GROUPS_ALLOWED = 64
+# A worker whose master is out of sight keeps its lease and its lasting jobs as long as
+# the master said, for one that crashed may come back; nobody else may use it so long.
+LEASE_KEPT_CAP_AFTER = 24 * 3600.0
+# What a master says if its user does not: time to see it, and to start it again.
+LEASE_KEPT_AFTER = 300.0
+# Masters that may take over from another one.
+HEIRS = 8
+# The last words of a lasting job while nobody listens to it; the oldest go first.
+DETACHED_OUTPUT_BYTES = 256 * 1024
+# What a master keeps beside itself for its successor: a group takes 2 kB, a member 300
+# bytes.  More: refused, and the successor begins that group anew.
+KEPT_ENTRIES = 8192
+KEPT_KEY_LENGTH = 128
+KEPT_BYTES = 16 * 1024
+KEPT_PAGE = 16
+# A member that an adopted group waits for: its worker is dialled, at the latest, every
+# REDIAL_CAP_AFTER.
+ADOPT_AFTER = 15.0
+# The keeper beside a new master: it starts in a third of a second.
+KEEPER_UP_AFTER = 10.0
+# A keeper that no master holds has no use.
+KEEPER_IDLE_AFTER = 30.0
 # A job whose stream does not come is nobody's.
 ATTACH_AFTER = 10.0
 JOB_FILES = 32

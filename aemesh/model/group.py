@@ -14,13 +14,17 @@ class Lease:
     """Worker `worker` serves `group` of `master` in this generation.
 
     The worker holds it, so two masters cannot both have it.  Generations of one
-    worker only rise; a message of an older one is refused.
+    worker only rise; a message of an older one is refused.  When the master is out of
+    sight the lease goes on for `kept_after` seconds, for this master or one of its
+    `heirs` to take it up again.
     """
 
     master: KeyId
     worker: KeyId
     group: GroupName
     generation: int
+    heirs: frozenset[KeyId] = frozenset()
+    kept_after: float = 0.0
 
 
 class MemberState(enum.Enum):

@@ -26,13 +26,15 @@ class JobSpec:
     The job starts in an empty folder of its own, with `files` (name to content)
     written there, mode 0600.  An ``argv[0]`` of ``{python}`` stands for the
     interpreter of the environment.  With `tls`, ``tls/ca.pem``, ``tls/cert.pem``
-    and ``tls/key.pem`` of the group are put beside them; the key never travels.
+    and ``tls/key.pem`` of the group are put beside them; the key never travels.  A
+    `lasting` job outlives the connection to its master within the lease's time.
     """
 
     argv: tuple[str, ...]
     env: Mapping[str, str] = field(default_factory=dict)
     files: Mapping[str, bytes] = field(default_factory=dict)
     tls: bool = False
+    lasting: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,7 @@ rise: whatever comes late, from a group that it left, is refused by its number.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from aemesh import limits
@@ -36,7 +37,15 @@ class Tenancy:
         held = f"held for {self.lease.group}" if self.lease else "free"
         return f"<Tenancy {held}, generation {self.generation}>"
 
-    def assign(self, master: KeyId, group: GroupName, generation: int) -> Lease:
+    def assign(
+        self,
+        master: KeyId,
+        group: GroupName,
+        generation: int,
+        *,
+        heirs: frozenset[KeyId] = frozenset(),
+        kept_after: float = 0.0,
+    ) -> Lease:
         """Take a lease; raises `RefusedError` if another one stands or it is old.
 
         The same master may replace its own lease by a newer one: it has lost the
@@ -59,7 +68,35 @@ class Tenancy:
             why = f"{generation}; the last one was {self.generation}"
             raise RefusedError(what, why=why)
         self.generation = generation
-        self.lease = Lease(master, self.worker, group, generation)
+        self.lease = Lease(
+            master,
+            self.worker,
+            group,
+            generation,
+            heirs=heirs,
+            kept_after=min(kept_after, limits.LEASE_KEPT_CAP_AFTER),
+        )
+        return self.lease
+
+    def adopt(
+        self, master: KeyId, group: GroupName, generation: int, *, holder_is_here: bool
+    ) -> Lease:
+        """Go on with the lease as it stands, for its master or for an heir of it.
+
+        An heir takes it over only when the master that it came from is out of sight.
+        Raises `RefusedError`.
+        """
+        lease = self.lease
+        if lease is None or (lease.group, lease.generation) != (group, generation):
+            what = "there is no such lease to adopt"
+            raise RefusedError(what, why=f"{self!r}")
+        if lease.master != master and master not in lease.heirs:
+            what = "the worker is held"
+            raise RefusedError(what, why=f"{master} is no heir of {lease.master}")
+        if lease.master != master and holder_is_here:
+            what = "the worker is held"
+            raise RefusedError(what, why=f"its master {lease.master} is there")
+        self.lease = replace(lease, master=master)
         return self.lease
 
     def holds(self, master: KeyId, generation: int) -> Lease:

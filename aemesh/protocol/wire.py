@@ -133,17 +133,75 @@ class WorkerFacts(Body, frozen=True, kw_only=True):
     groups: Annotated[tuple[Name, ...], Meta(max_length=limits.GROUPS_ALLOWED)] = ()
 
 
+class Keeper(msgspec.Struct, frozen=True, kw_only=True):
+    """Where the heads of a master go on without it, and that master's word for it."""
+
+    address: Place
+    key: Name  # of the keeper, SHA256:…
+    master: Annotated[bytes, Meta(max_length=32)]  # the public key that signed
+    sig: Annotated[bytes, Meta(max_length=64)]
+
+
 class Assign(Body, frozen=True, kw_only=True):
-    """You serve this group in this generation; answered by `Assigned`."""
+    """You serve this group in this generation; answered by `Assigned`.
+
+    When I am out of sight, wait `kept_after` for me or for one of my `heirs`.
+    """
+
+    group: Name
+    generation: Count
+    kept_after: Span = 0.0
+    heirs: Annotated[tuple[Name, ...], Meta(max_length=limits.HEIRS)] = ()
+    keeper: Keeper | None = None
+
+
+class Assigned(Body, frozen=True, kw_only=True):
+    """I do, and here is the request for my certificate in it.
+
+    A keeper tells the port for heirs; 0 if it has none.
+    """
+
+    csr: Pem
+    port: Count = 0
+
+
+class Orphaned(Body, frozen=True, kw_only=True):
+    """I am held in this lease, and its master was out of sight; these jobs run.
+
+    A notice to that master when it is back, and to its heirs while it is not.
+    """
+
+    master: Name
+    group: Name
+    generation: Count
+    jobs: Annotated[tuple[Name, ...], Meta(max_length=limits.JOBS_PER_WORKER)] = ()
+    keeper: Keeper | None = None
+
+
+class Adopt(Body, frozen=True, kw_only=True):
+    """Go on with this lease, for me; answered by `Assigned`."""
 
     group: Name
     generation: Count
 
 
-class Assigned(Body, frozen=True, kw_only=True):
-    """I do, and here is the request for my certificate in it."""
+class Keep(Body, frozen=True, kw_only=True):
+    """Keep this for whoever adopts what I leave; no data: forget it.  `Done`."""
 
-    csr: Pem
+    key: Annotated[str, Meta(min_length=1, max_length=limits.KEPT_KEY_LENGTH)]
+    data: Annotated[str, Meta(max_length=limits.KEPT_BYTES)] = ""
+
+
+class Recall(Body, frozen=True, kw_only=True):
+    """Tell what was kept, behind this key in order; answered by `Recalled`."""
+
+    after: Annotated[str, Meta(max_length=limits.KEPT_KEY_LENGTH)] = ""
+
+
+class Recalled(Body, frozen=True, kw_only=True):
+    """A page of what was kept; an empty one is the end."""
+
+    entries: Annotated[tuple[Keep, ...], Meta(max_length=limits.KEPT_PAGE)] = ()
 
 
 class Release(Body, frozen=True, kw_only=True):
@@ -178,6 +236,7 @@ class Start(Body, frozen=True, kw_only=True):
     certificate: Pem = ""
     authority: Pem = ""
     proxy: Chain = ""
+    lasting: bool = False
 
 
 class Started(Body, frozen=True, kw_only=True):
@@ -242,6 +301,11 @@ TYPES: dict[str, type[Body]] = {
     "facts": WorkerFacts,
     "assign": Assign,
     "assigned": Assigned,
+    "orphaned": Orphaned,
+    "adopt": Adopt,
+    "keep": Keep,
+    "recall": Recall,
+    "recalled": Recalled,
     "release": Release,
     "delegate": Delegate,
     "delegated": Delegated,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 import trio
@@ -12,17 +12,19 @@ import trio
 from aemesh import limits
 from aemesh.errors import RefusedError
 from aemesh.model.job import PROXY_FILE, JobSpec
+from aemesh.model.key import KeyId
 from aemesh.model.names import JobId, group_name_untrusted, job_id_untrusted
-from aemesh.plugin import Job
 from aemesh.protocol import wire
 from aemesh.worker.delegated import DelegatedKeys
 from aemesh.worker.groupkey import GroupKey, make_group_key
+from aemesh.worker.jobstream import JobStream
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
 
-    from aemesh.model.key import KeyId
+    from aemesh.plugin import Job
     from aemesh.policy.lease import Tenancy
+    from aemesh.worker.notebook import Notebook
 
 _log = logging.getLogger(__name__)
 
@@ -40,9 +42,13 @@ class Jobs(Protocol):
 class Running:
     """A job of the present lease, and whether its stream has come."""
 
-    job: Job
+    stream: JobStream
     generation: int
-    attached: trio.Event = field(default_factory=trio.Event)
+
+    @property
+    def job(self) -> Job:
+        """The job itself."""
+        return self.stream.job
 
 
 class Held:
@@ -51,18 +57,24 @@ class Held:
     Every command names its generation; `policy.lease.Tenancy` refuses what is late.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - what it is made of, by name
         self,
         tenancy: Tenancy,
         jobs: Jobs,
         remember_generation: Callable[[int], None],
         *,
         wall: Callable[[], float] = time.time,
+        is_linked: Callable[[KeyId], bool] = lambda _: False,
+        notebook: Notebook | None = None,
     ) -> None:
         self.tenancy = tenancy
+        self.port = 0  # where heirs come in, if they may
         self._jobs = jobs
         self._remember = remember_generation
         self._wall = wall
+        self._is_linked = is_linked
+        self._notebook = notebook  # a keeper's
+        self._keeper: wire.Keeper | None = None  # of the master that holds us
         self._key: GroupKey | None = None
         self._delegated = DelegatedKeys()
         self._running: dict[JobId, Running] = {}
@@ -81,14 +93,78 @@ class Held:
     async def assign(self, master: KeyId, body: wire.Assign) -> wire.Body:
         """Take a lease and answer with the request for its certificate."""
         group = group_name_untrusted(body.group)
-        self.tenancy.assign(master, group, body.generation)
+        self.tenancy.assign(
+            master,
+            group,
+            body.generation,
+            heirs=frozenset(map(KeyId.parse_untrusted, body.heirs)),
+            kept_after=body.kept_after,
+        )
+        self._keeper = body.keeper
         self._remember(body.generation)  # before it is acted on
         await self.end_jobs(limits.TERM_AFTER)  # of a generation that was cut off
         self.tenancy.holds(master, body.generation)  # still, after that time
         self._delegated.clear()
         self._key = make_group_key()
         _log.info("serves group %s in generation %d", group, body.generation)
-        return wire.Assigned(csr=self._key.csr_pem)
+        return wire.Assigned(csr=self._key.csr_pem, port=self.port)
+
+    async def adopt(self, master: KeyId, body: wire.Adopt) -> wire.Body:
+        """Go on with the lease for the master that is back, or for its heir."""
+        group = group_name_untrusted(body.group)
+        lease = self.tenancy.lease
+        here = lease is not None and self._is_linked(lease.master)
+        self.tenancy.adopt(master, group, body.generation, holder_is_here=here)
+        assert self._key is not None, "a lease has a key"
+        _log.info("group %s goes on with the master %s", group, master)
+        return wire.Assigned(csr=self._key.csr_pem, port=self.port)
+
+    def orphaned(self, master: KeyId) -> wire.Orphaned | None:
+        """Return what a master that links is told of the lease that it may adopt."""
+        lease = self.tenancy.lease
+        if lease is None:
+            return None
+        is_heir = master in lease.heirs and not self._is_linked(lease.master)
+        if lease.master != master and not is_heir:
+            return None
+        return wire.Orphaned(
+            master=str(lease.master),
+            group=lease.group,
+            generation=lease.generation,
+            jobs=tuple(self._running),
+            keeper=self._keeper,
+        )
+
+    @property
+    def outlives(self) -> float:
+        """How long the lease goes on without its master, in seconds."""
+        lease = self.tenancy.lease
+        lasting = any(running.stream.lasting for running in self._running.values())
+        if lease is None or not lasting:
+            return limits.ORPHANED_JOB_AFTER
+        return max(lease.kept_after, limits.ORPHANED_JOB_AFTER)
+
+    def hang_up(self) -> None:
+        """The master is out of sight: lasting jobs wait for no stream of it."""
+        for running in self._running.values():
+            if running.stream.lasting:
+                running.stream.hang_up()
+
+    async def keep(self, master: KeyId, body: wire.Keep) -> wire.Body:
+        """Keep something for whoever adopts what this master leaves."""
+        self._of_keeper(master).keep(body.key, body.data)
+        return wire.Done()
+
+    async def recall(self, master: KeyId, body: wire.Recall) -> wire.Body:
+        """Tell a page of what was kept to the master that holds us now."""
+        return self._of_keeper(master).page(body.after)
+
+    def _of_keeper(self, master: KeyId) -> Notebook:
+        lease = self.tenancy.lease
+        if self._notebook is None or lease is None or lease.master != master:
+            what = "nothing is kept here for this master"
+            raise RefusedError(what)
+        return self._notebook
 
     async def delegate(self, master: KeyId, body: wire.Delegate) -> wire.Body:
         """Make a key for the user's identity in a job of the lease."""
@@ -104,10 +180,16 @@ class Held:
         if job_id in self._running or len(self._running) >= limits.JOBS_PER_WORKER:
             what = f"job {job_id} is not started"
             raise RefusedError(what, why="it runs, or too many do")
-        spec = JobSpec(argv=body.argv, env=body.env, files=body.files, tls=body.tls)
+        spec = JobSpec(
+            argv=body.argv,
+            env=body.env,
+            files=body.files,
+            tls=body.tls,
+            lasting=body.lasting,
+        )
         files = {**self._tls_files(body), **self._proxy_file(job_id, body)}
         job = await self._jobs.start(job_id, spec, tls=files)
-        running = Running(job, body.generation)
+        running = Running(JobStream(job, lasting=body.lasting), body.generation)
         await self._take_in(master, job_id, running)
         assert self.crew is not None, "commands come while the worker runs"
         self.crew.start_soon(self._await_stream, job_id, running)
@@ -133,8 +215,10 @@ class Held:
         # The lease goes first: whoever takes the next one while jobs end here waits
         # for their end in `assign`, and must not lose it to us.
         lease = self.tenancy.lease
-        self._key = None
+        self._key = self._keeper = None
         self._delegated.clear()
+        if self._notebook is not None:
+            self._notebook.clear()
         if lease is not None:
             self.tenancy.release(lease.master, lease.generation)
         await self.end_jobs(term_after)
@@ -150,15 +234,15 @@ class Held:
         for job_id, running in ending.items():
             self._forget(job_id, running)
 
-    def attach(self, master: KeyId, body: wire.Attach) -> Job:
+    def attach(self, master: KeyId, body: wire.Attach) -> JobStream:
         """Return the job whose stream has come; raises `RefusedError`."""
         running = self._running.get(job_id_untrusted(body.job))
-        if running is None or running.attached.is_set():
+        if running is None or not running.stream.is_free:
             msg = "no such job waits for a stream"
             raise RefusedError(msg)
         self.tenancy.holds(master, running.generation)
-        running.attached.set()
-        return running.job
+        running.stream.take()
+        return running.stream
 
     def _tls_files(self, body: wire.Start) -> dict[str, bytes]:
         if not body.tls:
@@ -184,7 +268,7 @@ class Held:
     async def _await_stream(self, job_id: JobId, running: Running) -> None:
         """Forget a job when it is over; end one that nobody attaches to."""
         with trio.move_on_after(limits.ATTACH_AFTER) as scope:
-            await running.attached.wait()
+            await running.stream.attached.wait()
         if scope.cancelled_caught:
             await running.job.end(term_after=0.0)
         await running.job.wait()
@@ -218,6 +302,9 @@ async def _end(job: Job, term_after: float) -> None:
 
 _HANDLERS: dict[type[wire.Body], Callable[..., Awaitable[wire.Body | None]]] = {
     wire.Assign: Held.assign,
+    wire.Adopt: Held.adopt,
+    wire.Keep: Held.keep,
+    wire.Recall: Held.recall,
     wire.Delegate: Held.delegate,
     wire.Start: Held.start,
     wire.End: Held.end,

@@ -35,7 +35,7 @@ from aemesh.protocol.strictjson import convert_untrusted, decode_untrusted
 from aemesh.tasks.nursery import open_crew
 from aemesh.worker.entrance import Door, Entry
 from aemesh.worker.held import Held, Jobs
-from aemesh.worker.jobstream import carry
+from aemesh.worker.notebook import Notebook
 
 if TYPE_CHECKING:
     from aemesh.model.key import KeyId
@@ -71,6 +71,7 @@ class Parts:
     remember_generation: Callable[[int], None]
     groups: frozenset[GroupName] = frozenset()  # that may be served; empty: any
     next_key: FindNext = lambda: None  # that we offer to masters
+    notebook: Notebook | None = None  # of a keeper
     port: int = 0
     hosts: tuple[str, ...] = ()
     wall: Callable[[], float] = time.time
@@ -96,9 +97,14 @@ class Worker:
             parts.jobs,
             parts.remember_generation,
             wall=parts.wall,
+            is_linked=lambda master: master in self.links,
+            notebook=parts.notebook,
         )
         self._door = Door(parts.desk, chance=parts.chance, linked=self._linked)
         self._leaving = trio.Event()
+        self._lost_sight: object = (
+            None  # of the master that holds us, for the last time
+        )
         self._reason = ""
         self.departure = Departure()
 
@@ -116,6 +122,8 @@ class Worker:
             async with open_crew() as crew:
                 self.held.crew = crew
                 self.port = await crew.start(self._serve)
+                if self._parts.notebook is not None:
+                    self.held.port = self.port
                 crew.start_soon(self._announce)
                 crew.start_soon(self._watch_trust)
                 task_status.started(self.port)
@@ -222,6 +230,7 @@ class Worker:
             self._judge_again(link)  # trust may have changed while it waited
             crew.start_soon(self._offer_key, link)
             try:
+                await self._tell_orphaned(link)
                 await link.tell(_facts_body(self._parts.facts, self.held.tenancy))
                 _log.info("linked to master %s", link.peer.name)
                 closed = await link.wait_closed()
@@ -243,12 +252,25 @@ class Worker:
     async def _after(self, master: KeyId, closed: Closed) -> None:
         """End what ran for a master that is gone, at once or after a grace time."""
         lease = self.held.tenancy.lease
-        if lease is None or lease.master != master:
+        if lease is None or lease.master != master or master in self.links:
             return
         if closed.ending is not Ending.BYE:
-            await trio.sleep(limits.ORPHANED_JOB_AFTER)
+            self._lost_sight = lost_sight = object()
+            self.held.hang_up()
+            for link in list(self.links.values()):
+                with suppress(UnreachableError):
+                    await self._tell_orphaned(link)
+            await trio.sleep(self.held.outlives)
+            if self._lost_sight is not lost_sight:
+                return  # it was there in between: the time began anew
         if self.held.tenancy.lease == lease and master not in self.links:
             await self.held.let_go(limits.TERM_AFTER)
+
+    async def _tell_orphaned(self, link: Link) -> None:
+        """Tell a master of the lease that it may adopt, if there is one."""
+        orphaned = self.held.orphaned(link.peer.key_id)
+        if orphaned is not None:
+            await link.tell(orphaned)
 
     async def _takes_place(self, link: Link) -> bool:
         """Settle a new link with an older one of the same key, if there is one.
@@ -301,7 +323,7 @@ class Worker:
             return None
         if isinstance(body, wire.Rotate):
             return take(link, body, self._parts.desk)
-        if isinstance(body, wire.Assign):
+        if isinstance(body, wire.Assign | wire.Adopt):
             self._check_group(link.peer, group_name_untrusted(body.group))
         return await self.held.handle(link.peer.key_id, body)
 
@@ -337,7 +359,9 @@ class Worker:
                 await stream.send_all(_framed(failed, number))
                 return
             await stream.send_all(_framed(wire.Done(), number))
-            await carry(job, stream, early)
+            assert self.held.crew is not None, "streams come while the worker runs"
+            await job.attach(stream, self.held.crew)
+            await job.carry(stream, early)
         except (BadMessage, trio.TooSlowError, trio.BrokenResourceError) as exc:
             _log.info("a stream of %s ended: %s", channel.peer.name, exc)
         finally:

@@ -19,7 +19,17 @@ from aemesh.protocol.strictjson import (
     parse_untrusted,
 )
 
+KEEPER = wire.Keeper(
+    address="192.0.2.1:7472", key="SHA256:k", master=b"m" * 32, sig=b"s" * 64
+)
 SAMPLES: dict[type[wire.Body], wire.Body] = {
+    wire.Orphaned: wire.Orphaned(
+        master="SHA256:m", group="A", generation=3, jobs=("A-1",), keeper=KEEPER
+    ),
+    wire.Adopt: wire.Adopt(group="A", generation=3),
+    wire.Keep: wire.Keep(key="A", data="{}"),
+    wire.Recall: wire.Recall(after="A"),
+    wire.Recalled: wire.Recalled(entries=(wire.Keep(key="A", data="{}"),)),
     wire.Hello: wire.Hello(
         v=1,
         role="worker",

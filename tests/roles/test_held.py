@@ -214,7 +214,7 @@ async def test_a_job_is_attached_once_and_by_its_master(autojump_clock):
 
         with pytest.raises(RefusedError):
             held.attach(OTHER, wire.Attach(job="j1"))
-        assert held.attach(DESK, wire.Attach(job="j1")) is jobs.running[0]
+        assert held.attach(DESK, wire.Attach(job="j1")).job is jobs.running[0]
         with pytest.raises(RefusedError):
             held.attach(DESK, wire.Attach(job="j1"))
 
