@@ -292,6 +292,14 @@ REQUIRE_LENGTH = 1000
 # Brackets and `not` in one another: nobody reads ten.  Deeper: refused, before the
 # reader's own stack is in danger.
 REQUIRE_DEPTH = 32
+# Workers of one group, and the weight of one: beyond what an office has by far, and
+# small enough that shares are computed in whole numbers.
+GROUP_WORKERS = 100_000
+GROUP_WEIGHT = 1000
+# The longest that a client waits for a group to fill: it holds a connection meanwhile.
+GROUP_WAIT_CAP_AFTER = 30 * 24 * 3600.0
+# Lines of its history that are shown with a group.
+GROUP_EVENTS_SHOWN = 20
 # Labels of one worker: a handful of words that its owner gave it.
 LABELS = 32
 LABEL_LENGTH = 64

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import sqlite3
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from aemesh import limits
 from aemesh.errors import SettingsError
+from aemesh.model.group import Demand
 from aemesh.model.names import GroupName
 from aemesh.model.view import EventView
 
@@ -22,8 +23,10 @@ if TYPE_CHECKING:
 
     from aemesh.model.key import KeyId
 
-_VERSION = 1
-_SCHEMA = """
+# What takes a file from each version to the next; a new one begins at the first.
+# Nothing here is ever changed: files of all these versions are about.
+_STEPS = (
+    """
 create table groups (name text primary key, engine text not null) strict;
 create table workers (
     key text primary key, generation integer not null, last_group text
@@ -32,7 +35,16 @@ create table events (
     number integer primary key autoincrement, at real not null, kind text not null,
     text text not null, worker text, grp text
 ) strict;
-"""
+""",
+    """
+alter table groups add column least integer not null default 1;
+alter table groups add column most integer;
+alter table groups add column weight integer not null default 1;
+alter table groups add column wait_after real not null default 30.0;
+alter table groups add column require text not null default '';
+alter table workers add column pinned text;
+""",
+)
 
 
 class Store:
@@ -47,8 +59,40 @@ class Store:
         return {GroupName(name): engine for name, engine in rows}
 
     def put_group(self, name: GroupName, engine: str) -> None:
-        """Remember a group."""
-        self._do("insert or replace into groups values (?, ?)", name, engine)
+        """Remember a group; one that is there keeps its demand."""
+        self._do(
+            "insert into groups (name, engine) values (?, ?)"
+            " on conflict (name) do update set engine = excluded.engine",
+            name,
+            engine,
+        )
+
+    def demand(self, name: GroupName) -> Demand:
+        """Return what a group wants; what a new one wants if it is not there."""
+        row = self._db.execute(
+            "select least, most, weight, wait_after, require from groups"
+            " where name = ?",
+            (name,),
+        ).fetchone()
+        if row is None:
+            return Demand()
+        least, most, weight, wait_after, require = row
+        return Demand(
+            min=least, max=most, weight=weight, wait_after=wait_after, require=require
+        )
+
+    def put_demand(self, name: GroupName, demand: Demand) -> None:
+        """Remember what a group that is there wants."""
+        self._do(
+            "update groups set least = ?, most = ?, weight = ?, wait_after = ?,"
+            " require = ? where name = ?",
+            demand.min,
+            demand.max,
+            demand.weight,
+            demand.wait_after,
+            demand.require,
+            name,
+        )
 
     def drop_group(self, name: GroupName) -> None:
         """Forget a group."""
@@ -64,9 +108,27 @@ class Store:
     def put_worker(self, key: KeyId, generation: int, group: GroupName | None) -> None:
         """Remember a worker's generation and group."""
         self._do(
-            "insert or replace into workers values (?, ?, ?)",
+            "insert into workers (key, generation, last_group) values (?, ?, ?)"
+            " on conflict (key) do update set generation = excluded.generation,"
+            " last_group = excluded.last_group",
             str(key),
             generation,
+            group,
+        )
+
+    def pinned(self, key: KeyId) -> GroupName | None:
+        """Return the group that a person moved this worker to, if that still holds."""
+        row = self._db.execute(
+            "select pinned from workers where key = ?", (str(key),)
+        ).fetchone()
+        return None if row is None else row[0]
+
+    def pin(self, key: KeyId, group: GroupName | None) -> None:
+        """Remember that a worker stays in this group, or that it may be shared."""
+        self._do(
+            "insert into workers (key, generation, pinned) values (?, 0, ?)"
+            " on conflict (key) do update set pinned = excluded.pinned",
+            str(key),
             group,
         )
 
@@ -97,14 +159,25 @@ class Store:
             " where number > ? order by number limit ?",
             (after, most),
         )
-        return [
-            EventView(number=n, at=at, kind=kind, text=text, worker=worker, group=group)
-            for n, at, kind, text, worker, group in rows
-        ]
+        return list(map(_event, rows))
+
+    def group_events(self, group: GroupName, *, most: int) -> list[EventView]:
+        """Return the latest of one group's history, at most `most` lines."""
+        rows = self._db.execute(
+            "select number, at, kind, text, worker, grp from events"
+            " where grp = ? order by number desc limit ?",
+            (group, most),
+        )
+        return list(map(_event, rows))[::-1]
 
     def _do(self, statement: str, *values: object) -> int:
         with self._db:
             return self._db.execute(statement, values).lastrowid or 0
+
+
+def _event(row: tuple[Any, ...]) -> EventView:
+    n, at, kind, text, worker, group = row
+    return EventView(number=n, at=at, kind=kind, text=text, worker=worker, group=group)
 
 
 @contextmanager
@@ -137,9 +210,9 @@ def _prepare(db: sqlite3.Connection, path: str) -> None:
     # After a power cut the last moments of history may be missing, never the file.
     db.execute("pragma synchronous = normal")
     (version,) = db.execute("pragma user_version").fetchone()
-    if version > _VERSION:
-        why = f"it is of version {version}, this aemesh knows {_VERSION}"
+    if version > len(_STEPS):
+        why = f"it is of version {version}, this aemesh knows {len(_STEPS)}"
         msg = f"cannot use the state file {path}"
         raise SettingsError(msg, why=why)
-    if version < _VERSION:
-        db.executescript(f"begin; {_SCHEMA} pragma user_version = {_VERSION}; commit;")
+    for number, step in enumerate(_STEPS[version:], start=version + 1):
+        db.executescript(f"begin; {step} pragma user_version = {number}; commit;")

@@ -27,6 +27,21 @@ class Lease:
     kept_after: float = 0.0
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Demand:
+    """How many workers a group wants, and which; what its user asked for.
+
+    A group gets `min` before any other gets more than its own, and never more than
+    `max`; in between the groups share by `weight`.
+    """
+
+    min: int = 1
+    max: int | None = None
+    weight: int = 1
+    wait_after: float = 30.0  # seconds that who needs the group waits for `min`
+    require: str = ""  # what each worker must have; see `policy.require`
+
+
 class MemberState(enum.Enum):
     """Where a worker is on its way through a group; see `policy.membership`."""
 
