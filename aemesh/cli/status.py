@@ -89,13 +89,17 @@ def show_workers(found: Sequence[WorkerView]) -> None:
         ui.say("no workers")
         return
     ui.table(
-        ("WORKER", "STATE", "TRUST", "GROUP", "CORES", "MEMORY", "ADDRESS", "NOTE"),
+        (
+            *("WORKER", "STATE", "TRUST", "GROUP", "HELD BY"),
+            *("CORES", "MEMORY", "ADDRESS", "NOTE"),
+        ),
         (
             (
                 worker.name,
                 worker.state,
                 worker.trust,
                 worker.group or "-",
+                _holder(worker),
                 str(worker.cores),
                 ui.memory(worker.memory),
                 worker.address,
@@ -104,6 +108,11 @@ def show_workers(found: Sequence[WorkerView]) -> None:
             for worker in found
         ),
     )
+
+
+def _holder(worker: WorkerView) -> str:
+    group = f" ({worker.held_group})" if worker.held_group else ""
+    return f"{worker.held_by}{group}" if worker.held_by else "-"
 
 
 def show_imposters(found: Sequence[ImposterView]) -> None:

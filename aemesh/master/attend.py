@@ -122,6 +122,8 @@ class Attendant:
     def _place(self) -> Group | None:
         if self.record.membership.state is not MemberState.TRUSTED:
             return None
+        if self.record.is_held_by_other(self.key_id):
+            return None  # it says so itself, and will say when it is free
         # One that opens is waited for: else the first that is up would get them all.
         states = ("opening", "ready")
         allowed = self.record.groups
@@ -146,6 +148,9 @@ class Attendant:
         try:
             self.member = await group.admit(record, self.link, self.dial_stream)
         except AemeshError as exc:
+            if record.is_held_by_other(self.key_id):
+                self._stand_back()
+                return
             record.note = str(exc)
             self.failures += 1
             self._say("worker.failed", f"{record.name} is not in {group.name}: {exc}")
@@ -158,6 +163,13 @@ class Attendant:
         record.note = ""
         text = f"{record.name} serves {group.name}: {self.member.cores} cores"
         self._say("worker.joined", text)
+
+    def _stand_back(self) -> None:
+        """Another master was quicker; the worker's own news says when to ask again."""
+        record = self.record
+        for happening in (Happening.LEAVING, Happening.RETIRED):
+            record.membership.step(happening, now=self.wall())
+        self._say("worker.held", f"{record.name} is held by {record.holder}")
 
     async def _obey(self, order: Order) -> None:
         """Carry out a move or a leave; the worker's answer to it is the receipt."""

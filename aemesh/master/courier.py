@@ -19,14 +19,13 @@ from aemesh import limits
 from aemesh.errors import AemeshError, RefusedError, UnreachableError, quoted
 from aemesh.master.anteroom import Anteroom
 from aemesh.master.clones import CloneWatch
+from aemesh.master.facts import take_facts_untrusted
 from aemesh.master.history import History
 from aemesh.master.imposters import Imposters, Lie, Seen
 from aemesh.master.record import Order, WorkerRecord
 from aemesh.master.remote import DialStream
 from aemesh.model.address import Address
 from aemesh.model.group import MemberState
-from aemesh.model.machine import Facts
-from aemesh.model.names import group_name_untrusted
 from aemesh.model.trust import Decision, Peer, Reason, Verdict
 from aemesh.net.doorman import Desk, DeskDoorman, Doorman
 from aemesh.net.link import Closed, Ending, Link, open_link
@@ -138,7 +137,7 @@ class Courier:
                     await self._facts_came.wait()
                 return await self.attend(record, link, self._dial_stream)
             finally:
-                record.link = None
+                record.link = record.holder = None
                 record.clone = ""
                 crew.cancel_scope.cancel()
 
@@ -256,11 +255,7 @@ class Courier:
     async def _handle(self, link: Link, body: wire.Body) -> wire.Body | None:
         match body:
             case wire.WorkerFacts():
-                self.record.facts = Facts(
-                    body.cores, body.memory, body.python, body.system
-                )
-                self.record.groups = frozenset(map(group_name_untrusted, body.groups))
-                self.record.membership.know_generation(body.generation)
+                take_facts_untrusted(self.record, body)
                 self._facts_came.set()
                 return None
             case wire.Rotate():

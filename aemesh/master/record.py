@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import trio
 
 from aemesh.errors import RefusedError
-from aemesh.model.group import MemberState, Receipt
+from aemesh.model.group import Holder, MemberState, Receipt
 from aemesh.model.key import KeyId
 from aemesh.model.machine import Facts
 from aemesh.model.names import GroupName, NodeName
@@ -44,6 +44,7 @@ class WorkerRecord:
     waiting: Reason | None = None  # whose yes is missing, or why it was refused
     groups: frozenset[GroupName] = frozenset()  # its owner allows; empty: any
     clone: str = ""  # where else its key is in use, as a sentence; while it is linked
+    holder: Holder | None = None  # who holds it now, as it says; while it is linked
     imposters: int = 0  # announcements in its name that could not prove it
     home: GroupName | None = None  # the group it comes back to
     order: Order | None = None
@@ -60,6 +61,10 @@ class WorkerRecord:
             self.order.done.set()
         self.order = order
         self.wake()
+
+    def is_held_by_other(self, ours: KeyId) -> bool:
+        """Whether another master than the one of this key holds it now."""
+        return self.holder is not None and self.holder.master != ours
 
     def wake(self) -> None:
         """Let the worker's task look again at what is to be done."""
@@ -81,6 +86,9 @@ class WorkerRecord:
             cores=facts.cores if facts else 0,
             memory=facts.memory if facts else 0,
             note=self._note(),
+            held_by="" if self.holder is None else str(self.holder.name),
+            held_key="" if self.holder is None else str(self.holder.master),
+            held_group=None if self.holder is None else self.holder.group,
             since=self.membership.since,
         )
 

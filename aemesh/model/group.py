@@ -42,6 +42,22 @@ class Demand:
     require: str = ""  # what each worker must have; see `policy.require`
 
 
+@dataclass(frozen=True, slots=True)
+class Holder:
+    """Who holds a worker now, as the worker tells each master that it is linked to.
+
+    `group` is None where the worker's owner does not let the listener know it.
+    """
+
+    master: KeyId
+    name: NodeName
+    group: GroupName | None
+    generation: int
+
+    def __str__(self) -> str:
+        return self.name if self.group is None else f"{self.name} ({self.group})"
+
+
 class MemberState(enum.Enum):
     """Where a worker is on its way through a group; see `policy.membership`."""
 

@@ -21,6 +21,9 @@ class WorkerView:
     memory: int  # bytes
     note: str = ""  # why it is not working, if it is not
     since: float = 0.0  # seconds since 1970 when it came into this state
+    held_by: str = ""  # the name of the master that holds it, "" if it is free
+    held_key: str = ""  # SHA256:… of that master
+    held_group: str | None = None  # its group, if we may know it
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

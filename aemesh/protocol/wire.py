@@ -119,10 +119,20 @@ class Bye(Body, frozen=True, kw_only=True):
     reason: Text = ""
 
 
+class HeldBy(msgspec.Struct, frozen=True, kw_only=True):
+    """Who holds a worker; `group` is empty where the listener may not know it."""
+
+    master: Name  # its fingerprint
+    name: Name
+    group: Annotated[str, Meta(max_length=64)] = ""
+    generation: Count
+
+
 class WorkerFacts(Body, frozen=True, kw_only=True):
     """A worker tells its master what it is, and in which generation it is held.
 
-    `groups` are those that its owner allows; none named means any.
+    `groups` are those that its owner allows; none named means any.  `lease` is who
+    holds it now; the facts are told again whenever that changes.
     """
 
     cores: Count
@@ -131,6 +141,7 @@ class WorkerFacts(Body, frozen=True, kw_only=True):
     system: Name
     generation: Count
     groups: Annotated[tuple[Name, ...], Meta(max_length=limits.GROUPS_ALLOWED)] = ()
+    lease: HeldBy | None = None
 
 
 class Keeper(msgspec.Struct, frozen=True, kw_only=True):

@@ -279,6 +279,9 @@ def _worker(name: str, group: str | None) -> WorkerView:
         cores=4,
         memory=8 * 2**30,
         since=_STARTED_AT,
+        held_by="laptop" if group else "",
+        held_key=str(fake_key("laptop")) if group else "",
+        held_group=group,
     )
 
 

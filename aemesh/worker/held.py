@@ -79,6 +79,7 @@ class Held:
         self._delegated = DelegatedKeys()
         self._running: dict[JobId, Running] = {}
         self.crew: trio.Nursery | None = None
+        self.changed = trio.Event()  # the lease was taken, or given back
 
     def __repr__(self) -> str:
         return f"<Held {self.tenancy!r}, {len(self._running)} jobs>"
@@ -102,6 +103,7 @@ class Held:
         )
         self._keeper = body.keeper
         self._remember(body.generation)  # before it is acted on
+        self._tell_changed()
         await self.end_jobs(limits.TERM_AFTER)  # of a generation that was cut off
         self.tenancy.holds(master, body.generation)  # still, after that time
         self._delegated.clear()
@@ -115,6 +117,7 @@ class Held:
         lease = self.tenancy.lease
         here = lease is not None and self._is_linked(lease.master)
         self.tenancy.adopt(master, group, body.generation, holder_is_here=here)
+        self._tell_changed()
         assert self._key is not None, "a lease has a key"
         _log.info("group %s goes on with the master %s", group, master)
         return wire.Assigned(csr=self._key.csr_pem, port=self.port)
@@ -221,6 +224,7 @@ class Held:
             self._notebook.clear()
         if lease is not None:
             self.tenancy.release(lease.master, lease.generation)
+            self._tell_changed()
         await self.end_jobs(term_after)
         if lease is not None:
             _log.info("left group %s", lease.group)
@@ -286,6 +290,10 @@ class Held:
             await running.job.end(term_after=0.0)
             raise
         self._running[job_id] = running
+
+    def _tell_changed(self) -> None:
+        self.changed.set()
+        self.changed = trio.Event()
 
     def _forget(self, job_id: JobId, running: Running) -> None:
         if self._running.get(job_id) is running:

@@ -36,6 +36,7 @@ from aemesh.tasks.nursery import open_crew
 from aemesh.worker.entrance import Door, Entry
 from aemesh.worker.held import Held, Jobs
 from aemesh.worker.notebook import Notebook
+from aemesh.worker.tidings import Tidings
 
 if TYPE_CHECKING:
     from aemesh.model.key import KeyId
@@ -100,6 +101,7 @@ class Worker:
             is_linked=lambda master: master in self.links,
             notebook=parts.notebook,
         )
+        self._tidings = Tidings(parts.facts, self.held, parts.desk)
         self._door = Door(parts.desk, chance=parts.chance, linked=self._linked)
         self._leaving = trio.Event()
         self._lost_sight: object = (
@@ -231,7 +233,7 @@ class Worker:
             crew.start_soon(self._offer_key, link)
             try:
                 await self._tell_orphaned(link)
-                await link.tell(_facts_body(self._parts.facts, self.held.tenancy))
+                crew.start_soon(self._tidings.keep_telling, link)
                 _log.info("linked to master %s", link.peer.name)
                 closed = await link.wait_closed()
             except UnreachableError:
@@ -324,8 +326,20 @@ class Worker:
         if isinstance(body, wire.Rotate):
             return take(link, body, self._parts.desk)
         if isinstance(body, wire.Assign | wire.Adopt):
-            self._check_group(link.peer, group_name_untrusted(body.group))
+            return await self._assign(link, body)
         return await self.held.handle(link.peer.key_id, body)
+
+    async def _assign(
+        self, link: Link, body: wire.Assign | wire.Adopt
+    ) -> wire.Body | None:
+        self._check_group(link.peer, group_name_untrusted(body.group))
+        try:
+            return await self.held.handle(link.peer.key_id, body)
+        except RefusedError:
+            # The news that it waits for comes before the no, so that it need not ask
+            # again in vain.
+            await self._tidings.tell(link)
+            raise
 
     def _check_group(self, master: Peer, group: GroupName) -> None:
         """Raise `RefusedError` if the master's line of trust forbids this group."""
@@ -383,17 +397,6 @@ class Worker:
         except AemeshError as exc:
             _log.warning("left without a receipt: %s", exc)
         link.close(self._reason)
-
-
-def _facts_body(facts: Facts, tenancy: Tenancy) -> wire.WorkerFacts:
-    return wire.WorkerFacts(
-        cores=facts.cores,
-        memory=facts.memory,
-        python=facts.python,
-        system=facts.system,
-        generation=tenancy.generation,
-        groups=tuple(sorted(tenancy.groups)),
-    )
 
 
 async def _first_message(channel: Channel) -> tuple[int, wire.Attach, bytes]:

@@ -140,18 +140,20 @@ class Mesh:
         finder: Finder,
         desk: TrustDesk | None = None,
         delegation: Delegation | None = None,
+        identity: Identity | None = None,
     ) -> Master:
-        """Make a process of the master's key at this address."""
+        """Make a process of the master's key, or of another, at this address."""
+        identity = identity or self.master_id
         accepts = TrustPolicy(role=Role.MASTER, accept_new=True)
-        ours = _ours(Role.MASTER, self.master_id, self.new_run())
+        ours = _ours(Role.MASTER, identity, self.new_run())
         return Master(
             MasterParts(
-                key_id=self.master_id.key_id,
-                name=NodeName("laptop"),
+                key_id=identity.key_id,
+                name=NodeName(identity.name),
                 mode="leap",
                 version="0",
                 state_dir="memory",
-                shaker=shakers(ours, self.master_id),
+                shaker=shakers(ours, identity),
                 desk=desk or TrustDesk(accepts, folder=None, wall=wall),
                 network=self.segment.host(ip),
                 finder=finder,

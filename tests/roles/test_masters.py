@@ -1,0 +1,160 @@
+"""Several masters and their workers, in memory: one lease at a time, first come."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+
+import trio
+
+from aemesh.host.keys.keystore import Identity
+from aemesh.host.store import open_store
+from aemesh.host.trust.trustdesk import TrustDesk
+from aemesh.master.master import Master
+from aemesh.model.names import GroupName
+from aemesh.model.trust import KnownPeer, Mode, Role, Terms
+from aemesh.model.view import WorkerView
+from aemesh.policy.discovery import New, News, Updated
+from aemesh.policy.trust import TrustPolicy
+from tests.roles.mesh import Machine, Mesh, announcement, open_mesh
+
+A, B = GroupName("A"), GroupName("B")
+
+
+@dataclass
+class Desk:
+    """One more master, of another user."""
+
+    identity: Identity
+    master: Master = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.tell, self.heard = trio.open_memory_channel[News](100)
+
+    async def news(self) -> AsyncIterator[News]:
+        async for news in self.heard:
+            yield news
+
+    def hear(self, machine: Machine, *, again: bool = False) -> None:
+        self.tell.send_nowait((Updated if again else New)(announcement(machine)))
+
+    def view(self, name: str) -> WorkerView | None:
+        return next((v for v in self.master.workers() if v.name == name), None)
+
+
+@asynccontextmanager
+async def second_master(mesh: Mesh, ip: str, *groups: str) -> AsyncIterator[Desk]:
+    """Another user's master, with these groups."""
+    desk = Desk(Identity.ephemeral("mary"))
+    with open_store(None) as store:
+        for name in groups:
+            store.put_group(GroupName(name), "memory")
+        desk.master = mesh.new_master(ip, store, finder=desk, identity=desk.identity)
+        async with trio.open_nursery() as nursery:
+            await nursery.start(desk.master.run)
+            yield desk
+            nursery.cancel_scope.cancel()
+
+
+def trusts(*identities: Identity) -> TrustPolicy:
+    keys = frozenset(identity.key_id for identity in identities)
+    return TrustPolicy(role=Role.WORKER, trusted_keys=keys)
+
+
+async def until(look) -> None:
+    with trio.fail_after(120):
+        while not look():
+            await trio.sleep(0.05)
+
+
+def is_held(view: WorkerView | None, by: str) -> bool:
+    return view is not None and view.held_by == by
+
+
+async def test_every_master_hears_who_holds_a_worker_and_when_it_is_free(
+    autojump_clock,
+) -> None:
+    """Shows: G5; the second takes it when it is free, and asks once until then."""
+    async with (
+        open_mesh("A") as mesh,
+        second_master(mesh, "10.0.1.1", "B") as mary,
+    ):
+        machine = await mesh.start_worker(
+            "office-1", policy=trusts(mesh.master_id, mary.identity)
+        )
+        await mesh.wait_worker("office-1", lambda v: v.held_by == "laptop")
+        mary.hear(machine)
+        await until(lambda: is_held(mary.view("office-1"), "laptop"))
+        view = mary.view("office-1")
+        assert view is not None
+        assert (view.state, view.group, view.held_group) == ("trusted", None, "A")
+        assert view.held_key == str(mesh.master_id.key_id)
+
+        await trio.sleep(60)
+        assert not [e async for e in mary.master.events(0, follow=False) if e.worker]
+        await mesh.master.close_group(A)
+
+        await until(lambda: is_held(mary.view("office-1"), "mary"))
+        view = await mesh.wait_worker("office-1", lambda v: v.held_by == "mary")
+        assert (view.held_group, view.state) == ("B", "trusted")
+        assert machine.generation == 2
+
+
+async def test_two_that_ask_at_once_are_told_who_was_first(autojump_clock) -> None:
+    """Shows: G5."""
+    async with (
+        open_mesh("A") as mesh,
+        second_master(mesh, "10.0.1.1", "B") as mary,
+    ):
+        policy = trusts(mesh.master_id, mary.identity)
+        machines = [
+            await mesh.start_worker(f"office-{n}", policy=policy, announce=False)
+            for n in range(6)
+        ]
+        for machine in machines:
+            mesh.announce(machine)
+            mary.hear(machine)
+        for machine in machines:
+            await mesh.wait_worker(machine.name, lambda v: bool(v.held_by))
+            await until(lambda name=machine.name: bool((mary.view(name)).held_by))
+        await trio.sleep(120)
+
+        kinds = [e.kind async for e in mary.master.events(0, follow=False)]
+        assert "worker.failed" not in kinds + await mesh.events()
+        for machine in machines:
+            theirs, ours = (
+                mary.view(machine.name),
+                mesh.master.roster.find(machine.name),
+            )
+            assert theirs is not None
+            assert theirs.held_by == ours.view().held_by
+            assert (theirs.group, ours.view().group).count(None) == 1
+
+
+async def test_a_master_whose_line_has_other_groups_does_not_hear_the_groups_name(
+    autojump_clock,
+) -> None:
+    async with (
+        open_mesh("A") as mesh,
+        second_master(mesh, "10.0.1.1", "B") as mary,
+    ):
+        machine = await mesh.start_worker("office-1")
+        assert isinstance(machine.desk, TrustDesk)
+        machine.desk.memory.keep(
+            KnownPeer(
+                name=mary.identity.name,
+                key=mary.identity.public,
+                via="command",
+                added="20261125",
+                mode=Mode.LEAP,
+                terms=Terms(groups=("B",)),
+            )
+        )
+        await mesh.wait_worker("office-1", lambda v: v.held_by == "laptop")
+        mary.hear(machine)
+
+        await until(lambda: is_held(mary.view("office-1"), "laptop"))
+        view = mary.view("office-1")
+        assert view is not None
+        assert view.held_group is None
