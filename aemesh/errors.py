@@ -72,6 +72,12 @@ class SettingsError(AemeshError):
     exit_code = 3
 
 
+class SettingsFileError(SettingsError):
+    """The file of a user's defaults has a wrong name or value, or is not safe."""
+
+    name = "settings/defaults"
+
+
 class KeyFileError(SettingsError):
     """The identity key is readable by others, damaged, or not of our kind."""
 

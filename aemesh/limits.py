@@ -314,6 +314,11 @@ EVENTS_KEPT = 10_000
 # earliest, not in ten seconds (threat 89).
 STRANGER_EVENTS_PER_MINUTE = 240
 
+# --- the user's own files ---------------------------------------------------
+
+# All settings of all commands with a line of comment each are a tenth of this.
+SETTINGS_FILE_BYTES = 64 * 1024
+
 # --- delegation -------------------------------------------------------------
 
 # The longest life of a proxy certificate: what grid tools make if nobody says how

@@ -1,5 +1,5 @@
 # ruff: noqa: INP001 - a script, not a package
-"""Writes docs/reference/errors.md and cli.md from the code; --check only compares.
+"""Writes the pages of docs/reference that are made from code; --check only compares.
 
 python docs/make_reference.py [--check]
 """
@@ -12,7 +12,10 @@ from pathlib import Path
 import click
 
 from aemesh import errors
+from aemesh.cli.config import walk
+from aemesh.cli.defaults import settings_of, variable_of
 from aemesh.cli.main import COMMANDS, cli
+from aemesh.cli.options import TypedOption
 from aemesh.errors import AemeshError
 
 FOLDER = Path(__file__).parent / "reference"
@@ -99,7 +102,65 @@ def _help(command: click.Command, name: str, parent: click.Context | None) -> li
     return lines
 
 
-PAGES = {"errors.md": errors_page, "cli.md": cli_page}
+SETTINGS = """
+A user's defaults are in one TOML file: `aemesh config path` prints where.
+`$AEMESH_CONFIG` names another one; with `/dev/null` there is none.
+What is typed goes before a variable, that before the file, and that before our default.
+`aemesh config` shows every setting, its value, and the line or variable it comes from.
+
+```toml
+state = "~/aemesh"     # above all tables: for every command
+
+[worker]
+cores = 4
+group = ["analysisA"]  # what may be given several times is a list
+
+[trust.token]
+for = "2h"
+```
+
+A table is a command, a name in it an option without its dashes.
+A variable is `AEMESH`, the command and the option; several values have spaces between.
+One that is empty counts as none.
+An unknown name and a wrong value are errors with their line.
+Every command checks its own table and the names of all, `aemesh config` all of it.
+A file that others can write is refused.
+
+These are never defaults:
+"""
+
+
+def settings_page() -> str:
+    """Return settings.md: each option that can be set, and those that cannot."""
+    lines = ["# Settings", "", NOTE, *SETTINGS.splitlines(), ""]
+    commands = list(walk(cli))
+    reasons: dict[str, set[str]] = {}
+    for _, command in commands:
+        for option in command.params:
+            if isinstance(option, TypedOption):
+                reasons.setdefault(option.why, set()).add(max(option.opts, key=len))
+    for why, names in reasons.items():
+        shown = ", ".join(f"`{name}`" for name in sorted(names))
+        lines.append(f"- {shown}: {why}")
+    for path, command in commands:
+        rows = settings_of(command)
+        if not rows:
+            continue
+        head = f"`[{'.'.join(path)}]`" if path else "For every command"
+        lines += [
+            "",
+            f"## {head}",
+            "",
+            "| name | variable | what |",
+            "| --- | --- | --- |",
+        ]
+        for name, option in rows.items():
+            text = (option.help or "").replace("|", "\\|")
+            lines.append(f"| `{name}` | `{variable_of((*path, name))}` | {text} |")
+    return "\n".join([*lines, ""])
+
+
+PAGES = {"errors.md": errors_page, "cli.md": cli_page, "settings.md": settings_page}
 
 
 def main(arguments: list[str]) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 
 from hypothesis import HealthCheck, settings
@@ -22,3 +23,9 @@ _DEFAULTS = {
 for _number, _default in _DEFAULTS.items():
     if signal.getsignal(_number) is signal.SIG_IGN:
         signal.signal(_number, _default)
+
+# Nor does one depend on the defaults of who runs it.
+for _name in [name for name in os.environ if name.startswith("AEMESH_")]:
+    if _name not in {"AEMESH_LAB"}:
+        del os.environ[_name]
+os.environ["AEMESH_CONFIG"] = os.devnull

@@ -10,7 +10,7 @@ import msgspec
 
 from aemesh.cli import ui
 from aemesh.cli.delegation import span, wish_of
-from aemesh.cli.options import json_option, state_option
+from aemesh.cli.options import assent_option, json_option, state_option
 from aemesh.cli.status import show_groups
 from aemesh.client.client import Mesh
 from aemesh.model.view import Delegate
@@ -103,7 +103,7 @@ def delegate(
 @click.argument("name", metavar="GROUP")
 @click.option("--out", metavar="DIR", help="Where to; else ./aemesh-GROUP.")
 @click.option("--for", "life", metavar="SPAN", default="8h", show_default=True)
-@click.option("--force", is_flag=True, help="Overwrite those that are there.")
+@assent_option("--force", "force", "Overwrite those that are there.")
 @state_option
 @json_option
 def credentials(  # noqa: PLR0913 - the options of the command

@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from aemesh.cli import ui
-from aemesh.cli.options import json_option, state_option
+from aemesh.cli.options import assent_option, json_option, state_option
 from aemesh.errors import KeyFileError, RefusedError
 from aemesh.host.keys.keystore import KEY_FILE, load_key
 from aemesh.host.keys.nextkey import NextKey, make_next, put_in_place, read_next
@@ -24,9 +24,7 @@ from aemesh.model.trust import KnownPeer, Role
 @click.option(
     "--finish", is_flag=True, help="Use the next key from now on; the role must rest."
 )
-@click.option(
-    "--force", is_flag=True, help="With --finish: even if a peer has not taken it."
-)
+@assent_option("--force", "force", "With --finish: even if a peer has not taken it.")
 @state_option
 @json_option
 def rotate(

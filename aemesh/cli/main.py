@@ -12,7 +12,7 @@ import importlib
 import click
 
 from aemesh.cli import ui
-from aemesh.cli.options import state_option
+from aemesh.cli.defaults import Section, bind
 from aemesh.errors import AemeshError, UsageError
 
 INTERRUPTED = 130
@@ -34,6 +34,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
         "ca",
         "Sign a site's workers and masters, or revoke.",
     ),
+    "config": ("aemesh.cli.config", "config", "Show and change your defaults."),
     "stop": ("aemesh.cli.stop", "stop", "Stop the master."),
 }
 
@@ -52,7 +53,17 @@ class LazyGroup(click.Group):
         module, attribute, _ = COMMANDS[cmd_name]
         found = getattr(importlib.import_module(module), attribute)
         assert isinstance(found, click.Command)
+        bind(found, (cmd_name,))
         return found
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the command of these words, and where its options get defaults."""
+        name, command, rest = super().resolve_command(ctx, args)
+        if name is not None:
+            ctx.default_map = {name: Section(self, (name,))}
+        return name, command, rest
 
     def format_commands(
         self,
@@ -66,7 +77,12 @@ class LazyGroup(click.Group):
 
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="aemesh", message="%(prog)s %(version)s")
-@state_option
+@click.option(
+    "--state",
+    metavar="DIR",
+    envvar="AEMESH_STATE",
+    help="Folder of keys, trust and run-time files (or $AEMESH_STATE).",
+)
 def cli(state: str | None) -> None:
     """Turn idle machines into a trusted mesh that runs one analysis.
 
@@ -77,18 +93,19 @@ def cli(state: str | None) -> None:
 
 def run(args: list[str]) -> int:
     """Run one command line and return its exit code; errors have been printed."""
-    as_json = "--json" in args[: args.index("--") if "--" in args else None]
+    # Words that cannot be read may be told before --json has been.
+    said = {"as_json": "--json" in args[: args.index("--") if "--" in args else None]}
     try:
-        code = cli.main(args, prog_name="aemesh", standalone_mode=False)
+        code = cli.main(args, prog_name="aemesh", standalone_mode=False, obj=said)
     except click.exceptions.NoArgsIsHelpError as error:
         ui.tell(error.format_message())
         return UsageError.exit_code
     except click.ClickException as error:
-        return ui.error(_in_our_words(error), as_json=as_json)
+        return ui.error(_in_our_words(error), as_json=said["as_json"])
     except (click.Abort, KeyboardInterrupt):
         return INTERRUPTED
     except BaseException as error:  # noqa: BLE001 - the last one that can say it
-        return _failed(error, as_json=as_json)
+        return _failed(error, as_json=said["as_json"])
     return code if isinstance(code, int) else 0
 
 
@@ -123,6 +140,20 @@ def _in_our_words(error: click.ClickException) -> UsageError:
     """Return click's complaint in our form: one line, lower case, no period, a hint."""
     what = " ".join(error.format_message().split()).rstrip(".")
     what = what[:1].lower() + what[1:]
+    if isinstance(error, click.BadParameter):
+        what = _blame_variable(what, error)
     context = getattr(error, "ctx", None)
     path = context.command_path if context is not None else "aemesh"
     return UsageError(what, hint=f"`{path} --help` lists what there is")
+
+
+def _blame_variable(what: str, error: click.BadParameter) -> str:
+    """Name the variable that a wrong value came from: nobody typed it here."""
+    option, context = error.param, error.ctx
+    if not isinstance(option, click.Option) or context is None:
+        return what
+    source = context.get_parameter_source(str(option.name))
+    if source is not click.core.ParameterSource.ENVIRONMENT:
+        return what
+    typed = f"'{option.opts[0]}'"
+    return what.replace(typed, f"{typed} (from ${option.envvar})", 1)

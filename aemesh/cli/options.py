@@ -13,6 +13,33 @@ JOIN_VARIABLE = "AEMESH_JOIN"
 _F = TypeVar("_F", bound=Callable[..., Any])
 
 
+class TypedOption(click.Option):
+    """An option that no settings file and no variable made of its name can set.
+
+    `why` completes the sentence "it cannot be set:".  A secret one has a variable of
+    its own, and its value is never shown.
+    """
+
+    def __init__(
+        self,
+        *words: Any,  # noqa: ANN401 - click's
+        why: str,
+        secret: bool = False,
+        **options: Any,  # noqa: ANN401
+    ) -> None:
+        super().__init__(*words, **options)
+        self.why = why
+        self.secret = secret
+
+
+def assent_option(name: str, variable: str, text: str) -> Callable[[_F], _F]:
+    """Return what adds a flag by which a person agrees to one deed, each time anew."""
+    why = "it is said anew each time"
+    return click.option(
+        name, variable, cls=TypedOption, why=why, is_flag=True, help=text
+    )
+
+
 def _inherit(ctx: click.Context, _param: click.Parameter, value: str | None) -> Any:  # noqa: ANN401 - click's
     """Take ``aemesh --state DIR command`` for ``aemesh command --state DIR``."""
     return value or ctx.find_root().params.get("state")
@@ -22,6 +49,8 @@ def state_option(command: _F) -> _F:
     """Add ``--state DIR``; the value is None if it is $AEMESH_STATE or the default."""
     add = click.option(
         "--state",
+        cls=TypedOption,
+        why="there is one for all commands, above all tables",
         metavar="DIR",
         callback=_inherit,
         help="Folder of keys, trust and run-time files (or $AEMESH_STATE).",
@@ -30,11 +59,22 @@ def state_option(command: _F) -> _F:
 
 
 def json_option(command: _F) -> _F:
-    """Add ``--json``, as ``as_json``."""
+    """Add ``--json``, as ``as_json``; errors are JSON then too."""
     add = click.option(
-        "--json", "as_json", is_flag=True, help="Print JSON, one object a line."
+        "--json",
+        "as_json",
+        is_flag=True,
+        callback=_remember_json,
+        help="Print JSON, one object a line.",
     )
     return add(command)
+
+
+def _remember_json(ctx: click.Context, _param: click.Parameter, value: bool) -> bool:
+    """Tell `main.run`, which prints the errors."""
+    if isinstance(ctx.obj, dict):
+        ctx.obj["as_json"] = value
+    return value
 
 
 def group_option(command: _F) -> _F:
@@ -51,6 +91,8 @@ def node_options(command: _F) -> _F:
         click.option("--verbose", is_flag=True, help="Tell more of what goes on."),
         click.option(
             "--insecure-open",
+            cls=TypedOption,
+            why="it has to be typed at each start",
             is_flag=True,
             help="No authentication at all, for this start only; both sides need it.",
         ),

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from aemesh.cli import ui
-from aemesh.cli.options import state_option
+from aemesh.cli.options import assent_option, state_option
 from aemesh.cli.spans import span
 from aemesh.cli.trust_rows import (
     Row,
@@ -58,7 +58,7 @@ def _terms_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 @click.command()
 @click.argument("who", required=False)
-@click.option("--all", "everybody", is_flag=True, help="Accept whoever waits now.")
+@assent_option("--all", "everybody", "Accept whoever waits now.")
 @_terms_options
 @role_option
 @state_option

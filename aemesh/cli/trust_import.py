@@ -10,7 +10,7 @@ import click
 
 from aemesh import limits
 from aemesh.cli import ui
-from aemesh.cli.options import state_option
+from aemesh.cli.options import assent_option, state_option
 from aemesh.cli.trust_rows import SECTIONS, Row, day, now, record, role_option
 from aemesh.errors import (
     AemeshError,
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 @click.command("import")
 @click.argument("file", default="-", metavar="[FILE | -]")
-@click.option("--yes", is_flag=True, help="Trust what is new without a question.")
+@assent_option("--yes", "yes", "Trust what is new without a question.")
 @role_option
 @state_option
 def import_(file: str, role: str | None, state: str | None, *, yes: bool) -> int:

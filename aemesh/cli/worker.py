@@ -6,7 +6,12 @@ import os
 
 import click
 
-from aemesh.cli.options import JOIN_VARIABLE, node_options, state_option
+from aemesh.cli.options import (
+    JOIN_VARIABLE,
+    TypedOption,
+    node_options,
+    state_option,
+)
 from aemesh.cli.spans import span
 
 _JOIN_HELP = (
@@ -61,7 +66,15 @@ _JOIN_HELP = (
     metavar="NET",
     help="First use only from this network; may be given several times.",
 )
-@click.option("--join", metavar="TOKEN", help=_JOIN_HELP)
+@click.option(
+    "--join",
+    cls=TypedOption,
+    why=f"it is a secret: set ${JOIN_VARIABLE}, or type --join @FILE",
+    secret=True,
+    envvar=JOIN_VARIABLE,
+    metavar="TOKEN",
+    help=_JOIN_HELP,
+)
 @click.option(
     "--keytab",
     metavar="FILE",

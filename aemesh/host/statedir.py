@@ -23,6 +23,7 @@ import platformdirs
 from aemesh.errors import AlreadyRunningError
 from aemesh.host.folders import empty, make_private
 from aemesh.host.leftovers import end_leftovers
+from aemesh.host.settingsfile import default_state
 from aemesh.model.trust import Role
 
 if TYPE_CHECKING:
@@ -46,8 +47,11 @@ class StateDir:
 
 
 def state_root(given: str | Path | None = None) -> Path:
-    """Return `given` (``--state``), else $AEMESH_STATE, else the platform's place."""
-    chosen = given or os.environ.get("AEMESH_STATE")
+    """Return the folder of all roles: the first of these that says one.
+
+    `given` (``--state``), $AEMESH_STATE, the user's settings, the platform's place.
+    """
+    chosen = given or os.environ.get("AEMESH_STATE") or default_state()
     if chosen:
         return Path(chosen).expanduser().absolute()
     return platformdirs.user_state_path("aemesh", appauthor=False)

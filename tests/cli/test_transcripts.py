@@ -78,6 +78,17 @@ class Stage:
 
         self.nursery.start_soon(end)
 
+    async def settings(self, *words: str) -> None:
+        """``% settings TEXT``: the file of defaults, read by all that follows."""
+        path = self.state.parent / "config.toml"
+        path.write_text(" ".join(words).replace("\\n", "\n") + "\n")
+        path.chmod(0o600)
+        self.environ["AEMESH_CONFIG"] = str(path)
+
+    async def variable(self, name: str, *words: str) -> None:
+        """``% variable NAME VALUE``: in the environment of all that follows."""
+        self.environ[name] = " ".join(words)
+
     async def key(self, role: str) -> None:
         """``% key ROLE``: the role has a key."""
         load_or_make(state_folder(Role(role), self.state), "laptop")
@@ -142,10 +153,16 @@ class Stage:
                 capture_stdout=True,
                 stderr=-2,  # to stdout
                 check=False,
-                env={**os.environ, "AEMESH_STATE": str(self.state), "TZ": "UTC"},
+                env={
+                    **os.environ,
+                    "AEMESH_STATE": str(self.state),
+                    "TZ": "UTC",
+                    **self.environ,
+                },
                 cwd=self.state.parent,
             )
-        lines = done.stdout.decode().replace(str(self.state), "STATE").splitlines()
+        lines = done.stdout.decode().replace(str(self.state), "STATE")
+        lines = lines.replace(str(self.state.parent), "HERE").splitlines()
         return lines + ([f"[{done.returncode}]"] if done.returncode else [])
 
 
@@ -153,6 +170,8 @@ PREPARE = {
     "master": Stage.master,
     "imposter": Stage.imposter,
     "stoppable": Stage.stoppable,
+    "settings": Stage.settings,
+    "variable": Stage.variable,
     "key": Stage.key,
     "pending": Stage.pending,
     "known": Stage.known,
