@@ -123,7 +123,7 @@ def _failed(error: BaseException, *, as_json: bool) -> int:
 
 
 def _inside(error: BaseException) -> AemeshError | None:
-    blame = importlib.import_module("aemesh.master.blame")
+    blame = importlib.import_module("aemesh.tasks.blame")
     found = blame.blamed(error)
     assert found is None or isinstance(found, AemeshError)
     return found

@@ -21,11 +21,11 @@ from aemesh.cli.node import (
     warn_open,
 )
 from aemesh.cli.settings import typed
+from aemesh.host.control.sockets import SOCKET_FILE
 from aemesh.host.plugins import find_engine
 from aemesh.host.site.usercredential import read_credential
 from aemesh.host.store import Store, open_store
 from aemesh.master.control import serve_control
-from aemesh.master.control_wire import SOCKET_FILE
 from aemesh.master.delegation import Delegation, check_mode
 from aemesh.master.master import Master
 from aemesh.master.parts import Parts

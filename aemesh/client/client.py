@@ -23,9 +23,9 @@ import msgspec
 from aemesh.client.environment import GROUP_VARIABLE, filled, wants_tls
 from aemesh.client.transport import Transport, error_in
 from aemesh.errors import EngineError, UnknownNameError, UnreachableError, UsageError
+from aemesh.host.control.sockets import SOCKET_FILE
 from aemesh.host.statedir import state_root
 from aemesh.master.control_wire import (
-    SOCKET_FILE,
     Certify,
     Exec,
     Move,

@@ -21,7 +21,7 @@ from aemesh.errors import (
     SettingsError,
     UnreachableError,
 )
-from aemesh.master.control_wire import ErrorBody, connected
+from aemesh.host.control.sockets import ErrorBody, connected
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

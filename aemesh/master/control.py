@@ -17,61 +17,35 @@
 
 An error is `AemeshError.fields` as JSON; within a stream, whose status is already
 sent, it is the last line (or an event named ``error``).
-
-Who may use it: the owner of the state directory.  The socket lies in a folder of
-mode 0700, and where the system tells who connects (Linux) others are dropped, so
-that a socket moved or bind-mounted elsewhere opens no door.
+Who may use it, and how it is served: `aemesh.host.control`.
 """
 
 from __future__ import annotations
 
-import logging
-import os
-import socket
-import struct
-from collections.abc import (
-    AsyncGenerator,
-    AsyncIterator,
-    Awaitable,
-    Callable,
-    Mapping,
-)
-from contextlib import aclosing, asynccontextmanager
-from functools import partial
-from typing import TYPE_CHECKING, Protocol, TypeVar, cast
+from typing import TYPE_CHECKING, Protocol
 
 import msgspec
 import trio
-from hypercorn.app_wrappers import ASGIWrapper
-from hypercorn.config import Config
-from hypercorn.trio.tcp_server import TCPServer
-from hypercorn.trio.worker_context import WorkerContext
-from hypercorn.typing import AppWrapper, ASGIFramework, ConnectionState
-from starlette.applications import Starlette
 from starlette.background import BackgroundTask
-from starlette.exceptions import HTTPException
-from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
-from starlette.types import ASGIApp, Receive, Scope, Send
 
-from aemesh import errors, limits
-from aemesh.errors import AemeshError, BugError, UsageError
-from aemesh.master.blame import blamed
-from aemesh.master.control_wire import (
-    MEDIA_EVENTS,
-    MEDIA_LINES,
-    Certify,
-    Exec,
-    Move,
-    OpenGroup,
-    listening,
-)
+from aemesh import errors
+from aemesh.errors import UsageError
+from aemesh.host.control import http
+from aemesh.host.control.http import MEDIA_EVENTS, MEDIA_LINES, Stream, as_lines
+from aemesh.host.control.http import body_of as _body
+from aemesh.host.control.http import json_answer as _json
+from aemesh.master.control_wire import Certify, Exec, Move, OpenGroup
 from aemesh.model.names import GroupName, group_name_untrusted
 from aemesh.model.view import Delegate
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, AsyncIterator, Mapping
     from pathlib import Path
+
+    from starlette.applications import Starlette
+    from starlette.requests import Request
+    from starlette.types import ASGIApp
 
     from aemesh.model.group import Receipt
     from aemesh.model.view import (
@@ -84,21 +58,6 @@ if TYPE_CHECKING:
         StatusView,
         WorkerView,
     )
-
-log = logging.getLogger(__name__)
-
-# Which HTTP status a class of error has; the first that fits.  Clients of ours
-# read the body; the status is for proxies and for people with curl.
-_STATUS: tuple[tuple[type[AemeshError], int], ...] = (
-    (errors.UsageError, 400),
-    (errors.UnknownNameError, 404),
-    (errors.SettingsError, 409),
-    (errors.RefusedError, 403),
-    (errors.PeerError, 502),
-    (errors.UnreachableError, 504),
-    (errors.NobodyFoundError, 504),
-    (errors.GroupIncompleteError, 503),
-)
 
 
 class ControlApi(Protocol):
@@ -154,7 +113,7 @@ def make_app(api: ControlApi) -> Starlette:
     """Return the ASGI application; it knows nothing of sockets."""
     routes = _Routes(api)
     group = "/v1/groups/{name}"
-    table: tuple[tuple[str, str, _Endpoint], ...] = (
+    table: tuple[tuple[str, str, http.Endpoint], ...] = (
         ("GET", "/v1/status", routes.status),
         ("GET", "/v1/workers", routes.workers),
         ("GET", "/v1/groups", routes.groups),
@@ -168,13 +127,7 @@ def make_app(api: ControlApi) -> Starlette:
         ("GET", "/v1/events", routes.events),
         ("POST", "/v1/stop", routes.stop),
     )
-    return Starlette(
-        routes=[
-            Route(path, partial(_answer, endpoint), methods=[method])
-            for method, path, endpoint in table
-        ],
-        exception_handlers={HTTPException: _no_such_route},
-    )
+    return http.make_app(table)
 
 
 async def serve_control(
@@ -184,126 +137,7 @@ async def serve_control(
     task_status: trio.TaskStatus[Path] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Serve `api` at `socket_path` until cancelled; the socket's file goes with it."""
-    app = ASGIWrapper(cast("ASGIFramework", make_app(api)))
-    with listening(socket_path) as sock:
-        listener = trio.SocketListener(trio.socket.from_stdlib_socket(sock))
-        server = _Server(app)
-        async with trio.open_nursery() as nursery:
-            try:
-                await nursery.start(trio.serve_listeners, server.serve, [listener])
-                task_status.started(socket_path)
-                await trio.sleep_forever()
-            finally:
-                server.hang_up()
-
-
-class _Server:
-    """One connection after another for hypercorn, which does the HTTP.
-
-    `hypercorn.trio.serve` takes no connection that was accepted elsewhere, and
-    so could not ask who connects; its parts can be used one by one.
-    """
-
-    def __init__(self, app: AppWrapper) -> None:
-        self._app = app
-        self._config = Config()
-        self._config.errorlog = None
-        self._config.accesslog = None
-        self._config.include_server_header = False
-        self._streams: set[trio.SocketStream] = set()
-
-    async def serve(self, stream: trio.SocketStream) -> None:
-        """Serve one connection; what goes wrong with it ends only this one."""
-        if not _is_ours(stream.socket):
-            log.warning("dropped a connection of another user to the control socket")
-            await trio.aclose_forcefully(stream)
-            return
-        self._streams.add(stream)
-        context, state = WorkerContext(None), ConnectionState({})
-        try:
-            await TCPServer(self._app, self._config, context, state, stream)  # type: ignore[arg-type]  # it takes plain streams too
-        except Exception:
-            log.exception("a connection to the control socket broke")
-        finally:
-            self._streams.discard(stream)
-
-    def hang_up(self) -> None:
-        """Close each connection: hypercorn's writes are shielded, and a client that
-        has stopped reading would hold the whole master up.
-
-        Shown by test_a_client_that_reads_nothing_does_not_hold_up_the_end.
-        """
-        for stream in self._streams:
-            stream.socket.close()
-
-
-def _is_ours(sock: trio.socket.SocketType) -> bool:
-    """Whether the other end runs as our user, or as root; true if it is not told."""
-    option = getattr(socket, "SO_PEERCRED", None)
-    if option is None:  # not Linux: the folder's mode stands alone
-        return True
-    form = "3i"
-    told = sock.getsockopt(socket.SOL_SOCKET, option, struct.calcsize(form))
-    _pid, uid, _gid = struct.unpack(form, told)
-    return uid in {0, os.geteuid()}
-
-
-# --- requests and answers ---------------------------------------------------
-
-_Endpoint = Callable[[Request], Awaitable[ASGIApp]]
-_T = TypeVar("_T")
-
-
-async def _answer(endpoint: _Endpoint, request: Request) -> ASGIApp:
-    """Call an endpoint; its errors become an answer."""
-    try:
-        return await endpoint(request)
-    except Exception as error:  # noqa: BLE001 - per request; told and logged
-        told = _told(error)
-        return _json(told.fields(), status=_status_of(told))
-
-
-def _told(error: Exception) -> AemeshError:
-    """Return what a client is told: our sentence, or that we have a bug."""
-    ours = blamed(error)
-    if ours is not None:
-        return ours
-    log.error("a request to the control socket met a bug", exc_info=error)
-    return BugError(
-        "the master met a bug of its own",
-        why=type(error).__name__,
-        hint="its log has the traceback; please report it",
-    )
-
-
-def _status_of(error: AemeshError) -> int:
-    return next((code for kind, code in _STATUS if isinstance(error, kind)), 500)
-
-
-async def _no_such_route(request: Request, error: Exception) -> Response:
-    code = error.status_code if isinstance(error, HTTPException) else 404
-    what = f"there is no {request.method} {request.url.path}"
-    return _json(UsageError(what).fields(), status=code)
-
-
-def _json(value: object, *, status: int = 200) -> Response:
-    return Response(msgspec.json.encode(value), status, media_type="application/json")
-
-
-async def _body(request: Request, kind: type[_T]) -> _T:
-    """Return the request's body, of at most `limits.CONTROL_BODY_BYTES`."""
-    body = bytearray()
-    async with aclosing(request.stream()) as chunks:
-        async for chunk in chunks:
-            body += chunk
-            if len(body) > limits.CONTROL_BODY_BYTES:
-                msg = f"a request has at most {limits.CONTROL_BODY_BYTES} bytes"
-                raise UsageError(msg)
-    try:
-        return msgspec.json.decode(bytes(body), type=kind)
-    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
-        msg = "the request cannot be read"
-        raise UsageError(msg, why=errors.quoted(str(error))) from None
+    await http.serve_app(make_app(api), socket_path, task_status=task_status)
 
 
 def _group(text: str) -> GroupName:
@@ -359,7 +193,7 @@ class _Routes:
         wish = await _body(request, Exec)
         group = _group(request.path_params["name"])
         pieces = self._api.exec(group, wish.argv, wish.env, delegate=wish.delegate)
-        return _Stream(MEDIA_LINES, _as_lines(pieces))
+        return Stream(MEDIA_LINES, as_lines(pieces))
 
     async def events(self, request: Request) -> ASGIApp:
         # A browser that comes back says where it was in a header of its own.
@@ -370,7 +204,7 @@ class _Routes:
             raise UsageError(msg)
         follow = request.query_params.get("follow", "1") != "0"
         events = self._api.events(int(after), follow=follow)
-        return _Stream(MEDIA_EVENTS, _as_events(events))
+        return Stream(MEDIA_EVENTS, _as_events(events))
 
     async def stop(self, _request: Request) -> ASGIApp:
         answer = _json({}, status=202)
@@ -382,74 +216,14 @@ class _Routes:
         self._api.stop()
 
 
-# --- streams ----------------------------------------------------------------
-
-
-class _Stream:
-    """A response whose body comes piece by piece, and ends when the client goes.
-
-    Unlike starlette's own it closes its generator at once, so that what feeds it
-    (a command on every member) ends with the client too.
-    """
-
-    def __init__(self, media_type: str, pieces: AsyncGenerator[bytes, None]) -> None:
-        self._head = Response(media_type=media_type)
-        del self._head.headers["content-length"]
-        self._head.headers["cache-control"] = "no-store"
-        self._pieces = pieces
-
-    async def __call__(self, _scope: Scope, receive: Receive, send: Send) -> None:
-        # The generator may have a nursery of its own, which is to end before ours.
-        async with trio.open_nursery() as nursery, aclosing(self._pieces):
-            nursery.start_soon(_cancel_when_gone, receive, nursery.cancel_scope)
-            await send(
-                {
-                    "type": "http.response.start",
-                    "status": 200,
-                    "headers": self._head.raw_headers,
-                }
-            )
-            async for piece in self._pieces:
-                await send(
-                    {"type": "http.response.body", "body": piece, "more_body": True}
-                )
-            await send({"type": "http.response.body", "body": b""})
-            nursery.cancel_scope.cancel()
-
-
-async def _cancel_when_gone(receive: Receive, scope: trio.CancelScope) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass
-    scope.cancel()
-
-
-@asynccontextmanager
-async def _closing(items: AsyncIterator[_T]) -> AsyncIterator[AsyncIterator[_T]]:
-    """Close a generator at the end of the block; other iterators need nothing."""
-    try:
-        yield items
-    finally:
-        if isinstance(items, AsyncGenerator):
-            await items.aclose()
-
-
-async def _as_lines(pieces: AsyncIterator[OutputView]) -> AsyncGenerator[bytes, None]:
-    try:
-        async with _closing(pieces):
-            async for piece in pieces:
-                yield msgspec.json.encode(piece) + b"\n"
-    except Exception as error:  # noqa: BLE001 - per stream; told and logged
-        yield msgspec.json.encode(_told(error).fields()) + b"\n"
-
-
 async def _as_events(events: AsyncIterator[EventView]) -> AsyncGenerator[bytes, None]:
     # A comment, so that a proxy passes the headers on before anything happens.
     yield b": aemesh events\n\n"
     try:
-        async with _closing(events):
+        async with http.closing(events):
             async for event in events:
                 data = msgspec.json.encode(event)
                 yield b"id: %d\ndata: %b\n\n" % (event.number, data)
     except Exception as error:  # noqa: BLE001 - per stream; told and logged
-        data = msgspec.json.encode(_told(error).fields())
+        data = msgspec.json.encode(http.told_of(error).fields())
         yield b"event: error\ndata: %b\n\n" % data

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 import pytest
 import trio
 
+from aemesh.host.control.sockets import SOCKET_FILE
 from aemesh.master.control import serve_control
-from aemesh.master.control_wire import SOCKET_FILE
 from aemesh.testing.memory_control import MemoryControl
 
 if TYPE_CHECKING:

@@ -19,12 +19,12 @@ from pathlib import Path
 import pytest
 import trio
 
+from aemesh.host.control.sockets import SOCKET_FILE
 from aemesh.host.keys.keystore import load_or_make
 from aemesh.host.statedir import state_folder
 from aemesh.host.trust.pending import list_requests, write_request
 from aemesh.host.trust.trustfiles import add
 from aemesh.master.control import serve_control
-from aemesh.master.control_wire import SOCKET_FILE
 from aemesh.model.key import PublicKey
 from aemesh.model.names import NodeName
 from aemesh.model.trust import KnownPeer, Reason, Role, TrustRequest

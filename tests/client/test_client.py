@@ -30,8 +30,8 @@ from aemesh.errors import (
     UnreachableError,
     UsageError,
 )
+from aemesh.host.control.sockets import SOCKET_FILE
 from aemesh.master.control import serve_control
-from aemesh.master.control_wire import SOCKET_FILE
 from aemesh.testing.memory_control import MemoryControl
 
 if TYPE_CHECKING:

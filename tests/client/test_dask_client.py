@@ -13,8 +13,8 @@ import trio
 
 import aemesh
 from aemesh.client.credentials import Credentials
+from aemesh.host.control.sockets import SOCKET_FILE
 from aemesh.master.control import serve_control
-from aemesh.master.control_wire import SOCKET_FILE
 from aemesh.model.names import GroupName
 from aemesh.testing.memory_control import MemoryControl
 

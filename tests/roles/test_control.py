@@ -28,8 +28,9 @@ from aemesh.errors import (
     UnknownNameError,
     UsageError,
 )
-from aemesh.master.control import _Stream, serve_control
-from aemesh.master.control_wire import SOCKET_FILE, connected
+from aemesh.host.control.http import Stream
+from aemesh.host.control.sockets import SOCKET_FILE, connected
+from aemesh.master.control import serve_control
 from aemesh.model.group import Receipt
 from aemesh.model.view import EventView, OutputView
 from aemesh.tasks.nursery import open_crew
@@ -247,7 +248,7 @@ async def test_a_stream_with_a_nursery_of_its_own_ends_when_its_client_goes():
             sending.set()
             await trio.sleep_forever()  # nobody reads it
 
-    await _Stream("text/plain", pieces())({}, receive, send)
+    await Stream("text/plain", pieces())({}, receive, send)
 
     assert ended
 
