@@ -1,19 +1,157 @@
-"""Which group a free worker goes to.
+"""Who shares what: which group each worker serves, and why.
 
-A worker that served a group comes back to it (its data and warm processes may still
-be of use); any other goes to the group with the fewest members.  Competing weights,
-minima and maxima come with `allocate`.
+The rule, in this order:
+
+1. Nobody serves a group that may not have it, and no group has more than its max.
+2. A group comes to its min before another has more than its own.  If not all can, those
+   that have it keep it, and then those of more weight come first.
+3. What is left is shared by weight; workers count, not their cores.
+4. Who serves a group stays there unless that makes one of the above better.
+
+`allocate` is one function of what is there now: the same workers and groups give the
+same plan, in whatever order they are named, and who follows the plan finds nothing
+left to do.  How a flow finds the best of all plans is in `policy.shares`.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass
 
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-    from collections.abc import Set as AbstractSet
+from aemesh import limits
+from aemesh.model.group import Demand
+from aemesh.model.names import GroupName
+from aemesh.policy.shares import Room, Shares
 
-    from aemesh.model.names import GroupName
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Candidate:
+    """A worker that could serve."""
+
+    key: str  # one of its own; ties are settled by its order
+    allowed: frozenset[GroupName]  # that it may serve now
+    group: GroupName | None = None  # that it serves, or is on its way to
+    last: GroupName | None = None  # that it served before; it likes to come back
+    pinned: GroupName | None = None  # where a person moved it to
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """Where a worker is to be, and the reason in a sentence."""
+
+    group: GroupName | None
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What `allocate` decided."""
+
+    placements: Mapping[str, Placement]  # by the worker's key
+    missing: Mapping[GroupName, int]  # to the min of each group that has too few
+
+    def moves(self, workers: Iterable[Candidate]) -> list[tuple[str, Placement]]:
+        """Return what changes for these workers, by key."""
+        return [
+            (one.key, self.placements[one.key])
+            for one in sorted(workers, key=lambda one: one.key)
+            if self.placements[one.key].group != one.group
+        ]
+
+
+EMPTY = Plan({}, {})
+
+
+def allocate(workers: Iterable[Candidate], groups: Mapping[GroupName, Demand]) -> Plan:
+    """Return the group of each worker; see above for the rule."""
+    ordered = sorted(workers, key=lambda one: one.key)
+    names = sorted(groups)
+    shares = _shared(ordered, names, groups)
+    before = dict.fromkeys(names, 0)
+    for one in ordered:
+        if one.group in before:
+            before[one.group] += 1
+    after = dict(zip(names, shares.counts(), strict=True))
+    tell = _Reasons(groups, before, after)
+    placements = {}
+    for one, place in zip(ordered, shares.place, strict=True):
+        name = names[place] if place < len(names) else None
+        placements[one.key] = Placement(name, tell.why(one, name))
+    missing = {
+        name: groups[name].min - count
+        for name, count in after.items()
+        if count < groups[name].min
+    }
+    return Plan(placements, missing)
+
+
+def may_serve(one: Candidate, names: Iterable[GroupName]) -> frozenset[GroupName]:
+    """Return where a worker may be: only where it is pinned, as long as it can."""
+    allowed = one.allowed.intersection(names)
+    return frozenset({one.pinned}) if one.pinned in allowed else allowed
+
+
+def _shared(
+    ordered: Sequence[Candidate],
+    names: Sequence[GroupName],
+    groups: Mapping[GroupName, Demand],
+) -> Shares:
+    index = {name: number for number, name in enumerate(names)}
+    allowed, home = [], []
+    for one in ordered:
+        may = may_serve(one, names)
+        allowed.append(sum(1 << index[name] for name in may))
+        wish = one.group if one.group is not None else one.last
+        home.append(index[wish] if wish in may else -1)
+    rooms = [
+        Room(
+            min=groups[name].min,
+            max=limits.GROUP_WORKERS if (most := groups[name].max) is None else most,
+            weight=groups[name].weight,
+        )
+        for name in names
+    ]
+    runs = [
+        one.group is not None and at >= 0 for one, at in zip(ordered, home, strict=True)
+    ]
+    shares = Shares(rooms, allowed, home, runs)
+    shares.settle()
+    return shares
+
+
+@dataclass(frozen=True, slots=True)
+class _Reasons:
+    """Says why, of each worker, from what the groups want and had."""
+
+    groups: Mapping[GroupName, Demand]
+    before: Mapping[GroupName, int]
+    after: Mapping[GroupName, int]
+
+    def why(self, one: Candidate, name: GroupName | None) -> str:
+        if name is None:
+            return self._why_free(one)
+        if one.pinned == name:
+            return "it was moved there by hand"
+        demand, count = self.groups[name], self.after[name]
+        if name == one.group:
+            return f"it serves {name}, and nothing is better"
+        if self.before[name] < demand.min:
+            return f"{name} has {self.before[name]} and wants {demand.min} at least"
+        if count > self.before[name]:
+            total = sum(self.after.values())
+            return f"by weight {demand.weight} {name} gets {count} of {total}"
+        return f"it makes room elsewhere, and {name} can use it as well"
+
+    def _why_free(self, one: Candidate) -> str:
+        may = sorted(may_serve(one, self.groups))
+        if not self.groups:
+            return "there is no group"
+        if not may:
+            return "no group may have it"
+        return ", ".join(
+            f"{name} has its max of {self.groups[name].max}" for name in may
+        )
 
 
 def place(
