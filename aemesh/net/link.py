@@ -73,6 +73,7 @@ class Link:
         self.peer: Peer = channel.peer
         self.binding = channel.binding
         self.connection = channel.connection
+        self.dialled = channel.dialled  # by us
         self.pulse = Pulse.ALIVE
         self.closed: Closed | None = None
         self._stream = channel.stream

@@ -70,6 +70,7 @@ class Channel:
     purpose: Purpose
     leftover: bytes
     binding: bytes = b""  # what ties a signature to this channel
+    dialled: bool = True  # by us
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -215,6 +216,7 @@ class Shaker:
             purpose=purpose,
             leftover=machine.leftover(),
             binding=machine.binding,
+            dialled=machine.side is Side.CLIENT,
         )
 
     async def _agree(

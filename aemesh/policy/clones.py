@@ -27,6 +27,7 @@ from aemesh.model.machine import Announcement
 
 if TYPE_CHECKING:
     from aemesh.model.address import Address
+    from aemesh.model.key import KeyId
 
 
 class Twins(enum.Enum):
@@ -61,6 +62,7 @@ class SecondLink(enum.Enum):
     TAKES = "it takes the place of the first"
     WAITS = "whether the first lives will show"
     REFUSED = "the first lives, and holds its place"
+    SURPLUS = "both sides dialled, and the first is the one that counts"
 
 
 _SECOND_LINK = {
@@ -71,16 +73,41 @@ _SECOND_LINK = {
 }
 
 
-def second_link(
-    first: str, second: str, *, came_at: float, heard_at: float, now: float
+def second_link(  # noqa: PLR0913 - two links and the time, by name
+    first: str,
+    second: str,
+    *,
+    came_at: float,
+    heard_at: float,
+    now: float,
+    yields: bool = False,
 ) -> SecondLink:
-    """Return what becomes of a newer link of a master that has one; as `twins`.
+    """Return what becomes of a newer link of a peer that has one; as `twins`.
 
-    A master that crashed and was started again gets in after `SUSPECT_AFTER` at the
-    latest; one whose key was copied does not put out the one that holds the worker.
+    A node that crashed and was started again gets in after `SUSPECT_AFTER` at the
+    latest; one whose key was copied does not put out the one that is linked.
+
+    `yields`: see the function of this name.  Such a second link of one process takes
+    the place only of a first that is dead, whatever the other side has seen first.
     """
     seen = twins(first, second, came_at=came_at, heard_at=heard_at, now=now)
-    return _SECOND_LINK[seen]
+    if seen is not Twins.ONE or not yields:
+        return _SECOND_LINK[seen]
+    if heard_at >= came_at + limits.CLONE_AFTER:
+        return SecondLink.SURPLUS
+    gone = now >= came_at + limits.SUSPECT_AFTER
+    return SecondLink.TAKES if gone else SecondLink.WAITS
+
+
+def yields(first_dialler: KeyId, second_dialler: KeyId) -> bool:
+    """Whether the second of two links of one pair gives way to the first.
+
+    When both sides dial at one time, each may see the two links in another order; if
+    each kept its newest, both would go.  So the one counts that the smaller
+    fingerprint has dialled.  Of two that one side dialled the newer counts, for that
+    side knows what became of the older.
+    """
+    return first_dialler.digest < second_dialler.digest
 
 
 @dataclass(frozen=True, slots=True)

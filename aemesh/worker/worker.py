@@ -22,18 +22,20 @@ from aemesh.model.machine import Facts
 from aemesh.model.names import GroupName, group_name_untrusted
 from aemesh.model.trust import Decision
 from aemesh.net.doorman import Desk
+from aemesh.net.entrance import Door, Entry
 from aemesh.net.link import Closed, Ending, Link, open_link
+from aemesh.net.links import Links
+from aemesh.net.listener import Listener
 from aemesh.net.rotation import FindNext, keep_offering, take
 from aemesh.net.shake import Channel, Shaker
-from aemesh.net.transport import Connection, Network
-from aemesh.policy.clones import SecondLink, second_link
+from aemesh.net.transport import Network
+from aemesh.policy.clones import SecondLink
 from aemesh.policy.lease import Tenancy
 from aemesh.protocol import wire
 from aemesh.protocol.frames import FrameReader, encode_frame
 from aemesh.protocol.hello import Purpose
 from aemesh.protocol.strictjson import convert_untrusted, decode_untrusted
 from aemesh.tasks.nursery import open_crew
-from aemesh.worker.entrance import Door, Entry
 from aemesh.worker.held import Held, Jobs
 from aemesh.worker.notebook import Notebook
 from aemesh.worker.tidings import Tidings
@@ -43,8 +45,6 @@ if TYPE_CHECKING:
     from aemesh.model.trust import Peer
 
 _log = logging.getLogger(__name__)
-# A master's first link is looked at this often while it has to show that it lives.
-_LOOK_EVERY = 0.1
 
 
 class Announcer(Protocol):
@@ -91,7 +91,7 @@ class Worker:
 
     def __init__(self, parts: Parts, *, key_id: KeyId) -> None:
         self._parts = parts
-        self.links: dict[KeyId, Link] = {}
+        self.links = Links(key_id)
         self.port = 0
         self.held = Held(
             Tenancy(key_id, generation=parts.generation, groups=parts.groups),
@@ -103,6 +103,7 @@ class Worker:
         )
         self._tidings = Tidings(parts.facts, self.held, parts.desk)
         self._door = Door(parts.desk, chance=parts.chance, linked=self._linked)
+        self._listener = Listener(self._door, parts.shaker, self._serve_channel)
         self._leaving = trio.Event()
         self._lost_sight: object = (
             None  # of the master that holds us, for the last time
@@ -148,7 +149,7 @@ class Worker:
 
     async def _serve(self, *, task_status: trio.TaskStatus[int]) -> None:
         await self._parts.network.serve(
-            self._admit,
+            self._listener.admit,
             port=self._parts.port,
             hosts=self._parts.hosts,
             task_status=task_status,
@@ -176,59 +177,17 @@ class Worker:
         elif not desk.allows_group(link.peer, lease.group):
             link.close(f"its line of trust has other groups than {lease.group}")
 
-    async def _admit(self, connection: Connection) -> None:
-        """Own one connection that came in, from its first byte to its last."""
-        try:
-            channel = await self._let_in(connection)
-            if channel is not None:
-                await self._serve_channel(channel)
-        except Exception as exc:  # noqa: BLE001 - what one peer does ends no worker
-            self._door.log(
-                "a connection of %s went wrong in a way of its own",
-                connection.remote,
-                level=logging.ERROR,
-                error=exc,
-            )
-            await trio.aclose_forcefully(connection.stream)
-
-    async def _let_in(self, connection: Connection) -> Channel | None:
-        """Return the channel of whoever is let in; what is not is closed."""
-        entry = self._door.enter(connection)
-        if entry is None:
-            await trio.aclose_forcefully(connection.stream)
-            return None
-        try:
-            with entry.scope:
-                return await self._parts.shaker(entry).accept(connection)
-        except AemeshError as exc:
-            entry.fail(f"{exc}")
-            return None
-        except Exception:
-            entry.fail("a bug of ours")
-            raise
-        finally:
-            entry.done()
-        entry.fail("it gave its place to another")
-        return None
-
     async def _serve_channel(self, channel: Channel) -> None:
-        connection = channel.connection
-        source = connection.remote.source
-        self._door.gate.trust(source)
-        try:
-            if channel.purpose is Purpose.STREAM:
-                await self._serve_stream(channel)
-            else:
-                await self._serve_link(channel)
-        finally:
-            self._door.gate.untrust(source)
+        if channel.purpose is Purpose.STREAM:
+            await self._serve_stream(channel)
+        else:
+            await self._serve_link(channel)
 
     async def _serve_link(self, channel: Channel) -> None:
         master = channel.peer.key_id
         async with open_link(channel, self._handle) as link, open_crew() as crew:
             if not await self._takes_place(link):
                 return
-            self.links[master] = link
             self._judge_again(link)  # trust may have changed while it waited
             crew.start_soon(self._offer_key, link)
             try:
@@ -239,8 +198,7 @@ class Worker:
             except UnreachableError:
                 closed = link.closed or Closed(Ending.CLOSED)
             finally:
-                if self.links.get(master) is link:
-                    del self.links[master]
+                self.links.leave(link)
                 crew.cancel_scope.cancel()
         ending = closed.ending.value
         _log.info("the link to master %s ended: %s", link.peer.name, ending)
@@ -275,28 +233,13 @@ class Worker:
             await link.tell(orphaned)
 
     async def _takes_place(self, link: Link) -> bool:
-        """Settle a new link with an older one of the same key, if there is one.
-
-        It serves nothing meanwhile, but its beats go to and fro.
-        """
-        came_at = trio.current_time()
-        while (older := self.links.get(link.peer.key_id)) is not None:
-            place = second_link(
-                older.peer.run,
-                link.peer.run,
-                came_at=came_at,
-                heard_at=older.heard_at,
-                now=trio.current_time(),
-            )
-            if place is SecondLink.REFUSED:
-                await self._refuse_clone(older, link)
-                return False
-            if place is SecondLink.TAKES:
-                older.close("a newer link took its place")
-                break
-            with trio.move_on_after(_LOOK_EVERY):
-                await older.wait_closed()
-        return link.closed is None
+        """Settle a new link with an older one of the same key, if there is one."""
+        place = await self.links.settle(link)
+        if place is SecondLink.REFUSED:
+            await self._refuse_clone(self.links[link.peer.key_id], link)
+        elif place is SecondLink.SURPLUS:
+            link.close("another link of this pair is up")
+        return place is SecondLink.TAKES
 
     async def _refuse_clone(self, older: Link, link: Link) -> None:
         """One master's key in two places: the link that is up stays; tell both."""

@@ -24,10 +24,10 @@ from aemesh.model.trust import (
     Terms,
     Verdict,
 )
+from aemesh.net.entrance import Door
 from aemesh.policy.trust import TrustPolicy
 from aemesh.protocol.hello import Purpose
 from aemesh.testing.nodes import connection_pair
-from aemesh.worker.entrance import Door
 
 if TYPE_CHECKING:
     from pathlib import Path

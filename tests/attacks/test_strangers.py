@@ -19,6 +19,7 @@ from aemesh.model.address import Address
 from aemesh.model.machine import Facts
 from aemesh.model.trust import Role
 from aemesh.net.doorman import DeskDoorman
+from aemesh.net.entrance import Door
 from aemesh.net.link import open_link
 from aemesh.net.shake import Channel
 from aemesh.net.tcp import TcpNetwork
@@ -28,7 +29,6 @@ from aemesh.protocol.hello import Purpose
 from aemesh.protocol.preamble import encode_preamble
 from aemesh.testing.memory_jobs import MemoryJobs
 from aemesh.testing.nodes import Node, connection_pair
-from aemesh.worker.entrance import Door
 from aemesh.worker.worker import Parts, Worker
 
 FACTS = Facts(cores=2, memory=8 << 30, python="3.11.2", system="linux-x86_64")

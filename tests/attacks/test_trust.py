@@ -36,11 +36,11 @@ from aemesh.model.machine import Announcement
 from aemesh.model.names import GroupName, NodeName
 from aemesh.model.trust import Decision, KnownPeer, Mode, Reason, Role
 from aemesh.net.doorman import DeskDoorman
+from aemesh.net.entrance import Door
 from aemesh.net.link import open_link
 from aemesh.policy.trust import TrustPolicy, judge
 from aemesh.protocol import wire
 from aemesh.testing.nodes import Node, both, connection_pair, shake_hands
-from aemesh.worker.entrance import Door
 
 KNOWN_FILE = {Role.WORKER: "known_masters", Role.MASTER: "known_workers"}
 

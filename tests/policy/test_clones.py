@@ -5,10 +5,20 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from aemesh import limits
 from aemesh.model.address import Address
-from aemesh.policy.clones import Lives, SecondLink, Twins, second_link, twins
+from aemesh.model.key import KeyId
+from aemesh.policy.clones import (
+    Lives,
+    SecondLink,
+    Twins,
+    second_link,
+    twins,
+    yields,
+)
 from tests.policy.test_discovery import announced
 
 SOON = limits.CLONE_AFTER
@@ -162,3 +172,65 @@ def test_any_number_of_lives_fits_in_a_bounded_table() -> None:
         seen.check()
 
     assert seen.is_last_word(said("r99", ELSEWHERE))
+
+
+def settle(first, second, *, came_at, heard_at, now, keys):
+    return second_link(
+        first,
+        second,
+        came_at=came_at,
+        heard_at=heard_at,
+        now=now,
+        yields=yields(*keys),
+    )
+
+
+SMALL, LARGE = KeyId(bytes(32)), KeyId(b"\xff" * 32)
+
+
+@pytest.mark.parametrize(
+    ("diallers", "heard_at", "now", "wanted"),
+    [
+        ((SMALL, LARGE), 0.0, 0.1, SecondLink.WAITS),
+        ((SMALL, LARGE), 0.9, 1.0, SecondLink.WAITS),  # may have been on its way
+        ((SMALL, LARGE), 1.0, 1.0, SecondLink.SURPLUS),
+        ((SMALL, LARGE), 0.5, 2.5, SecondLink.TAKES),  # the first is dead
+        ((LARGE, SMALL), 1.0, 1.0, SecondLink.TAKES),
+        ((LARGE, LARGE), 1.0, 1.0, SecondLink.TAKES),  # it knows why it dialled again
+        ((SMALL, SMALL), 0.0, 0.0, SecondLink.TAKES),
+    ],
+)
+def test_of_two_links_that_both_sides_dialled_one_counts(
+    diallers, heard_at, now, wanted
+):
+    place = settle("run", "run", came_at=0.0, heard_at=heard_at, now=now, keys=diallers)
+    assert place is wanted
+
+
+@given(
+    st.permutations(["small's", "large's"]),
+    st.permutations(["small's", "large's"]),
+)
+def test_both_ends_keep_the_same_one_in_whatever_order_they_see_them(here, there):
+    dialler = {"small's": SMALL, "large's": LARGE}
+
+    def kept(order):
+        first, second = order
+        place = settle(
+            "run",
+            "run",
+            came_at=0.0,
+            heard_at=1.0,
+            now=1.0,
+            keys=(dialler[first], dialler[second]),
+        )
+        return second if place is SecondLink.TAKES else first
+
+    assert kept(here) == kept(there) == "small's"
+
+
+def test_the_fingerprints_do_not_help_a_second_process():
+    place = settle(
+        "one", "two", came_at=0.0, heard_at=1.0, now=1.0, keys=(LARGE, SMALL)
+    )
+    assert place is SecondLink.REFUSED

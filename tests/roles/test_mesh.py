@@ -22,6 +22,7 @@ from aemesh.model.group import MemberState
 from aemesh.model.names import GroupName, NodeName
 from aemesh.model.trust import RevokedKey, Role, Terms, TrustBook
 from aemesh.net.link import Link
+from aemesh.policy.clones import SecondLink
 from aemesh.policy.discovery import New
 from aemesh.policy.trust import TrustPolicy
 from aemesh.worker.worker import Worker
@@ -444,7 +445,7 @@ async def test_trust_that_is_withdrawn_while_a_link_waits_for_its_place_is_withd
         worker._parts.desk.memory.put(TrustBook(revoked=(dead,)))
         worker._parts.desk.memory.tell_changed()
         await trio.sleep(1)
-        return True
+        return await worker.links.settle(link) is SecondLink.TAKES
 
     monkeypatch.setattr(Worker, "_takes_place", withdrawn)
     async with open_mesh("A") as mesh:

@@ -1,4 +1,4 @@
-"""The worker's door: strangers are counted, slowed and logged with care.
+"""A node's door: strangers are counted, slowed and logged with care.
 
 An `Entry` is one connection on its way in.  It holds a place among the strangers
 until its key has proved to be one that we know; a request that waits for a person
@@ -58,6 +58,7 @@ class Door:
         *,
         chance: Callable[[], float],
         linked: Callable[[KeyId], Peer | None],
+        make_entry: Callable[[Door, str], Entry] | None = None,
     ) -> None:
         self.desk = desk
         self.gate = StrangerGate()
@@ -65,6 +66,7 @@ class Door:
         self.linked = linked
         self.strangers: dict[Entry, None] = {}  # the one that came first is first
         self._chance = chance
+        self._make_entry = make_entry or Entry
         self._rate = LogRate()
 
     def enter(self, connection: Connection) -> Entry | None:
@@ -76,7 +78,7 @@ class Door:
             next(iter(self.strangers)).give_place()
             entrance = self.gate.enter(source, now=now, chance=_LATEST)
         if entrance is Entrance.ADMIT:
-            return Entry(self, source)
+            return self._make_entry(self, source)
         self.log("%s was not let in: %s", connection.remote, entrance.value)
         return None
 
@@ -137,12 +139,16 @@ class Entry(DeskDoorman):
         """Take note of what the peer says of us."""
         super().heard(peer, verdict)
         if verdict.reason is Reason.CLONE:
+            ours = peer.role.other.value
             self._door.log(
-                "master %s refuses this worker: its key is used in two places, %s "
-                "and here.  Remove `worker/` from the state directory of one of them; "
+                "%s %s refuses this %s: its key is used in two places, %s "
+                "and here.  Remove `%s/` from the state directory of one of them; "
                 "it makes its own key",
+                peer.role.value,
                 peer.name,
+                ours,
                 quoted(verdict.detail),
+                ours,
                 level=logging.WARNING,
             )
 
