@@ -24,7 +24,8 @@ from aemesh.client.environment import GROUP_VARIABLE, filled, wants_tls
 from aemesh.client.transport import Transport, error_in
 from aemesh.errors import EngineError, UnknownNameError, UnreachableError, UsageError
 from aemesh.host.control.sockets import SOCKET_FILE
-from aemesh.host.statedir import state_root
+from aemesh.host.livefolder import LiveFolder
+from aemesh.host.statedir import clients_folder, state_root
 from aemesh.master.control_wire import (
     Certify,
     Exec,
@@ -157,7 +158,10 @@ class Group:
         self.name = view.group
         self.engine = view.engine
         self._view = view
+        self._clients = clients_folder(mesh.folder.parent)
         self._credentials: Credentials | None = None
+        # Without credentials: by it the master sees that somebody is there.
+        self._sign: LiveFolder | None = None
         self._lock = threading.Lock()
 
     def status(self) -> GroupView:
@@ -182,9 +186,10 @@ class Group:
     def environment(self) -> dict[str, str]:
         """Return the variables by which a script finds the engine, until `close`."""
         state = str(self.mesh.folder.parent)
-        if not wants_tls(self._view):
-            return filled(self._view, tls=None, state=state)
         with self._lock:
+            if not wants_tls(self._view):
+                self._sign = self._sign or LiveFolder(self._clients)
+                return filled(self._view, tls=None, state=state)
             if self._credentials is None:
                 self._credentials = self._new_credentials()
             return filled(self._view, tls=self._credentials.folder, state=state)
@@ -216,6 +221,9 @@ class Group:
             if self._credentials is not None:
                 self._credentials.close()
                 self._credentials = None
+            if self._sign is not None:
+                self._sign.close()
+                self._sign = None
 
     def __enter__(self) -> Self:
         return self
@@ -235,8 +243,7 @@ class Group:
         # cryptography's x509 is loaded only where a certificate is wanted.
         from aemesh.client.credentials import Credentials  # noqa: PLC0415
 
-        run = self.mesh.folder / "run"
-        return Credentials(run, lambda csr: self.mesh.certify(self.name, csr))
+        return Credentials(self._clients, lambda csr: self.mesh.certify(self.name, csr))
 
 
 def connect(group: str | None = None, *, state: str | Path | None = None) -> Group:

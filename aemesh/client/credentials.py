@@ -1,18 +1,14 @@
 """A client's own key and certificate for one group, in a folder that ends with it.
 
 The key is made here and never leaves this machine; the master signs a request.
-The files stand beneath the state directory's ``run/``, which the next master
-empties, should this process be killed before it can.
+The files are in a folder of this process (see `host.livefolder`), apart from the
+master's own, which a restarted master empties.
 """
 
 from __future__ import annotations
 
 import os
-import shutil
 import stat
-import tempfile
-import weakref
-from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 from cryptography import x509
@@ -26,9 +22,11 @@ from cryptography.hazmat.primitives.serialization import (
 from cryptography.x509.oid import NameOID
 
 from aemesh.errors import SettingsError
+from aemesh.host.livefolder import LiveFolder
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
     from types import TracebackType
 
     from aemesh.model.view import CertificateView
@@ -44,20 +42,17 @@ class Credentials:
     interpreter exits.
     """
 
-    def __init__(self, run: Path, sign: Callable[[str], CertificateView]) -> None:
+    def __init__(self, parent: Path, sign: Callable[[str], CertificateView]) -> None:
         key = ec.generate_private_key(ec.SECP256R1())
         signed = sign(_request(key))
-        run.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self.folder = Path(tempfile.mkdtemp(prefix="client-", dir=run))  # 0700
-        self._finalizer = weakref.finalize(
-            self, shutil.rmtree, self.folder, ignore_errors=True
-        )
+        self._place = LiveFolder(parent)
+        self.folder = self._place.path
         for name, content in _files(key, signed).items():
             _write_private(self.folder / name, content)
 
     def close(self) -> None:
         """Remove the folder; a second call does nothing."""
-        self._finalizer()
+        self._place.close()
 
     def __enter__(self) -> Self:
         return self
@@ -71,8 +66,7 @@ class Credentials:
         self.close()
 
     def __repr__(self) -> str:
-        state = "open" if self._finalizer.alive else "closed"
-        return f"<Credentials {self.folder} {state}>"
+        return f"<Credentials {self._place!r}>"
 
 
 def save_credentials(

@@ -8,13 +8,10 @@ when it ends nothing is left: the warden sees to it also after a kill -9.
 from __future__ import annotations
 
 import os
-import shutil
 import signal
-import tempfile
 import time
 from contextlib import asynccontextmanager, contextmanager
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import trio
@@ -24,10 +21,10 @@ from aemesh.client.credentials import Credentials
 from aemesh.client.environment import filled, wants_tls
 from aemesh.errors import UsageError
 from aemesh.host.facts import find_facts
-from aemesh.host.folders import make_private
 from aemesh.host.guard import Guard, Notice, open_guard
 from aemesh.host.jobs import JobRunner, open_jobs
 from aemesh.host.keys.keystore import Identity
+from aemesh.host.livefolder import LiveFolder
 from aemesh.host.plugins import find_engine
 from aemesh.host.statedir import state_root
 from aemesh.host.store import open_store
@@ -57,6 +54,7 @@ if TYPE_CHECKING:
         Mapping,
         Sequence,
     )
+    from pathlib import Path
 
     from aemesh.net.doorman import Doorman
 
@@ -140,22 +138,11 @@ async def open_laptop(folder: Path, *, engine: str) -> AsyncIterator[dict[str, s
 @contextmanager
 def _folder(state: str | None) -> Iterator[Path]:
     """A private folder for this run only; those of killed runs are removed."""
-    runs = state_root(state) / "laptop"
-    make_private(runs)
-    _remove_leftovers(runs)
-    folder = Path(tempfile.mkdtemp(prefix=f"{os.getpid()}-", dir=runs))
+    folder = LiveFolder(state_root(state) / "laptop")
     try:
-        yield folder
+        yield folder.path
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-def _remove_leftovers(runs: Path) -> None:
-    """Remove the folders of runs whose process is gone."""
-    for folder in runs.iterdir():
-        pid = folder.name.partition("-")[0]
-        if pid.isdigit() and not Path("/proc", pid).exists():
-            shutil.rmtree(folder, ignore_errors=True)
+        folder.close()
 
 
 async def _start_spares(jobs: JobRunner, engine: str) -> None:

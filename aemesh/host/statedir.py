@@ -7,6 +7,8 @@
         id_ed25519 …        see `keystore`
         known_masters …     see `trustfiles`
         run/                lives only as long as the process
+    <root>/clients/         a folder for each client that lives: see `livefolder`
+    <root>/jobs/            scripts that were started with ``aemesh run --detach``
 """
 
 from __future__ import annotations
@@ -55,6 +57,11 @@ def state_root(given: str | Path | None = None) -> Path:
     if chosen:
         return Path(chosen).expanduser().absolute()
     return platformdirs.user_state_path("aemesh", appauthor=False)
+
+
+def clients_folder(root: Path) -> Path:
+    """Return where clients of the master have a folder each, as long as they live."""
+    return root / "clients"
 
 
 def state_folder(role: Role, given: str | Path | None = None) -> Path:

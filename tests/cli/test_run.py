@@ -53,4 +53,4 @@ async def test_credentials_are_gone_after_an_interrupted_script(
         await process.stdout.aclose()
         nursery.cancel_scope.cancel()
 
-    assert not list((tmp_path / "master" / "run").glob("client-*"))
+    assert not list((tmp_path / "clients").iterdir())

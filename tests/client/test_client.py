@@ -31,6 +31,7 @@ from aemesh.errors import (
     UsageError,
 )
 from aemesh.host.control.sockets import SOCKET_FILE
+from aemesh.host.livefolder import live_folders
 from aemesh.master.control import serve_control
 from aemesh.testing.memory_control import MemoryControl
 
@@ -139,7 +140,7 @@ async def test_credentials_are_private_fit_together_and_end_with_the_group(
 
     assert env == again
     assert env["PLAIN"] == "1"
-    assert folder.is_relative_to(tmp_path / "master" / "run")
+    assert folder.parent == tmp_path / "clients"
     assert modes == [0o700, 0o600, 0o600, 0o600]
     assert certificate.public_key() == key.public_key()
     certificate.verify_directly_issued_by(authority)
@@ -154,9 +155,12 @@ async def test_an_engine_without_tls_needs_no_credentials(
     async with serving(api, tmp_path):
         group = await asked(aemesh.connect, "B", state=tmp_path)
         env = await asked(group.environment)
+        (sign,) = live_folders(tmp_path / "clients")
+        assert not list(sign.iterdir())
+        group.close()
 
     assert env == {"PLAIN": "1", "AEMESH_GROUP": "B", "AEMESH_STATE": str(tmp_path)}
-    assert not list((tmp_path / "master" / "run").iterdir())
+    assert not live_folders(tmp_path / "clients")
 
 
 async def test_credentials_that_nobody_closed_end_with_the_interpreter(
@@ -173,7 +177,7 @@ async def test_credentials_that_nobody_closed_end_with_the_interpreter(
         )
         folder = tmp_path.joinpath(done.stdout.decode().strip()).parent
 
-        assert folder.name.startswith("client-")
+        assert folder.parent == tmp_path / "clients"
         assert not folder.exists()
 
 
