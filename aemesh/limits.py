@@ -201,6 +201,9 @@ LINK_LOCAL_SCOPES = 4
 # Network interfaces are looked at this often (0.3 ms a time): a laptop that comes
 # back to its network is found again before its user wonders.
 INTERFACES_EVERY = 2.0
+# A look that comes this much too late: the machine slept, or we were stopped.  Peers
+# may have given us up by then (LOST_AFTER); one look too many costs a packet or two.
+ASLEEP_AFTER = 2.0
 # The goodbye at the end is sent three times in 0.25 s; no exit waits longer.
 GOODBYE_AFTER = 1.0
 

@@ -88,7 +88,7 @@ class GroupContext(Protocol):
 
     @property
     def address(self) -> str:
-        """The IP address on which the head listens, chosen by the master."""
+        """The IP address for members to reach the head; another in another network."""
 
     async def start_head(self, spec: JobSpec) -> Job:
         """Start a job beside the master."""

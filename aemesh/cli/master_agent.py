@@ -96,8 +96,9 @@ async def _run(
                     jobs=jobs,
                     store=store,
                     engines=find_engine,
-                    head_address=lambda: options.host or head_address(),
+                    head_address=HeadAddress(options.host),
                     wall=time.time,
+                    wait_move=discovery.wait_move,
                     next_key=node.next_key,
                     delegation=_delegation(options),
                 )
@@ -122,9 +123,27 @@ async def _run(
     return code
 
 
-def head_address() -> str:
-    """Return the address of ours for engines' heads: private IPv4 before all else."""
-    hosts = [one.host for one in local_addresses() if "%" not in one.host]
+class HeadAddress:
+    """Our address for engines' heads: the one of before, so long as we have it.
+
+    What stays away for a moment, without a network, does not take its place.
+    """
+
+    def __init__(self, given: str | None = None) -> None:
+        self._given = given
+        self._now = ""
+
+    def __call__(self) -> str:
+        """Return it; private IPv4 before all else."""
+        if self._given is not None:
+            return self._given
+        hosts = [one.host for one in local_addresses() if "%" not in one.host]
+        if self._now not in hosts and (hosts or not self._now):
+            self._now = _best(hosts)
+        return self._now
+
+
+def _best(hosts: list[str]) -> str:
     private = [host for host in hosts if ipaddress.ip_address(host).is_private]
     v4 = [host for host in private if ":" not in host]
     return (v4 or private or ["127.0.0.1"])[0]

@@ -40,6 +40,8 @@ _SHOWN_BYTES = 100
 _CLOSE_AFTER = 2.0
 # Members that are gone, told to each node that comes: as many as the scripts keep.
 _REFUSED_MEMBERS = 65536
+# A client is beside the scheduler, whatever becomes of the network.
+_LOOPBACK = "127.0.0.1"
 _TLS = {"ca": "tls/ca.pem", "cert": "tls/cert.pem", "key": "tls/key.pem"}
 # Clients that fetch from workers themselves get over a lost one as fast as the
 # scheduler does; 11 s is the least that distributed takes for the second.
@@ -118,7 +120,8 @@ class RunningDask:
     def __init__(self, group: GroupContext, head: Talk, nursery: trio.Nursery) -> None:
         self._group = group
         self._head = head
-        self._address = ""
+        self._address = ""  # for clients, which are on this machine
+        self._doors: dict[str, str] = {}  # for members, by the host
         self._nursery = nursery
         self._nodes: dict[str, Talk] = {}
         self._refused: dict[str, None] = {}  # labels, in the order of departure
@@ -128,8 +131,10 @@ class RunningDask:
 
     async def open(self) -> None:
         """Bring the scheduler up."""
-        ready = await self._head.open({"host": _host(self._group.address), "port": 0})
-        self._address = ready["address"]
+        host = _host(self._group.address)
+        ready = await self._head.open({"host": host, "port": 0})
+        self._doors[host] = ready["address"]
+        self._address = await self._door(_LOOPBACK)
 
     async def close(self) -> None:
         """End Dask on the members that are left, and then the scheduler."""
@@ -141,15 +146,26 @@ class RunningDask:
         self._head.closing = True
         await self._head.close()
 
+    async def _door(self, host: str) -> str:
+        """Return the scheduler's address on a host of this machine.
+
+        A laptop changes networks while it computes: then there is one more.
+        """
+        if host not in self._doors:
+            said = await self._head.ask("listen", host=host)
+            self._doors[host] = said["address"]
+        return self._doors[host]
+
     async def add(self, member: Member) -> None:
         """Start Dask on a member; return when its processes are registered."""
+        scheduler = await self._door(_host(self._group.address))
         node = Talk(f"Dask on {member.name}", await member.start(_spec("dask_node.py")))
         self._nodes[member.label] = node
         self._nursery.start_soon(self._watch, member, node)
         await node.refuse(self._refused)
         await node.open(
             {
-                "scheduler": self._address,
+                "scheduler": scheduler,
                 "host": _host(member.address),
                 "name": member.label,
                 "processes": member.cores,

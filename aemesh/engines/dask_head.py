@@ -4,7 +4,7 @@ It runs in the group's environment and imports nothing of aemesh. Started as a s
 has imported distributed and waits for its first line. The words it understands and says
 are in `docs/reference/protocol.md`; each line is one JSON object.
 
-Dask leaves three things to us: nothing may listen but TLS on the chosen address, a
+Dask leaves three things to us: nothing may listen but TLS on the chosen addresses, a
 retirement must end at its deadline, and a machine known to be lost is dropped at once
 (a cut cable is silent, Dask alone would wait for TCP to give up).
 """
@@ -200,7 +200,7 @@ backends["tls"] = GuardedBackend()
 
 
 class TlsScheduler(Scheduler):
-    """A scheduler whose only listener is its TLS one."""
+    """A scheduler that listens by TLS only."""
 
     def start_http_server(self, *_args: Any, **_kwargs: Any) -> None:
         """Do nothing: distributed would open plain HTTP even without a dashboard."""
@@ -303,16 +303,20 @@ def configure(config: dict[str, Any]) -> None:
 class Head:
     """One scheduler and the orders about it."""
 
-    def __init__(self, scheduler: Scheduler, lines: Lines, work: Work) -> None:
+    def __init__(
+        self, scheduler: Scheduler, lines: Lines, work: Work, *, host: str
+    ) -> None:
         self._scheduler = scheduler
         self._lines = lines
         self._work = work
         self._tasks: set[asyncio.Task[None]] = set()
+        self._doors = {host: scheduler.address}
         self._orders: dict[str, Callable[[dict[str, Any]], Awaitable[None]]] = {
             "retire": self._retire,
             "remove": self._remove,
             "refuse": self._refuse,
             "idle": self._idle,
+            "listen": self._listen,
             "info": self._info,
         }
 
@@ -418,6 +422,37 @@ class Head:
     async def _refuse(self, order: dict[str, Any]) -> None:
         DOOR.refuse(str(order["member"]))
 
+    async def _listen(self, order: dict[str, Any]) -> None:
+        """Be reached at one more address; there already: say where.
+
+        What came over an address that the machine no longer has is not closed here:
+        the address may come back, and those who are there are told lost.
+        """
+        host = str(order["host"])
+        if host not in self._doors:
+            await self._open_door(host)
+        self._lines.say(
+            event="listening", id=order.get("id"), address=self._doors[host]
+        )
+
+    async def _open_door(self, host: str) -> None:
+        scheduler = self._scheduler
+        for port in (scheduler.port, 0):  # the same one, unless somebody has it there
+            try:
+                await scheduler.listen(
+                    f"tls://{host}:{port}",
+                    allow_offload=False,
+                    # As distributed's own, for clients of other versions of Python.
+                    handshake_overrides={"pickle-protocol": 4, "compression": None},
+                    **scheduler.security.get_listen_args("scheduler"),
+                )
+            except OSError:
+                if not port:
+                    raise
+            else:
+                self._doors[host] = scheduler.listeners[-1].contact_address
+                return
+
     async def _drop(self, leaving: list[WorkerState]) -> None:
         """Forget workers now; their tasks start elsewhere and are not blamed.
 
@@ -478,7 +513,7 @@ async def converse(lines: Lines) -> int:
     )
     await scheduler
     lines.say(event="ready", address=scheduler.address)
-    head = Head(scheduler, lines, work)
+    head = Head(scheduler, lines, work, host=str(order["host"]))
     while (order := await next_order(reader, lines)) is not None:
         head.obey(order)
     with contextlib.suppress(asyncio.TimeoutError):

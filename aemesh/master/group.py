@@ -67,7 +67,7 @@ class Context:
 
     @property
     def address(self) -> str:
-        """The address on which the head listens."""
+        """The address for members to reach the head."""
         return self.group.address
 
     async def start_head(self, spec: JobSpec) -> Job:
@@ -91,7 +91,7 @@ class Group:
         name: GroupName,
         engine: Engine,
         *,
-        address: str,
+        address: Callable[[], str],
         jobs: LocalJobs,
         history: History,
         wall: Callable[[], float],
@@ -99,7 +99,6 @@ class Group:
     ) -> None:
         self.name = name
         self.engine = engine
-        self.address = address
         self.history = history
         self.state = "opening"
         self.note = ""
@@ -108,6 +107,7 @@ class Group:
         self.authority = GroupAuthority(name, now=wall())
         self.delegation = delegation  # of the user's identity to its jobs
         self.changed = trio.Event()
+        self._address = address
         self._wall = wall
         self._jobs = jobs
         self._closing = trio.Event()
@@ -120,6 +120,11 @@ class Group:
 
     def __repr__(self) -> str:
         return f"<Group {self.name}: {self.state}, {len(self.members)} members>"
+
+    @property
+    def address(self) -> str:
+        """Where members reach the head: of the network that we are in now."""
+        return self._address()
 
     @property
     def size(self) -> int:

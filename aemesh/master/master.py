@@ -282,7 +282,7 @@ class Master:
         return Group(
             name,
             engine,
-            address=self._parts.head_address(),
+            address=self._parts.head_address,
             jobs=self._parts.jobs,
             history=self.history,
             wall=self._parts.wall,

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from typing import Protocol
+
+import trio
 
 from aemesh.host.store import Store
 from aemesh.master.delegation import Delegation
@@ -44,6 +46,8 @@ class Parts:
     engines: Callable[[str], Engine]  # by name; raises `UnknownNameError`
     head_address: Callable[[], str]
     wall: Callable[[], float]
+    # Returns when our network is another one, or we slept.
+    wait_move: Callable[[], Awaitable[None]] = trio.sleep_forever
     next_key: FindNext = lambda: None  # that we offer to workers
     delegation: Delegation | None = None  # of the user's identity, to all groups
     dialable: Callable[[Address], bool] = dialable  # where strangers may send us

@@ -58,6 +58,7 @@ class Roster:
         """Find workers and keep their couriers, until cancelled."""
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._watch_trust)
+            nursery.start_soon(self._watch_network)
             async for news in self._parts.finder.news():
                 match news:
                     case New(said) | Updated(said) | Same(said):
@@ -184,6 +185,17 @@ class Roster:
         record = self.records.get(of) if of else None
         if record is not None:
             record.imposters += 1
+
+    async def _watch_network(self) -> None:
+        """In another network, try at once whom we did not reach in the last one.
+
+        No multicast need pass from there to them: they are dialled where they were.
+        """
+        while True:
+            await self._parts.wait_move()
+            for key_id, record in self.records.items():
+                if record.link is None:
+                    self._couriers[key_id].try_now()
 
     async def _watch_trust(self) -> None:
         """When trust changed: part with whom it no longer covers, try the others."""

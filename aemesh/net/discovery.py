@@ -44,6 +44,12 @@ class LanDiscovery:
         self._clock = clock
         self._loopback = loopback
         self._announcers: dict[str, Announcer] = {}
+        self._moved = trio.Event()
+
+    @property
+    def local(self) -> tuple[LocalAddress, ...]:
+        """Our addresses, as far as we know."""
+        return self._local
 
     def __repr__(self) -> str:
         names = ", ".join(one.presence.name for one in self._announcers.values())
@@ -85,13 +91,20 @@ class LanDiscovery:
             )
 
     async def move(self, local: tuple[LocalAddress, ...]) -> None:
-        """Our addresses are these now: announce them, and listen on them."""
-        if local == self._local:
-            return
+        """Our addresses are these now: announce them, and listen on them.
+
+        The same ones: we may be elsewhere, or were away; say and ask all afresh.
+        """
         self._local = local
+        self._moved.set()
+        self._moved = trio.Event()
         # First the new words, then the new sockets, which repeat them.
         await self.re_announce()
         await self._mdns.rebind(local)
+
+    async def wait_move(self) -> None:
+        """Wait until the network may be another one; then it is worth a dial."""
+        await self._moved.wait()
 
     async def renew(self) -> None:
         """Send again what is halfway to its expiry; try the network again."""
@@ -150,7 +163,11 @@ async def open_discovery(
 async def _follow(
     discovery: LanDiscovery, interfaces: Collection[str] | None, loopback: bool
 ) -> None:
-    async for local in InterfaceWatch(interfaces, loopback=loopback):
+    watch = InterfaceWatch(interfaces, loopback=loopback)
+    now = await anext(watch)
+    if now != discovery.local:  # since it was opened
+        await discovery.move(now)
+    async for local in watch:
         await discovery.move(local)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import socket
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,7 +15,7 @@ import trio
 from aemesh import limits
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Callable, Collection
 
 # Bridges of container and machine emulators: the same addresses on every machine,
 # and nobody else behind them.
@@ -70,14 +71,31 @@ def every_host() -> frozenset[str]:
     )
 
 
+def time_since_boot() -> float:
+    """Return seconds on a clock that goes on while the machine sleeps, if it has one.
+
+    Not trio's: that stands still meanwhile.  Nobody sets this one by hand.
+    """
+    return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
+
+
 class InterfaceWatch:
-    """Yields `local_addresses` each time they are not what they were; first at once."""
+    """Yields `local_addresses` each time they are not what they were; first at once.
+
+    Also after a sleep of the machine: whoever knew us has given us up, and we may be
+    on another network that has the same addresses.
+    """
 
     def __init__(
-        self, only: Collection[str] | None = None, *, loopback: bool = False
+        self,
+        only: Collection[str] | None = None,
+        *,
+        loopback: bool = False,
+        clock: Callable[[], float] = time_since_boot,
     ) -> None:
         self._only = only
         self._loopback = loopback
+        self._clock = clock
         self._before: tuple[LocalAddress, ...] | None = None
 
     def __aiter__(self) -> InterfaceWatch:
@@ -85,11 +103,15 @@ class InterfaceWatch:
 
     async def __anext__(self) -> tuple[LocalAddress, ...]:
         while True:
+            slept = False
             if self._before is not None:
+                looked_at = self._clock()
                 await trio.sleep(limits.INTERFACES_EVERY)
+                took = self._clock() - looked_at
+                slept = took > limits.INTERFACES_EVERY + limits.ASLEEP_AFTER
             # Half a millisecond: not worth a thread.
             now = local_addresses(self._only, loopback=self._loopback)
-            if now != self._before:
+            if slept or now != self._before:
                 self._before = now
                 return now
 

@@ -19,11 +19,11 @@ from aemesh.model.names import NodeName
 from aemesh.model.trust import Mode, Role
 from aemesh.net.presence import Discovery, Presence, Sign
 from aemesh.net.wallclock import new_run
-from aemesh.policy.discovery import New, News, Sightings, Silent, Updated
+from aemesh.policy.discovery import New, News, Same, Sightings, Silent, Updated
 
 OpenNode = Callable[[], AbstractAsyncContextManager[Discovery]]
 
-_N = TypeVar("_N", New, Updated, Silent)
+_N = TypeVar("_N", New, Updated, Same, Silent)
 
 # A fresh browser asks after up to 0.12 s; on a busy machine all takes longer.
 HEARD_AFTER = 5.0
@@ -169,7 +169,7 @@ async def heard(stream: AsyncIterator[News], kind: type[_N], presence: Presence)
                 return news
 
 
-def _key_id(news: New | Updated | Silent) -> object:
+def _key_id(news: New | Updated | Same | Silent) -> object:
     if isinstance(news, Silent):
         return news.key_id
     return news.announcement.key.key_id

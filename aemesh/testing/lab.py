@@ -26,10 +26,10 @@ import trio
 
 from aemesh.testing.lab_errors import LabError
 from aemesh.testing.lab_host import Host, Listener
-from aemesh.testing.lab_link import ports_of, set_rules
-from aemesh.testing.lab_namespaces import build
+from aemesh.testing.lab_link import BRANCH, OFFICE, Segment, ports_of, set_rules
+from aemesh.testing.lab_namespaces import build, run_tool
 from aemesh.testing.lab_needs import can_build, program
-from aemesh.testing.lab_sweep import KILLED_AFTER, SBIN
+from aemesh.testing.lab_sweep import KILLED_AFTER, NETNS, SBIN
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
@@ -38,10 +38,13 @@ if TYPE_CHECKING:
     from aemesh.testing.lab_namespaces import Ground
 
 __all__ = [
+    "BRANCH",
+    "OFFICE",
     "Host",
     "Lab",
     "LabError",
     "Listener",
+    "Segment",
     "open_lab",
     "reexec_in_user_namespace",
     "wait_for",
@@ -96,6 +99,24 @@ class Lab:
             if one != other
         ]
         await set_rules(self._ground.switch, "bridge split", "forward", rules)
+
+    async def open_branch(self) -> None:
+        """Add the second segment, and a router between the two; `Host.move` uses it.
+
+        The router hands on IPv4, as routers of an office do: no multicast.
+        """
+        switch = self._ground.switch
+        batch = f"link add {BRANCH.bridge} type bridge mcast_snooping 0\n" + "".join(
+            f"addr add {one.router}/24 dev {one.bridge}\nlink set {one.bridge} up\n"
+            for one in (OFFICE, BRANCH)
+        )
+        argv = ["ip", "-n", switch, "-batch", "-"]
+        await trio.to_thread.run_sync(run_tool, argv, batch)
+        forward = ["nsenter", f"--net={NETNS / switch}", "--", program("sh"), "-c"]
+        forward.append("echo 1 > /proc/sys/net/ipv4/ip_forward")
+        await trio.to_thread.run_sync(run_tool, forward)
+        for host in self.hosts:
+            await host.set_way_out()
 
     async def heal(self) -> None:
         """End the partition."""

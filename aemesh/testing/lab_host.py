@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import signal
@@ -194,6 +195,22 @@ class Host(Linked):
             process.kill()
         lab_sweep.kill_members(self._namespaces, self._mark, spare=(self._holder,))
 
+    async def suspend(self) -> None:
+        """Close the lid: the link goes down, and nothing runs any more."""
+        await self.cut()
+        stopped: set[int] = set()
+        # One that forks while it is looked for is found in the next round.
+        while found := self.processes() - stopped:
+            for pid in found:
+                _signal(pid, signal.SIGSTOP)
+            stopped |= found
+
+    async def resume(self) -> None:
+        """Open the lid: all goes on, unaware, and the link is up."""
+        await self.mend()
+        for pid in self.processes():
+            _signal(pid, signal.SIGCONT)
+
     async def crash(self) -> None:
         """Pull the plug: off the network first, so that no peer is told anything."""
         await self.cut()
@@ -230,6 +247,11 @@ class Host(Linked):
             *(program("env"), f"--chdir={options.get('cwd') or self.home}", "--"),
             *argv,
         ]
+
+
+def _signal(pid: int, number: int) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, number)
 
 
 async def _kill_now(process: trio.Process) -> None:

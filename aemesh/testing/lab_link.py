@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import trio
 
 from aemesh.testing.lab_errors import LabError
-from aemesh.testing.lab_namespaces import run_tool
+from aemesh.testing.lab_namespaces import IPV4_NET, IPV6_NET, run_tool
 from aemesh.testing.lab_needs import program
 from aemesh.testing.lab_sweep import KILLED_AFTER, NETNS
 
@@ -24,6 +25,25 @@ WIRE_UP_WITHIN = 10.0
 _WIRE = str(Path(__file__).with_name("lab_wire.py"))
 
 
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """One Ethernet of the lab: a bridge, and the first part of its addresses."""
+
+    bridge: str
+    ipv4_net: str
+    ipv6_net: str
+
+    @property
+    def router(self) -> str:
+        """The way to the other segment, once there is one."""
+        return f"{self.ipv4_net}.254"
+
+
+OFFICE = Segment("br0", IPV4_NET, IPV6_NET)
+# Behind a router, which hands on IPv4 and no multicast.
+BRANCH = Segment("br1", "10.78.0", "fd78:")
+
+
 class Linked:
     """The network side of a host."""
 
@@ -32,6 +52,8 @@ class Linked:
         self.ipv4 = seat.ipv4
         self.ipv6 = seat.ipv6
         self.port = seat.port
+        self.segment = OFFICE
+        self._has_router = False
         self._switch = ground.switch
         self._space = seat.mark
         self._wire: trio.Process | None = None
@@ -47,6 +69,48 @@ class Linked:
         again only a second later, as on any Ethernet: wait for what you expect.
         """
         await self._on_switch(f"link set {self.port} up\n")
+
+    async def readdress(self, number: int) -> None:
+        """Give the host other addresses, as a new lease does; the old ones are gone."""
+        old4, old6 = self.ipv4, self.ipv6
+        self.ipv4 = f"{self.segment.ipv4_net}.{number}"
+        self.ipv6 = f"{self.segment.ipv6_net}:{number}"
+        await self._on_host(
+            f"addr del {old4}/24 dev eth0\n"
+            f"addr add {self.ipv4}/24 dev eth0\n"
+            f"route replace 224.0.0.0/4 dev eth0\n"
+        )
+        # IPv6 addresses go with the link; who looks for what is gone is told.
+        await self._on_host(f"addr del {old6}/64 dev eth0\n", check=False)
+        await self._on_host(f"addr add {self.ipv6}/64 dev eth0 nodad\n")
+        if self._has_router:
+            await self.set_way_out()
+
+    async def move(self, segment: Segment, number: int) -> None:
+        """Plug the host in elsewhere: a cable's end, and addresses of that segment.
+
+        Loss, delay and partitions are those of the office's switch.
+        """
+        await self.cut()
+        await self._on_switch(f"link set {self.port} master {segment.bridge}\n")
+        self.segment = segment
+        await self.mend()
+        await self.readdress(number)
+
+    async def set_way_out(self) -> None:
+        """Send what goes elsewhere to the router of the segment."""
+        self._has_router = True
+        await self._on_host(f"route replace default via {self.segment.router}\n")
+
+    async def interface_down(self) -> None:
+        """Switch the interface off on the host itself; IPv6 addresses are gone."""
+        await self._on_host("link set eth0 down\n")
+
+    async def interface_up(self) -> None:
+        """Switch the interface on again, with the addresses of before."""
+        await self._on_host(
+            f"link set eth0 up\naddr replace {self.ipv6}/64 dev eth0 nodad\n"
+        )
 
     async def loss(self, percent: float) -> None:
         """Lose this share of all frames to the host, and of those from it; 0 ends it.
@@ -118,6 +182,15 @@ class Linked:
         argv = ["ip", "-n", self._switch, "-batch", "-"]
         await trio.to_thread.run_sync(run_tool, argv, batch)
 
+    async def _on_host(self, batch: str, *, check: bool = True) -> None:
+        force = [] if check else ["-force"]
+        argv = ["ip", "-n", self._space, *force, "-batch", "-"]
+        try:
+            await trio.to_thread.run_sync(run_tool, argv, batch)
+        except LabError:
+            if check:
+                raise
+
     async def _insert_wire(self) -> None:
         """Put our forwarder between the host's port and the bridge."""
         port = self.port
@@ -125,7 +198,7 @@ class Linked:
             f"link add near-{port} type veth peer name far-{port}\n"
             f"link set {port} nomaster\n"
             f"link set near-{port} up\n"
-            f"link set far-{port} master br0 up\n"
+            f"link set far-{port} master {self.segment.bridge} up\n"
         )
         self._wire = await trio.lowlevel.open_process(
             [
@@ -143,7 +216,8 @@ class Linked:
         wire, self._wire = self._wire, None
         await end_process(wire)
         await self._on_switch(
-            f"link del near-{self.port}\nlink set {self.port} master br0\n"
+            f"link del near-{self.port}\n"
+            f"link set {self.port} master {self.segment.bridge}\n"
         )
 
 

@@ -385,6 +385,43 @@ async def test_only_tls_on_the_chosen_address_listens(tmp_path: Path) -> None:
         assert sorted(heard) == sorted(map(host_port, group.workers_of(0)))
 
 
+async def test_a_scheduler_is_reached_at_one_more_address(tmp_path: Path) -> None:
+    """Shows: D7; as a laptop has it that changes networks; by TLS, as at the first."""
+    async with open_group(tmp_path) as group:
+        head, (host, port) = group.head, host_port(group.address)
+        await head.say(op="listen", id=1, host="127.0.0.9")
+        told = await head.hear("listening", id=1)
+        await head.say(op="listen", id=2, host="127.0.0.9")
+        again = await head.hear("listening", id=2)
+        await head.say(op="listen", id=3, host=host)
+        first = await head.hear("listening", id=3)
+        other = await in_thread(
+            distributed.Client,
+            told["address"],
+            security=security_of(group.folder),
+            timeout=SOON,
+        )
+        result = await in_thread(other.submit(plus_one, 1).result)
+        await in_thread(other.close, 0.5)
+
+        assert result == 2
+        assert told["address"] == again["address"] == f"tls://127.0.0.9:{port}"
+        assert first["address"] == group.address
+        assert sorted(listening(head.pid)) == [(host, port), ("127.0.0.9", port)]
+
+
+async def test_an_address_that_is_not_ours_is_answered_not_fatal(
+    tmp_path: Path,
+) -> None:
+    async with open_group(tmp_path) as group:
+        await group.head.say(op="listen", id=1, host="192.0.2.1")
+        error = await group.head.hear("error", id=1)
+        await group.head.say(op="info", id=2)
+        await group.head.hear("info", id=2)
+
+        assert "assign requested address" in error["message"]
+
+
 def outsider_context(folder: Path | None, *, version: ssl.TLSVersion) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False

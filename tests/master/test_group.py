@@ -12,7 +12,7 @@ def test_a_machine_set_up_anew_gets_a_label_that_no_door_refuses_yet() -> None:
     group = Group(
         GroupName("A"),
         SimpleNamespace(name="none"),
-        address="127.0.0.1",
+        address=lambda: "127.0.0.1",
         jobs=SimpleNamespace(),
         history=SimpleNamespace(),
         wall=lambda: 1.7e9,

@@ -17,11 +17,12 @@ from aemesh.net.interfaces import (
     LocalAddress,
     local_addresses,
     scope_name,
+    time_since_boot,
 )
 from aemesh.net.presence import Announcer, Discovery
 from aemesh.net.sighting import Heard, Pace, judge
 from aemesh.net.wallclock import new_run
-from aemesh.policy.discovery import New, Sightings, Updated
+from aemesh.policy.discovery import New, Same, Sightings, Updated
 from aemesh.protocol.announcement import decode_untrusted, instance_name
 from aemesh.testing.checks_discovery import check_discovery, heard, new_presence
 from aemesh.testing.memory_discovery import MemorySegment
@@ -191,3 +192,52 @@ async def test_watching_tells_at_once_what_there_is() -> None:
         local = await anext(InterfaceWatch(["lo"], loopback=True))
 
     assert local == local_addresses(["lo"], loopback=True)
+
+
+async def test_after_a_sleep_all_is_looked_at_afresh(autojump_clock) -> None:
+    """Shows: D7; trio's clock stands still meanwhile, the machine's does not."""
+    slept = 0.0
+    watch = InterfaceWatch(
+        ["lo"], loopback=True, clock=lambda: trio.current_time() + slept
+    )
+    first = await anext(watch)
+    with trio.move_on_after(60 * limits.INTERFACES_EVERY) as scope:
+        await anext(watch)  # while nothing happens it has nothing to say
+    assert scope.cancelled_caught
+
+    async with trio.open_nursery() as nursery:
+        told: list[object] = []
+
+        async def listen() -> None:
+            told.append(await anext(watch))
+
+        nursery.start_soon(listen)
+        await trio.sleep(limits.INTERFACES_EVERY / 2)
+        slept += 3600.0
+
+    assert told == [first]
+
+
+async def test_the_clock_of_the_interfaces_goes_on() -> None:
+    before = time_since_boot()
+    assert 0 < before <= time_since_boot()
+
+
+async def test_a_move_is_told_and_all_is_asked_again() -> None:
+    """Shows: D7; also to the same addresses: the network behind them may be another."""
+    presence, sign = new_presence()
+    sightings = Sightings()
+    async with (
+        open_discovery(interfaces=["lo"], loopback=True) as speaker,
+        open_discovery(interfaces=["lo"], loopback=True) as node,
+        node.browse(presence.role, sightings) as news,
+    ):
+        with trio.fail_after(20):
+            await speaker.announce(presence, sign=sign)
+            await heard(news, New, presence)
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(node.wait_move)
+                await trio.testing.wait_all_tasks_blocked()
+                await node.move(node.local)
+
+            await heard(news, Same, presence)

@@ -72,6 +72,7 @@ class Mesh:
         self.engine = MemoryEngine()
         self.master_id = Identity.ephemeral("laptop")
         self.machines: dict[str, Machine] = {}
+        self.moved = trio.Event()
         self._runs = itertools.count(1)
         self._ips = (f"10.0.0.{n}" for n in itertools.count(2))
         self._tell, self._news = trio.open_memory_channel[News](100)
@@ -89,6 +90,14 @@ class Mesh:
     async def news(self) -> AsyncIterator[News]:
         async for news in self._news:
             yield news
+
+    async def wait_move(self) -> None:
+        await self.moved.wait()
+
+    def move(self) -> None:
+        """Let the master know that its network is another one."""
+        self.moved.set()
+        self.moved = trio.Event()
 
     async def start_worker(
         self,
@@ -162,6 +171,7 @@ class Mesh:
                 engines=self.engines,
                 head_address=lambda: ip,
                 wall=wall,
+                wait_move=self.wait_move,
                 delegation=delegation,
             )
         )

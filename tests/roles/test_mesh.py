@@ -126,6 +126,27 @@ async def _kill(mesh: Mesh, scope: trio.CancelScope) -> float:
     return trio.current_time() - started
 
 
+async def test_who_was_given_up_long_ago_is_dialled_at_once_in_another_network(
+    autojump_clock,
+) -> None:
+    """Shows: D7; no multicast says that it is there."""
+    async with open_mesh("A") as mesh:
+        machine = await mesh.start_worker("office-1")
+        before = await mesh.wait_state("office-1", MemberState.LEASED)
+        mesh.segment.cut.add(machine.ip)
+        await mesh.wait_state("office-1", MemberState.LOST)
+        await trio.sleep(3600)
+        mesh.segment.cut.clear()
+        moved_at = trio.current_time()
+
+        mesh.move()
+        after = await mesh.wait_state("office-1", MemberState.LEASED)
+
+        assert trio.current_time() - moved_at < 1
+        assert (after.key, after.group) == (before.key, before.group)
+        assert after.generation > before.generation
+
+
 async def test_a_name_is_known_again_after_a_restart_of_the_master(
     autojump_clock, tmp_path
 ) -> None:
