@@ -200,6 +200,20 @@ class UnreachableError(AemeshError):
     exit_code = 6
 
 
+class JobLostError(AemeshError):
+    """A script that ran detached is gone, and nobody saw how it ended."""
+
+    name = "world/job-lost"
+    exit_code = 6
+
+    def __init__(self, job: str, script: str, host: str) -> None:
+        super().__init__(
+            f"job {job} ({script}) is lost",
+            why=f"its supervisor was killed, or {host} went down",
+            hint=f"`aemesh logs {job}` has what it printed",
+        )
+
+
 class GroupIncompleteError(AemeshError):
     """A group did not get the workers that it needs in time."""
 

@@ -321,6 +321,13 @@ STRANGER_EVENTS_PER_MINUTE = 240
 
 # All settings of all commands with a line of comment each are a tenth of this.
 SETTINGS_FILE_BYTES = 64 * 1024
+# What a detached script printed: its last 16 MiB, a day of a line each 0.4 s.  The
+# oldest piece goes when a fifth would begin.
+JOB_OUTPUT_PIECE_BYTES = 4 * 1024 * 1024
+JOB_OUTPUT_PIECES = 4
+# Detached scripts that have ended and are still told of; older ones are removed when
+# the next one starts.  With all they printed: 800 MiB at the very most.
+JOBS_KEPT = 50
 
 # --- delegation -------------------------------------------------------------
 

@@ -13,15 +13,17 @@ import click
 
 from aemesh.cli import ui
 from aemesh.cli.defaults import Section, bind
-from aemesh.errors import AemeshError, UsageError
-
-INTERRUPTED = 130
+from aemesh.cli.failures import INTERRUPTED, failed
+from aemesh.errors import UsageError
 
 # Name: (module, the command in it, one line of help), in the order of the help.
 COMMANDS: dict[str, tuple[str, str, str]] = {
     "worker": ("aemesh.cli.worker", "worker", "Offer this machine to a master."),
     "master": ("aemesh.cli.master", "master", "Find workers and form groups of them."),
     "run": ("aemesh.cli.run", "run", "Run a script, alone or on a group."),
+    "jobs": ("aemesh.cli.jobs", "jobs", "List and end scripts that run detached."),
+    "attach": ("aemesh.cli.jobs", "attach", "Follow a detached script to its end."),
+    "logs": ("aemesh.cli.jobs", "logs", "Show what a detached script printed."),
     "status": ("aemesh.cli.status", "status", "Show the master, its groups, workers."),
     "workers": ("aemesh.cli.status", "workers", "List the workers."),
     "group": ("aemesh.cli.group", "group", "List, change and fill groups."),
@@ -105,35 +107,8 @@ def run(args: list[str]) -> int:
     except (click.Abort, KeyboardInterrupt):
         return INTERRUPTED
     except BaseException as error:  # noqa: BLE001 - the last one that can say it
-        return _failed(error, as_json=said["as_json"])
+        return failed(error, as_json=said["as_json"])
     return code if isinstance(code, int) else 0
-
-
-def _failed(error: BaseException, *, as_json: bool) -> int:
-    """Print what came out of a command; return its exit code."""
-    if isinstance(error, SystemExit):
-        raise error
-    if _is_interrupt(error):
-        ui.tell("")  # ends the line that has ^C, as click does
-        return INTERRUPTED
-    told = error if isinstance(error, AemeshError) else _inside(error)
-    if told is None or told.exit_code == 1:
-        return ui.bug(error)
-    return ui.error(told, as_json=as_json)
-
-
-def _inside(error: BaseException) -> AemeshError | None:
-    blame = importlib.import_module("aemesh.tasks.blame")
-    found = blame.blamed(error)
-    assert found is None or isinstance(found, AemeshError)
-    return found
-
-
-def _is_interrupt(error: BaseException) -> bool:
-    """Whether Ctrl-C is in a group, as trio's nurseries hand it out."""
-    return isinstance(error, BaseExceptionGroup) and (
-        error.subgroup(KeyboardInterrupt) is not None
-    )
 
 
 def _in_our_words(error: click.ClickException) -> UsageError:

@@ -21,6 +21,7 @@ from urllib.parse import quote
 import msgspec
 
 from aemesh.client.environment import GROUP_VARIABLE, filled, wants_tls
+from aemesh.client.jobs import JobFolder
 from aemesh.client.transport import Transport, error_in
 from aemesh.errors import EngineError, UnknownNameError, UnreachableError, UsageError
 from aemesh.host.control.sockets import SOCKET_FILE
@@ -35,6 +36,7 @@ from aemesh.master.control_wire import (
 from aemesh.model.group import Receipt
 from aemesh.model.view import (
     CertificateView,
+    ClientJobView,
     ConnectView,
     Delegate,
     DelegationView,
@@ -137,6 +139,10 @@ class Mesh:
             field, _, value = line.partition(b":")
             if field == b"data":
                 yield _decoded(value, EventView)
+
+    def jobs(self) -> list[ClientJobView]:
+        """Return the scripts of ``aemesh run --detach``; asks no master."""
+        return [job.view() for job in JobFolder(self.folder.parent).all()]
 
     def stop(self) -> None:
         """Ask the master to end; it answers before it does."""

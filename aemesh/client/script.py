@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -10,6 +11,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from aemesh.errors import UsageError
+from aemesh.host.warden import INTERRUPT, TERMINATE, events_fd
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
 
 _PASSED_ON = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT, signal.SIGQUIT)
 _TYPED = (signal.SIGINT, signal.SIGQUIT)
+_TOLD = {INTERRUPT: signal.SIGINT, TERMINATE: signal.SIGTERM}
 
 
 def run_script(argv: Sequence[str], env: Mapping[str, str]) -> int:
@@ -24,7 +27,8 @@ def run_script(argv: Sequence[str], env: Mapping[str, str]) -> int:
 
     It has our terminal and our process group.  So what is typed there (Ctrl-C)
     reaches it by itself, and we wait until it has dealt with it; what is sent to
-    us alone is passed on.
+    us alone is passed on.  Below a warden (see `host.warden`) what is sent to that is
+    passed on too, and the script is killed when the warden was.
     """
     with _passing_on() as script:
         code = script.run(argv, env)
@@ -46,7 +50,23 @@ class _Script:
             raise UsageError(msg, why=error.strerror) from error
         for number in self._early:
             self._child.send_signal(number)
+        events = events_fd()
+        if events is not None:
+            self._obey(events, self._child)
         return self._child.wait()
+
+    def _obey(self, events: int, child: subprocess.Popen[bytes]) -> None:
+        """Do as the warden says until the script has ended."""
+        ended = os.pidfd_open(child.pid)
+        try:
+            while ended not in (ready := select.select([ended, events], [], [])[0]):
+                assert ready == [events]
+                byte = os.read(events, 1)
+                child.send_signal(_TOLD.get(byte, signal.SIGKILL))
+                if byte not in _TOLD:
+                    return
+        finally:
+            os.close(ended)
 
     def receive(self, number: int, _frame: FrameType | None) -> None:
         if number in _TYPED and _in_foreground():

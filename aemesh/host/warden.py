@@ -81,7 +81,7 @@ def run_guarded(main: Callable[[], int]) -> int:
         _be_agent(reading, main)
     os.close(reading)
     code = _see_out(agent, writing)
-    _clear()
+    end_all_below()
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGCHLD, *_HANDLED})
     return code
 
@@ -105,7 +105,7 @@ def _be_agent(events: int, main: Callable[[], int]) -> NoReturn:
     try:
         sys.exit(main())
     finally:
-        _clear()  # the warden would do it, but it may have been killed
+        end_all_below()  # the warden would do it, but it may have been killed
 
 
 def _leave_to_warden(_number: int, _frame: FrameType | None) -> None:
@@ -150,7 +150,7 @@ def _buried(agent: int) -> int | None:
             return 128 - code if code < 0 else code
 
 
-def _clear() -> None:
+def end_all_below() -> None:
     """Kill all that is left below us, until nothing is."""
     for number in _HANDLED:
         # Nobody is left to forward to; and a handler of ours would be taken off

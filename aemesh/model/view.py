@@ -136,3 +136,22 @@ class EventView:
     text: str
     worker: str | None = None
     group: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClientJobView:
+    """One script that was started with ``aemesh run --detach``."""
+
+    id: str
+    state: str  # running, done, failed, lost; elsewhere: ask on `host`
+    code: int | None  # its exit code, once it has ended and was seen to
+    script: str
+    args: tuple[str, ...]
+    group: str | None  # None: on this machine alone
+    host: str
+    cwd: str
+    pid: int  # of its supervisor
+    started_at: float  # seconds since 1970
+    ended_at: float | None
+    age_after: float  # seconds from its start to its end, or until now
+    folder: str  # where its files are

@@ -1,0 +1,38 @@
+"""What came out of a command, told to a person; the exit code that it means."""
+
+from __future__ import annotations
+
+import importlib
+
+from aemesh.cli import ui
+from aemesh.errors import AemeshError
+
+INTERRUPTED = 130
+
+
+def failed(error: BaseException, *, as_json: bool) -> int:
+    """Print what came out of a command; return its exit code."""
+    if isinstance(error, SystemExit):
+        raise error
+    if _is_interrupt(error):
+        ui.tell("")  # ends the line that has ^C, as click does
+        return INTERRUPTED
+    told = error if isinstance(error, AemeshError) else _inside(error)
+    if told is None or told.exit_code == 1:
+        return ui.bug(error)
+    return ui.error(told, as_json=as_json)
+
+
+def _inside(error: BaseException) -> AemeshError | None:
+    blame = importlib.import_module("aemesh.tasks.blame")
+    found = blame.blamed(error)
+    assert found is None or isinstance(found, AemeshError)
+    return found
+
+
+def _is_interrupt(error: BaseException) -> bool:
+    """Whether Ctrl-C is in a group, as trio's nurseries hand it out."""
+    return isinstance(error, KeyboardInterrupt) or (
+        isinstance(error, BaseExceptionGroup)
+        and error.subgroup(KeyboardInterrupt) is not None
+    )
