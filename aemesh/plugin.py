@@ -11,11 +11,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
+from aemesh.model.group import Haste
+
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Mapping
     from contextlib import AbstractAsyncContextManager
 
-    from aemesh.model.group import Receipt
+    from aemesh.model.group import Progress, Receipt
     from aemesh.model.job import Chunk, JobExit, JobSpec
     from aemesh.model.names import GroupName, NodeName
 
@@ -106,8 +108,13 @@ class RunningEngine(Protocol):
     async def add(self, member: Member) -> None:
         """Bring the engine up on a member; return when it can take work."""
 
-    async def retire(self, member: Member, *, by_after: float) -> Receipt:
-        """Move work and data off a member; return then, or after `by_after` seconds."""
+    async def retire(
+        self, member: Member, *, by_after: float, haste: Haste = Haste.SOON
+    ) -> Receipt:
+        """Move work and data off a member; return then, or after `by_after` seconds.
+
+        It may be cancelled and asked for again, with another end.
+        """
 
     async def lost(self, member: Member) -> None:
         """Go on without a member that is gone; nothing can be asked of it."""
@@ -135,6 +142,22 @@ class Idling(Protocol):
 
         A member that it says nothing of is not idle.  Raises `EngineError`.
         """
+
+
+@runtime_checkable
+class Departing(Protocol):
+    """An engine that plans with members that will leave."""
+
+    async def expect(self, member: Member, *, by_after: float | None) -> None:
+        """Know that a member leaves in so many seconds, or with None: that it stays.
+
+        Nothing is sent to it from now on that cannot end by then.  One that is told to
+        stay is a full member again, even in the middle of its retirement.  Raises
+        `EngineError`.
+        """
+
+    async def progress(self, member: Member) -> Progress:
+        """Return how far a member's departure is.  Raises `EngineError`."""
 
 
 class Engine(Protocol):

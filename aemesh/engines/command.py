@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import trio
 
 from aemesh.errors import AemeshError
-from aemesh.model.group import Receipt
+from aemesh.model.group import Haste, Receipt
 from aemesh.model.job import Chunk, JobExit, JobSpec
 from aemesh.model.names import GroupName, NodeName
 from aemesh.tasks.nursery import open_crew
@@ -55,9 +55,11 @@ class RunningCommand:
         """Take a member in."""
         self._members[member.label] = member
 
-    async def retire(self, member: Member, *, by_after: float) -> Receipt:
+    async def retire(
+        self, member: Member, *, by_after: float, haste: Haste = Haste.SOON
+    ) -> Receipt:
         """Let a member go; commands that run there end with its jobs."""
-        del by_after
+        del by_after, haste
         self._members.pop(member.label, None)
         return Receipt(member.name, self._group, graceful=True)
 

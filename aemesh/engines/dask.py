@@ -1,9 +1,9 @@
 """The Dask engine: a scheduler beside the master, workers on the members, all TLS.
 
-What touches Dask runs in two scripts, `dask_head.py` and `dask_node.py`, in the
-group's environment; this file sends them JSON lines and never imports Dask.  A spare
-of each has imported Dask before it is needed, so that joining takes tenths of a
-second.
+What touches Dask runs in two scripts, `dask_head.py` (with `dask_departure.py` and
+`dask_plan.py`) and `dask_node.py`, in the group's environment; this file sends them
+JSON lines and never imports Dask.  A spare of each has imported Dask before it is
+needed, so that joining takes tenths of a second.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, TypedDict, cast
 import trio
 
 from aemesh.errors import AemeshError, EngineError, quoted
-from aemesh.model.group import Receipt
+from aemesh.model.group import Haste, Progress, Receipt
 from aemesh.model.job import Channel, JobExit, JobSpec
 from aemesh.tasks.nursery import open_crew
 
@@ -42,6 +42,8 @@ _CLOSE_AFTER = 2.0
 _REFUSED_MEMBERS = 65536
 # A client is beside the scheduler, whatever becomes of the network.
 _LOOPBACK = "127.0.0.1"
+# What a script imports of ours is put beside it.
+_BESIDE = {"dask_head.py": ("dask_departure.py", "dask_plan.py")}
 _TLS = {"ca": "tls/ca.pem", "cert": "tls/cert.pem", "key": "tls/key.pem"}
 # Clients that fetch from workers themselves get over a lost one as fast as the
 # scheduler does; 11 s is the least that distributed takes for the second.
@@ -59,7 +61,16 @@ class Said(TypedDict, total=False):
     reason: str
     code: int
     moved: int
+    moved_bytes: int
+    finished: int
     lost: int
+    restarted: int
+    pieces: int
+    bytes: int
+    needs: float
+    fits: bool
+    moving: bool
+    running: int
     workers: list[str]
     members: dict[str, object]
 
@@ -67,7 +78,10 @@ class Said(TypedDict, total=False):
 # What each field of a line must be.  A member's script is a program on a machine that
 # may be rogue: whatever else stands in its lines is passed over.
 _FIELDS = {
-    **dict.fromkeys(("id", "code", "moved", "lost"), int),
+    **dict.fromkeys(("id", "code", "pieces", "bytes", "running"), int),
+    **dict.fromkeys(("moved", "moved_bytes", "finished", "lost", "restarted"), int),
+    **dict.fromkeys(("fits", "moving"), bool),
+    "needs": float,
     **dict.fromkeys(("event", "address", "name", "message", "reason"), str),
     "workers": list,
     "members": dict,
@@ -175,25 +189,54 @@ class RunningDask:
             }
         )
 
-    async def retire(self, member: Member, *, by_after: float) -> Receipt:
+    async def retire(
+        self, member: Member, *, by_after: float, haste: Haste = Haste.SOON
+    ) -> Receipt:
         """Move tasks and results off a member, then end Dask there.
 
-        After an error, or cancelled, the member is still to be told `lost`.
+        After an error, or cancelled, the member is still to be told `lost`, or that it
+        stays.
         """
         node = self._nodes.get(member.label)
         if node is not None:
             node.closing = True  # the scheduler ends it as soon as it is empty
-        said = await self._head.ask("retire", member=member.label, by=by_after)
+        said = await self._head.ask(
+            "retire", member=member.label, by=by_after, haste=haste.value
+        )
         await self._refuse(member)
         if node is not None:
-            await node.close()
+            await (node.end() if haste is Haste.NOW else node.close())
             self._nodes.pop(member.label, None)
         return Receipt(
             member.name,
             self._group.name,
-            graceful=True,
+            graceful=haste is not Haste.NOW,
             moved=said.get("moved", 0),
             lost=said.get("lost", 0),
+            moved_bytes=said.get("moved_bytes", 0),
+            finished=said.get("finished", 0),
+            restarted=said.get("restarted", 0),
+        )
+
+    async def expect(self, member: Member, *, by_after: float | None) -> None:
+        """Have the scheduler plan with a member's end, or with its stay."""
+        await self._head.ask("expect", member=member.label, by=by_after)
+        node = self._nodes.get(member.label)
+        if node is not None and by_after is None:
+            node.closing = False
+
+    async def progress(self, member: Member) -> Progress:
+        """Return what the scheduler knows of a member's departure."""
+        said = await self._head.ask("progress", member=member.label)
+        return Progress(
+            pieces=said.get("pieces", 0),
+            bytes=said.get("bytes", 0),
+            needs_after=said.get("needs", 0.0),
+            fits=said.get("fits", True),
+            moving=said.get("moving", False),
+            moved=said.get("moved", 0),
+            moved_bytes=said.get("moved_bytes", 0),
+            running=said.get("running", 0),
         )
 
     async def lost(self, member: Member) -> None:
@@ -442,8 +485,10 @@ def _host(address: str) -> str:
 
 
 def _spec(script: str) -> JobSpec:
-    content = files("aemesh.engines").joinpath(script).read_bytes()
-    return JobSpec(argv=("{python}", script), files={script: content}, tls=True)
+    folder = files("aemesh.engines")
+    names = (script, *_BESIDE.get(script, ()))
+    content = {name: folder.joinpath(name).read_bytes() for name in names}
+    return JobSpec(argv=("{python}", script), files=content, tls=True)
 
 
 ENGINE = DaskEngine()

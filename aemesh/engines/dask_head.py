@@ -1,6 +1,7 @@
 """The Dask scheduler of a group: a script beside the master that obeys JSON lines.
 
-It runs in the group's environment and imports nothing of aemesh. Started as a spare it
+It runs in the group's environment and imports nothing of aemesh but `dask_departure.py`
+and `dask_plan.py`, which are put beside it. Started as a spare it
 has imported distributed and waits for its first line. The words it understands and says
 are in `docs/reference/protocol.md`; each line is one JSON object.
 
@@ -41,6 +42,7 @@ _loader, yaml.SafeLoader = (
 )
 
 import dask
+from dask_departure import Departures
 from distributed import Scheduler, Security
 from distributed.comm.registry import backends
 from distributed.comm.tcp import TLS, TLSBackend, TLSConnector, TLSListener
@@ -51,7 +53,7 @@ from distributed.versions import get_versions
 yaml.SafeLoader = _loader  # tasks may mean just this one
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable
+    from collections.abc import Awaitable, Callable
 
     from distributed.scheduler import TaskState, WorkerState
 
@@ -68,10 +70,6 @@ ALLOWED_FAILURES = 6
 # The master's failure detector watches the machines; Dask's would kill workers
 # whose task holds the interpreter lock for minutes, as compiled analysis code does.
 WORKER_TTL = None
-# How often a retirement looks again: fine enough for a lease, light on the scheduler.
-LOOK_AGAIN_AFTER = 0.1
-# A heartbeat this much later than the order to drain was written after it was obeyed.
-OBEYED_AFTER = 0.25
 # What is said to a lost machine may still reach one that is merely slow; then hang up.
 HANG_UP_AFTER = 1.0
 # The agent kills at two seconds; end in order before that.
@@ -200,10 +198,38 @@ backends["tls"] = GuardedBackend()
 
 
 class TlsScheduler(Scheduler):
-    """A scheduler that listens by TLS only."""
+    """A scheduler that listens by TLS only, and knows who will leave.
+
+    Each task that is sent anywhere passes `_add_to_processing`, and whoever wants more
+    to do is in `idle`.
+    """
+
+    departures: Departures | None = None
 
     def start_http_server(self, *_args: Any, **_kwargs: Any) -> None:
         """Do nothing: distributed would open plain HTTP even without a dashboard."""
+
+    def _add_to_processing(
+        self, ts: TaskState, ws: WorkerState, stimulus_id: str
+    ) -> Any:
+        """Send a task to a worker that can end it before it leaves, or to none."""
+        chosen = ws if self.departures is None else self.departures.choose(ts, ws)
+        if chosen is not None:
+            return super()._add_to_processing(ts, chosen, stimulus_id)
+        if ts.state == "queued":
+            self.queued.add(ts)
+        elif ts.state == "no-worker":
+            self.unrunnable[ts] = time.monotonic()
+        else:
+            queued = ts._queueable and self.is_rootish(ts)  # noqa: SLF001
+            return {ts.key: "queued" if queued else "no-worker"}, {}, {}
+        return {}, {}, {}
+
+    def check_idle_saturated(self, ws: WorkerState, occ: float = -1.0) -> None:
+        """See whether a worker wants more to do; one that will leave steals nothing."""
+        super().check_idle_saturated(ws, occ)
+        if self.departures is not None and self.departures.of(ws) is not None:
+            self.idle.pop(ws.address, None)
 
 
 class Watch(SchedulerPlugin):
@@ -239,25 +265,30 @@ class Work(SchedulerPlugin):
         self._now = now
         self._where: dict[Any, str] = {}  # of each task that is with a worker
         self._worked_at: dict[str, float] = {}
+        self._ended: dict[str, int] = {}
 
     def add_worker(self, scheduler: Scheduler, worker: str) -> None:
         """Count from its registration."""
         del scheduler
         self._worked_at[worker] = self._now()
+        self._ended[worker] = 0
 
     def remove_worker(self, scheduler: Scheduler, worker: str, **_: Any) -> None:
         """Forget one that is gone."""
         del scheduler
         self._worked_at.pop(worker, None)
+        self._ended.pop(worker, None)
 
     def transition(
-        self, key: Any, start: str, finish: str, *_args: Any, **_: Any
+        self, key: Any, start: str, finish: str, *_args: Any, **told: Any
     ) -> None:
         """Note the end of work; it runs at each step of each task, so it is short."""
         if start == "processing":
-            worker = self._where.pop(key, None)
+            sent = self._where.pop(key, None)
+            worker = told.get("worker", sent)  # another, if it was stolen
             if worker in self._worked_at:
                 self._worked_at[worker] = self._now()
+                self._ended[worker] += finish == "memory"
         if finish == "processing":
             on = self._scheduler.tasks[key].processing_on
             if on is not None:
@@ -266,6 +297,10 @@ class Work(SchedulerPlugin):
     async def start(self, scheduler: Scheduler) -> None:
         """Remember whose plugin this is."""
         self._scheduler = scheduler
+
+    def ended(self, ws: WorkerState) -> int:
+        """Return how many tasks a worker has ended."""
+        return self._ended.get(ws.address, 0)
 
     def idle_after(self, ws: WorkerState) -> float:
         """Return the seconds since a worker's last task, 0.0 while it has one.
@@ -304,14 +339,18 @@ class Head:
     """One scheduler and the orders about it."""
 
     def __init__(
-        self, scheduler: Scheduler, lines: Lines, work: Work, *, host: str
+        self, scheduler: TlsScheduler, lines: Lines, work: Work, *, host: str
     ) -> None:
         self._scheduler = scheduler
         self._lines = lines
         self._work = work
+        self._departures = Departures(scheduler, member_of, work.ended)
+        scheduler.departures = self._departures
         self._tasks: set[asyncio.Task[None]] = set()
         self._doors = {host: scheduler.address}
         self._orders: dict[str, Callable[[dict[str, Any]], Awaitable[None]]] = {
+            "expect": self._expect,
+            "progress": self._progress,
             "retire": self._retire,
             "remove": self._remove,
             "refuse": self._refuse,
@@ -339,81 +378,43 @@ class Head:
     def _error(self, order: dict[str, Any], message: str) -> None:
         self._lines.say(event="error", id=order.get("id"), message=message)
 
-    def _meant(self, order: dict[str, Any]) -> list[WorkerState]:
-        """Return the workers an order names, by address or by their member."""
-        addresses, member = set(order.get("workers", ())), order.get("member")
-        return [
-            ws
-            for ws in self._scheduler.workers.values()
-            if ws.address in addresses or member_of(ws) == member
-        ]
+    async def _expect(self, order: dict[str, Any]) -> None:
+        """Know when a member will leave; with `by` null, that it stays."""
+        member, by = str(order["member"]), order.get("by")
+        if by is None:
+            self._departures.call_off(member)
+        else:
+            self._departures.agree(member, float(by), soon=False)
+        self._lines.say(event="expected", id=order.get("id"))
+
+    async def _progress(self, order: dict[str, Any]) -> None:
+        """Tell how far the departure of a member is."""
+        departure = self._departures.get(str(order["member"]))
+        told = {} if departure is None else departure.progress()
+        self._lines.say(event="progress", id=order.get("id"), **told)
 
     async def _retire(self, order: dict[str, Any]) -> None:
-        leaving = self._meant(order)
-        asked = [ws.address for ws in leaving]
-        seen = self._only_copies(leaving)
-        drained = False
-        with contextlib.suppress(asyncio.TimeoutError):
-            drain = self._drain(order, seen)
-            await asyncio.wait_for(drain, timeout=float(order["by"]))
-            drained = True
-        leaving = self._meant(order)
-        moved = sum(not ts.who_has <= set(leaving) for ts in seen if ts.who_has)
-        lost = len(self._only_copies(leaving))
-        restarted = 0 if drained else sum(len(ws.processing) for ws in leaving)
-        await self._drop(leaving)
+        """Let a member leave: soon, as late as it may, or now with nothing moved."""
+        member, haste = str(order["member"]), order.get("haste", "soon")
+        by = 0.0 if haste == "now" else float(order["by"])
+        departure = self._departures.agree(member, by, soon=haste != "late")
+        departure.standing = False
+        asked = [ws.address for ws in departure.workers()]
+        await departure.wait()
+        if departure.stays:
+            self._lines.say(event="stays", id=order.get("id"))
+            return
+        if not departure.counted:  # asked twice, it ends once
+            departure.count()
+            await self._drop(departure.workers())
+            self._departures.forget(member)
         self._lines.say(
-            event="retired",
-            id=order.get("id"),
-            workers=asked,
-            moved=moved,
-            lost=lost,
-            restarted=restarted,
+            event="retired", id=order.get("id"), workers=asked, **departure.counted
         )
 
-    async def _drain(self, order: dict[str, Any], seen: set[TaskState]) -> None:
-        """Let running tasks end, and copy results to workers that stay.
-
-        Results that come up meanwhile are added to those `seen`: those who leave may
-        drop one once somebody else has it.
-
-        `retire_workers` alone moves data but drops the tasks which still run. It also
-        gives up when there is nobody to take the data; somebody may join before the
-        deadline, and clients can fetch results until then, so it is asked again.
-        """
-        started = dask_time()
-        before = self._held(self._meant(order)) - seen
-        while meant := self._meant(order):
-            await self._scheduler.retire_workers(
-                workers=[ws.address for ws in meant], close_workers=False, remove=False
-            )
-            meant = self._meant(order)
-            seen |= self._held(meant) - before
-            busy = any(self._busy(ws, since=started) for ws in meant)
-            if not busy and not self._only_copies(meant):
-                return
-            await asyncio.sleep(LOOK_AGAIN_AFTER)
-
-    @staticmethod
-    def _busy(ws: WorkerState, *, since: float) -> bool:
-        """Whether a task runs there; those only queued will be given to others."""
-        if not ws.processing:
-            return False
-        if ws.last_seen < since + OBEYED_AFTER:
-            return True  # not told yet which of them run
-        return any(ts in ws.processing for ts in ws.executing)
-
-    @staticmethod
-    def _held(leaving: Iterable[WorkerState]) -> set[TaskState]:
-        return {ts for ws in leaving for ts in ws.has_what}
-
-    def _only_copies(self, leaving: Iterable[WorkerState]) -> set[TaskState]:
-        """Return the results that only those who leave hold."""
-        going = set(leaving)
-        return {ts for ts in self._held(going) if going.issuperset(ts.who_has or ())}
-
     async def _remove(self, order: dict[str, Any]) -> None:
-        lost = self._meant(order)
+        lost = self._departures.workers_of(str(order["member"]))
+        self._departures.forget(str(order["member"]))
         await self._drop(lost)
         self._lines.say(
             event="removed", id=order.get("id"), workers=[ws.address for ws in lost]

@@ -71,6 +71,14 @@ class MemberState(enum.Enum):
     LOST = "lost"
 
 
+class Haste(enum.Enum):
+    """How a member leaves: how much of the time until then it may still use."""
+
+    LATE = "late"  # it works until its data has to move
+    SOON = "soon"  # nothing new is begun; it goes as soon as its data has moved
+    NOW = "now"  # nothing is moved
+
+
 @dataclass(frozen=True, slots=True)
 class Receipt:
     """What a departure came to."""
@@ -81,6 +89,23 @@ class Receipt:
     moved: int = 0  # pieces of data that were moved to others
     lost: int = 0  # pieces that were not, and are computed again
     took_after: float = 0.0  # seconds
+    moved_bytes: int = 0
+    finished: int = 0  # tasks that ended there during the departure
+    restarted: int = 0  # tasks that were cut off, and begin anew elsewhere
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a departure is: what only the member has, and what has moved."""
+
+    pieces: int = 0
+    bytes: int = 0
+    needs_after: float = 0.0  # seconds that moving these takes, as measured so far
+    fits: bool = True  # all of them can be moved in time
+    moving: bool = False  # the time for work is over
+    moved: int = 0
+    moved_bytes: int = 0
+    running: int = 0  # tasks that are with the member
 
 
 @dataclass(frozen=True, slots=True)

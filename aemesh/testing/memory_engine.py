@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import trio
 
 from aemesh.errors import EngineError
-from aemesh.model.group import Receipt
+from aemesh.model.group import Haste, Progress, Receipt
 from aemesh.model.job import JobSpec
 
 if TYPE_CHECKING:
@@ -29,6 +29,7 @@ class MemoryEngine:
         self.told: list[str] = []
         self.fails_on: set[str] = set()  # members whose node does not come up
         self.bug_on: set[str] = set()  # members on which the plug-in trips itself
+        self.retire_takes: dict[str, float] = {}  # seconds, by the member's name
         self.running: dict[GroupName, RunningMemory] = {}
         self.dies = trio.Event()
 
@@ -65,6 +66,7 @@ class RunningMemory:
         self.group = group
         self.nodes: dict[str, Job] = {}
         self.members: dict[str, Member] = {}
+        self.expected: dict[str, float | None] = {}  # by label: when it leaves
         self.busy: set[str] = set()  # labels of those that work now
         self.worked_at: dict[str, float] = {}  # by label, on trio's clock
         self._engine = engine
@@ -81,12 +83,39 @@ class RunningMemory:
         self.worked_at[member.label] = trio.current_time()
         self._tell("add", member)
 
-    async def retire(self, member: Member, *, by_after: float) -> Receipt:
-        """End ``cat`` there."""
-        del by_after
+    async def retire(
+        self, member: Member, *, by_after: float, haste: Haste = Haste.SOON
+    ) -> Receipt:
+        """Take as long as the test says, then end ``cat`` there."""
+        now = haste is Haste.NOW
+        if haste is not Haste.SOON:
+            self._tell(haste.value, member)
+        takes = self._engine.retire_takes.get(member.name, 0.0)
+        wait = by_after if haste is Haste.LATE else min(takes, by_after)
+        await trio.sleep(0.0 if now else wait)
         await self.nodes.pop(member.label).end(term_after=0.0)
         self._tell("retire", member)
-        return Receipt(member.name, self.group.name, graceful=True, moved=1)
+        fits = not now and takes <= by_after
+        return Receipt(
+            member.name,
+            self.group.name,
+            graceful=not now,
+            moved=int(fits),
+            moved_bytes=1000 * fits,
+            lost=int(not fits),
+        )
+
+    async def expect(self, member: Member, *, by_after: float | None) -> None:
+        """Remember when a member leaves."""
+        await trio.lowlevel.checkpoint()
+        self.expected[member.label] = by_after
+        self._tell("stays" if by_after is None else "expect", member)
+
+    async def progress(self, member: Member) -> Progress:
+        """Return one piece that is still to be moved."""
+        await trio.lowlevel.checkpoint()
+        takes = self._engine.retire_takes.get(member.name, 0.0)
+        return Progress(pieces=1, bytes=1000, needs_after=takes, moving=True)
 
     async def lost(self, member: Member) -> None:
         """Forget the member."""

@@ -157,7 +157,8 @@ async def until(true: Callable[[], bool], *, what: str, within: float = SOON) ->
 async def open_script(name: str, folder: Path) -> AsyncIterator[Script]:
     """A spare, killed at the end with whatever it started."""
     # Where agents put it too: beside `aemesh.engines.dask` it would import that.
-    shutil.copy(SCRIPTS / name, folder)
+    for file in (name, "dask_departure.py", "dask_plan.py"):
+        shutil.copy(SCRIPTS / file, folder)
     environ = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
     with (folder / f"{name}.log").open("ab") as log:
         process = await trio.lowlevel.open_process(
@@ -207,6 +208,18 @@ class Group:
 
     async def result(self, future: Any) -> Any:
         return await in_thread(future.result, timeout=SOON)
+
+    async def who_has(self, futures: list[Any]) -> list[str]:
+        """Return all holders of these results."""
+        told = await in_thread(self.client.who_has, futures)
+        return [where for places in told.values() for where in places]
+
+    async def wait_moving(self, member: str) -> None:
+        """Wait until a member's departure has come so far."""
+        for number in itertools.count(1000):
+            await self.head.say(op="progress", id=number, member=member)
+            if (await self.head.hear("progress", id=number)).get("moving"):
+                return
 
     async def hold(self, future: Any) -> None:
         """Wait until a result exists, without fetching it."""
@@ -278,6 +291,18 @@ def wait_then(value: Any, seconds: float) -> Any:
     """A task that takes its time."""
     threading.Event().wait(seconds)
     return value
+
+
+def short_task(value: int) -> int:
+    return wait_then(value, 0.01)
+
+
+def long_task(value: int) -> int:
+    return wait_then(value, 2.0)
+
+
+def unheard_task(value: int) -> int:
+    return wait_then(value, 0.0)
 
 
 def plus_one(value: int) -> int:
@@ -775,7 +800,7 @@ async def test_retiring_ends_at_its_deadline(tmp_path: Path) -> None:
         await trio.sleep(0.2)
         started = trio.current_time()
 
-        await group.head.say(op="retire", id=3, workers=leaving, by=0.8)
+        await group.head.say(op="retire", id=3, member="office-1.4", by=0.8)
 
         retired = await group.head.hear("retired", id=3)
         assert 0.8 <= trio.current_time() - started < 2
@@ -811,6 +836,106 @@ async def test_what_others_held_before_counts_as_neither_moved_nor_lost(
 
         retired = await group.head.hear("retired", id=1)
         assert (retired["moved"], retired["lost"]) == (0, 0)
+
+
+async def test_until_it_has_to_move_a_member_takes_what_it_can_finish(
+    tmp_path: Path,
+) -> None:
+    async with open_group(tmp_path, members=2) as group:
+        leaving, staying = group.workers_of(1), group.workers_of(0)
+        either = {"workers": leaving, "allow_other_workers": True}
+        for known in (short_task, long_task):  # Dask learns what each takes
+            await group.hold(await group.submit(known, 0, workers=staying))
+
+        await group.head.say(op="expect", id=1, member="office-1.4", by=60)
+        await group.head.hear("expected", id=1)
+        await group.head.say(
+            op="retire", id=2, member="office-1.4", by=1.8, haste="late"
+        )
+        short = [await group.submit(short_task, n, workers=leaving) for n in range(4)]
+        long = [await group.submit(long_task, n, **either) for n in range(2)]
+        unheard = await group.submit(unheard_task, 1, **either)
+        for future in short:
+            await group.hold(future)
+        retired_early = group.head.all("retired")
+        places = await group.who_has(short)
+        for future in (*long, unheard):
+            await group.hold(future)
+        retired = await group.head.hear("retired", id=2)
+
+        assert retired_early == []
+        assert set(leaving) <= set(places)
+        assert (retired["lost"], retired["restarted"]) == (0, 0)
+        assert (retired["moved"], retired["finished"]) == (4, 4)
+        assert set(await group.who_has([*long, unheard])) == {*staying}
+
+
+async def test_a_member_that_stays_after_all_is_in_full_use_again(
+    tmp_path: Path,
+) -> None:
+    async with open_group(tmp_path, members=2) as group:
+        one = group.workers_of(1)
+        kept = await group.submit(os.urandom, 8, workers=one)
+        await group.hold(kept)
+        begun = distributed.Event("begun", client=group.client)
+        gate = distributed.Event("gate", client=group.client)
+
+        def work() -> str:
+            distributed.Event("begun").set()
+            distributed.Event("gate").wait()
+            return "ended"
+
+        running = await group.submit(work, workers=one)
+        assert await in_thread(begun.wait, SOON)
+        await group.head.say(op="retire", id=1, member="office-1.4", by=SOON)
+        await group.wait_moving("office-1.4")
+
+        await group.head.say(op="expect", id=2, member="office-1.4", by=None)
+
+        await group.head.hear("stays", id=1)
+        await in_thread(gate.set)
+        assert await group.result(running) == "ended"
+        assert await group.result(await group.submit(plus_one, 1, workers=one)) == 2
+        assert group.head.all("worker-removed") == []
+        await group.head.say(op="retire", id=3, member="office-1.4", by=SOON)
+        assert (await group.head.hear("retired", id=3))["lost"] == 0
+
+
+async def test_who_leaves_now_moves_nothing_and_says_what_is_lost(
+    tmp_path: Path,
+) -> None:
+    async with open_group(tmp_path, members=2) as group:
+        there = {"workers": group.workers_of(1), "allow_other_workers": True}
+        kept = [await group.submit(plus_one, n, **there) for n in range(3)]
+        for future in kept:
+            await group.hold(future)
+        lost = sum(where in group.workers_of(1) for where in await group.who_has(kept))
+
+        await group.head.say(op="retire", id=1, member="office-1.4", by=60, haste="now")
+
+        retired = await group.head.hear("retired", id=1)
+        assert lost == 3
+        assert (retired["moved"], retired["lost"]) == (0, 3)
+        for n, future in enumerate(kept):
+            assert await group.result(future) == n + 1
+
+
+async def test_results_arrive_in_many_pieces_and_the_receipt_has_their_bytes(
+    tmp_path: Path,
+) -> None:
+    async with open_group(tmp_path, members=2, processes=2) as group:
+        there = {"workers": group.workers_of(1)}
+        sizes = [1000 * (n + 1) for n in range(300)]
+        kept = [await group.submit(os.urandom, size, **there) for size in sizes]
+        for future in kept:
+            await group.hold(future)
+
+        await group.head.say(op="retire", id=1, member="office-1.4", by=SOON)
+
+        retired = await group.head.hear("retired", id=1)
+        assert (retired["moved"], retired["lost"]) == (len(sizes), 0)
+        assert sum(sizes) <= retired["moved_bytes"] <= sum(sizes) + 100 * len(sizes)
+        assert [len(await group.result(one)) for one in kept[:3]] == sizes[:3]
 
 
 async def test_a_silent_machine_is_got_over_in_seconds(tmp_path: Path) -> None:
