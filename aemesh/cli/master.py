@@ -5,12 +5,13 @@ from __future__ import annotations
 import click
 
 from aemesh.cli.delegation import delegate_options, wish_of
-from aemesh.cli.options import node_options, state_option
+from aemesh.cli.options import idle_option, node_options, state_option
 
 
 @click.command()
 @state_option
 @node_options
+@idle_option("without work, requests and clients")
 @click.option(
     "--group",
     "groups",

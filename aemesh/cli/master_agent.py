@@ -13,6 +13,7 @@ from aemesh.cli import ui
 from aemesh.cli.node import (
     Node,
     ask_for,
+    end_when_idle,
     greet_site,
     make_node,
     obey,
@@ -22,8 +23,10 @@ from aemesh.cli.node import (
 )
 from aemesh.cli.settings import typed
 from aemesh.host.control.sockets import SOCKET_FILE
+from aemesh.host.livefolder import live_folders
 from aemesh.host.plugins import find_engine
 from aemesh.host.site.usercredential import read_credential
+from aemesh.host.statedir import clients_folder
 from aemesh.host.store import Store, open_store
 from aemesh.master.control import serve_control
 from aemesh.master.delegation import Delegation, check_mode
@@ -101,6 +104,7 @@ async def _run(
                     wait_move=discovery.wait_move,
                     next_key=node.next_key,
                     delegation=_delegation(options),
+                    has_clients=partial(_has_clients, state),
                 )
             )
             crew.start_soon(node.desk.run, ask_for(_question))
@@ -114,13 +118,30 @@ async def _run(
                     scope=crew.cancel_scope,
                 )
             )
-            await crew.start(partial(serve_control, master, state.folder / SOCKET_FILE))
+            socket = state.folder / SOCKET_FILE
+            await crew.start(
+                partial(serve_control, master, socket, requests=master.requests)
+            )
+            crew.start_soon(
+                partial(
+                    end_when_idle,
+                    master.wait_idle,
+                    options.idle_exit,
+                    why="nobody used this master",
+                    leave=lambda _: master.stop(),
+                )
+            )
             _greet(node, store)
             await master.run()
             ui.say("the master has ended")
             code = 0
             crew.cancel_scope.cancel()
     return code
+
+
+def _has_clients(state: StateDir) -> bool:
+    """Whether a script or notebook that lives uses us, busy or not."""
+    return bool(live_folders(clients_folder(state.folder.parent)))
 
 
 class HeadAddress:

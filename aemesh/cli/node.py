@@ -14,6 +14,7 @@ import trio
 
 from aemesh.cli import ui
 from aemesh.cli.settings import typed
+from aemesh.cli.spans import shown_span
 from aemesh.errors import BadMessage, SettingsError, UsageError
 from aemesh.host.guard import Guard, Notice
 from aemesh.host.keys.keystore import Identity, load_or_make
@@ -36,7 +37,7 @@ from aemesh.policy.openness import OPEN_WARNING, OPEN_WARNING_ROOT, check_open_a
 from aemesh.protocol.hello import Ourselves
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
 
     from aemesh.cli.settings import NodeOptions
     from aemesh.host.jobs import JobRunner
@@ -211,6 +212,22 @@ async def obey(
         ui.stop_asking()
         ui.say("leaving; once more to leave at once")
         leave("its owner stopped it")
+
+
+async def end_when_idle(
+    wait_idle: Callable[[float], Awaitable[None]],
+    exit_after: float | None,
+    *,
+    why: str,
+    leave: Callable[[str], None],
+) -> None:
+    """Leave once `wait_idle` returns, if a span was given; say `why`."""
+    if exit_after is None:
+        return
+    await wait_idle(exit_after)
+    reason = f"{why} for {shown_span(exit_after)}"
+    ui.say(f"leaving: {reason}")
+    leave(reason)
 
 
 def ask_for(question: Callable[[TrustRequest], str]) -> Ask | None:

@@ -7,6 +7,8 @@ from typing import Any, TypeVar
 
 import click
 
+from aemesh.cli.spans import span
+
 # Where a worker finds its join token, if it is not on the command line.
 JOIN_VARIABLE = "AEMESH_JOIN"
 
@@ -83,6 +85,16 @@ def group_option(command: _F) -> _F:
         "--group", "group_name", metavar="NAME", required=True, help="The group."
     )
     return add(command)
+
+
+def idle_option(what: str) -> Callable[[_F], _F]:
+    """Return what adds ``--idle-exit SPAN``, as ``idle_exit``."""
+    return click.option(
+        "--idle-exit",
+        type=span,
+        metavar="SPAN",
+        help=f"End after so long {what}: 30m.",
+    )
 
 
 def node_options(command: _F) -> _F:

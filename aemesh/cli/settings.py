@@ -37,6 +37,7 @@ class NodeOptions:
     x509: str | None = None
     verbose: bool = False
     trusted: tuple[str, ...] = ()
+    idle_exit: float | None = None  # seconds
 
     @property
     def mode(self) -> Mode:

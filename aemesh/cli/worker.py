@@ -9,6 +9,7 @@ import click
 from aemesh.cli.options import (
     JOIN_VARIABLE,
     TypedOption,
+    idle_option,
     node_options,
     state_option,
 )
@@ -24,6 +25,7 @@ _JOIN_HELP = (
 @click.command()
 @state_option
 @node_options
+@idle_option("without a lease")
 @click.option(
     "--port",
     type=click.IntRange(0, 65535),

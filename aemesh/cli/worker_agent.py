@@ -13,6 +13,7 @@ from aemesh.cli import ui
 from aemesh.cli.node import (
     Node,
     ask_for,
+    end_when_idle,
     greet_site,
     make_node,
     obey,
@@ -90,6 +91,15 @@ async def run(
             crew.start_soon(warn_open, options)
             crew.start_soon(
                 partial(obey, guard, jobs, leave=worker.leave, scope=crew.cancel_scope)
+            )
+            crew.start_soon(
+                partial(
+                    end_when_idle,
+                    worker.wait_idle,
+                    options.idle_exit,
+                    why="no master held this machine",
+                    leave=worker.leave,
+                )
             )
             departure = await worker.run()
             ui.say(f"left: {departure.moved} pieces moved, {departure.lost} lost")

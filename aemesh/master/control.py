@@ -45,8 +45,9 @@ if TYPE_CHECKING:
 
     from starlette.applications import Starlette
     from starlette.requests import Request
-    from starlette.types import ASGIApp
+    from starlette.types import ASGIApp, Receive, Scope, Send
 
+    from aemesh.master.activity import Activity
     from aemesh.model.group import Receipt
     from aemesh.model.view import (
         CertificateView,
@@ -134,10 +135,29 @@ async def serve_control(
     api: ControlApi,
     socket_path: Path,
     *,
+    requests: Activity | None = None,
     task_status: trio.TaskStatus[Path] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Serve `api` at `socket_path` until cancelled; the socket's file goes with it."""
-    await http.serve_app(make_app(api), socket_path, task_status=task_status)
+    app = make_app(api)
+    if requests is not None:
+        app.add_middleware(_Counted, requests=requests)
+    await http.serve_app(app, socket_path, task_status=task_status)
+
+
+class _Counted:
+    """The application, with its requests counted while they are answered."""
+
+    def __init__(self, app: ASGIApp, requests: Activity) -> None:
+        self._app = app
+        self._requests = requests
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self._requests.begin()
+        try:
+            await self._app(scope, receive, send)
+        finally:
+            self._requests.end()
 
 
 def _group(text: str) -> GroupName:

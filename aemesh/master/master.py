@@ -30,6 +30,7 @@ from aemesh.master.attend import Attendant
 from aemesh.master.delegation import Delegation, check_life, check_mode
 from aemesh.master.group import Context, Group
 from aemesh.master.history import History
+from aemesh.master.idleness import Idleness
 from aemesh.master.record import Order, WorkerRecord
 from aemesh.master.roster import Roster
 from aemesh.model.job import Chunk, JobExit, JobSpec
@@ -50,6 +51,7 @@ from aemesh.tasks.nursery import open_crew
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
 
+    from aemesh.master.activity import Activity
     from aemesh.master.parts import Parts
     from aemesh.master.remote import DialStream
     from aemesh.model.group import Receipt
@@ -82,6 +84,7 @@ class Master:
         self._stopping = trio.Event()
         self._crew: trio.Nursery | None = None
         self._clients = itertools.count(1)
+        self._idleness = Idleness(self._groups.values, parts.has_clients)
 
     def __repr__(self) -> str:
         return f"<Master {self._parts.name}: {len(self._groups)} groups>"
@@ -99,6 +102,15 @@ class Master:
             await self._stopping.wait()
             await self._close_all()
             crew.cancel_scope.cancel()
+
+    @property
+    def requests(self) -> Activity:
+        """Where requests to us are counted while they are answered."""
+        return self._idleness.requests
+
+    async def wait_idle(self, exit_after: float) -> None:
+        """Return once nobody has used us for so many seconds."""
+        await self._idleness.wait(exit_after)
 
     # --- what ControlApi asks for ---
 

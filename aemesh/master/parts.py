@@ -49,5 +49,6 @@ class Parts:
     # Returns when our network is another one, or we slept.
     wait_move: Callable[[], Awaitable[None]] = trio.sleep_forever
     next_key: FindNext = lambda: None  # that we offer to workers
+    has_clients: Callable[[], bool] = lambda: False  # that live, on this machine
     delegation: Delegation | None = None  # of the user's identity, to all groups
     dialable: Callable[[Address], bool] = dialable  # where strangers may send us

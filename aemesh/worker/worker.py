@@ -7,6 +7,7 @@ needs of the world comes in as `Parts`, so that a test hands in a network in mem
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -137,6 +138,15 @@ class Worker:
             with trio.CancelScope(shield=True):  # bounded: SIGKILL follows
                 await self.held.let_go(0.0)
         return self.departure
+
+    async def wait_idle(self, exit_after: float) -> None:
+        """Return once no master has held us for so many seconds."""
+        while True:
+            held, changed = self.held.tenancy.lease is not None, self.held.changed
+            with trio.move_on_after(math.inf if held else exit_after) as waiting:
+                await changed.wait()
+            if waiting.cancelled_caught:
+                return
 
     def leave(self, reason: str) -> None:
         """Leave gracefully: work and data move to others first."""

@@ -73,6 +73,7 @@ class Mesh:
         self.master_id = Identity.ephemeral("laptop")
         self.machines: dict[str, Machine] = {}
         self.moved = trio.Event()
+        self.clients = False  # whether one lives beside the master
         self._runs = itertools.count(1)
         self._ips = (f"10.0.0.{n}" for n in itertools.count(2))
         self._tell, self._news = trio.open_memory_channel[News](100)
@@ -173,6 +174,7 @@ class Mesh:
                 wall=wall,
                 wait_move=self.wait_move,
                 delegation=delegation,
+                has_clients=lambda: self.clients,
             )
         )
 
