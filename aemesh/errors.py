@@ -122,6 +122,19 @@ class NoMasterError(SettingsError):
         )
 
 
+class NoWorkerError(SettingsError):
+    """A command needs a running worker in this state directory; there is none."""
+
+    name = "settings/no-worker"
+
+    def __init__(self, state: str) -> None:
+        super().__init__(
+            "no worker is running",
+            why=f"nothing answers in {state}",
+            hint="on a master's machine, `aemesh workers drain NAME` asks for the same",
+        )
+
+
 class AlreadyRunningError(SettingsError):
     """A second process of one role was started in one state directory."""
 

@@ -307,6 +307,21 @@ GROUP_EVENTS_SHOWN = 20
 LABELS = 32
 LABEL_LENGTH = 64
 
+# A departure with more notice is proposed this long ahead; before that the engine only
+# knows of it.  Ten minutes move some 60 GB over an office's wire.
+DEPARTURE_LEAD_AFTER = 600.0
+# What the end of a departure takes, before the moment at which all of it is gone: the
+# engine's end in order has two seconds behind its last byte, then SIGTERM has two, and
+# the agent itself half of one.  With less notice than NOTICE all of it shrinks alike.
+DEPARTURE_MOVED_BEFORE = 4.5
+DEPARTURE_TERM_BEFORE = 2.5
+DEPARTURE_KILL_BEFORE = 0.5
+DEPARTURE_NOTICE_AFTER = 5.0
+# A departure that moves nothing.
+DEPARTURE_QUICK_AFTER = 2.0
+# How often a worker that leaves hears how far it is.
+DEPARTURE_TOLD_EVERY = 1.0
+
 # --- the control API --------------------------------------------------------
 
 CONTROL_BODY_BYTES = 1024 * 1024

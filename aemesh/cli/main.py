@@ -25,7 +25,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "attach": ("aemesh.cli.jobs", "attach", "Follow a detached script to its end."),
     "logs": ("aemesh.cli.jobs", "logs", "Show what a detached script printed."),
     "status": ("aemesh.cli.status", "status", "Show the master, its groups, workers."),
-    "workers": ("aemesh.cli.status", "workers", "List the workers."),
+    "workers": ("aemesh.cli.workers", "workers", "List the workers."),
     "group": ("aemesh.cli.group", "group", "List, change and fill groups."),
     "exec": ("aemesh.cli.exec", "exec_", "Run a command on each member of a group."),
     "events": ("aemesh.cli.status", "events", "Tell what happened, and what happens."),
@@ -37,6 +37,11 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
         "Sign a site's workers and masters, or revoke.",
     ),
     "config": ("aemesh.cli.config", "config", "Show and change your defaults."),
+    "leave": (
+        "aemesh.cli.leave",
+        "leave",
+        "Have the worker of this machine leave, and say what came of it.",
+    ),
     "stop": ("aemesh.cli.stop", "stop", "Stop the master."),
 }
 

@@ -67,6 +67,7 @@ class WorkerOptions(NodeOptions):
     enrol_from: tuple[str, ...] = ()
     join: JoinToken | None = None
     keytab: str | None = None
+    until: float | None = None  # seconds since 1970
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,4 +1,4 @@
-"""``aemesh status``, ``workers`` and ``events``: what a running master tells."""
+"""``aemesh status`` and ``events``: what a running master tells, and its tables."""
 
 from __future__ import annotations
 
@@ -40,19 +40,6 @@ def status(state: str | None, *, as_json: bool) -> None:
     if shown.imposters:
         ui.write("")
         show_imposters(shown.imposters)
-
-
-@click.command()
-@state_option
-@json_option
-def workers(state: str | None, *, as_json: bool) -> None:
-    """List the workers."""
-    found = Mesh(state).workers()
-    if as_json:
-        for worker in found:
-            ui.write_json(msgspec.to_builtins(worker))
-        return
-    show_workers(found)
 
 
 @click.command()
@@ -103,7 +90,7 @@ def show_workers(found: Sequence[WorkerView]) -> None:
                 str(worker.cores),
                 ui.memory(worker.memory),
                 worker.address,
-                worker.note,
+                "; ".join(filter(None, (_leaves(worker), worker.note))),
             )
             for worker in found
         ),
@@ -132,6 +119,10 @@ def show_imposters(found: Sequence[ImposterView]) -> None:
             for one in found
         ),
     )
+
+
+def _leaves(worker: WorkerView) -> str:
+    return f"leaves at {ui.moment(worker.until)}" if worker.until else ""
 
 
 def _master(shown: StatusView) -> None:

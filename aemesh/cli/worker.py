@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 
 import click
 
@@ -82,7 +83,12 @@ _JOIN_HELP = (
     metavar="FILE",
     help="With --auth gss: the keytab of aemesh/NAME; else the system's.",
 )
-def worker(join: str | None, **options: object) -> int:
+@click.option(
+    "--until",
+    metavar="WHEN",
+    help="Leave so that it is gone at 17:30, in +2h, or at 2026-12-01T08:00.",
+)
+def worker(join: str | None, until: str | None, **options: object) -> int:
     """Offer this machine to a master.
 
     It is announced on the local network, and runs what the master that you trust
@@ -90,6 +96,10 @@ def worker(join: str | None, **options: object) -> int:
     """
     from aemesh.cli.guarded import run_guarded_agent  # noqa: PLC0415
 
+    if until is not None:
+        from aemesh.cli.moments import moment  # noqa: PLC0415 - what a warden spares
+
+        options["until"] = moment(until, now=time.time())
     # Here, so that neither warden nor agent keeps the variable.
     if join is not None or JOIN_VARIABLE in os.environ:
         from aemesh.cli.join import read_join  # noqa: PLC0415 - what a warden spares

@@ -21,12 +21,15 @@ from aemesh.cli.node import (
     start_logging,
     warn_open,
 )
+from aemesh.cli.receipts import receipt_line
 from aemesh.cli.settings import typed
 from aemesh.errors import UsageError
+from aemesh.host.control.sockets import SOCKET_FILE
 from aemesh.host.facts import find_facts
 from aemesh.host.generation import read_generation, write_generation
 from aemesh.host.trust.auditlog import local_user
 from aemesh.host.trust.trustoptions import terms_untrusted
+from aemesh.model.group import Haste
 from aemesh.model.names import group_name_untrusted
 from aemesh.model.trust import Mode, Role, TrustRequest
 from aemesh.net import gss
@@ -36,6 +39,7 @@ from aemesh.net.tcp import TcpNetwork
 from aemesh.net.wallclock import chance
 from aemesh.policy.trust import TrustPolicy
 from aemesh.tasks.nursery import open_crew
+from aemesh.worker.control import serve_control
 from aemesh.worker.worker import Parts, Worker
 
 if TYPE_CHECKING:
@@ -101,8 +105,13 @@ async def run(
                     leave=worker.leave,
                 )
             )
-            departure = await worker.run()
-            ui.say(f"left: {departure.moved} pieces moved, {departure.lost} lost")
+            if options.until is not None:
+                worker.parting.agree(options.until, Haste.LATE, "its time is over")
+                ui.say(f"it leaves at {ui.moment(options.until)}")
+            socket_path = state.folder / SOCKET_FILE
+            await crew.start(partial(serve_control, worker.parting, socket_path))
+            receipt = await worker.run()
+            ui.say(f"left: {receipt_line(receipt)}")
             code = 0
             crew.cancel_scope.cancel()
     return code

@@ -22,13 +22,14 @@ import msgspec
 
 from aemesh.client.environment import GROUP_VARIABLE, filled, wants_tls
 from aemesh.client.jobs import JobFolder
-from aemesh.client.transport import Transport, error_in
+from aemesh.client.transport import ANSWER_AFTER, Transport, error_in
 from aemesh.errors import EngineError, UnknownNameError, UnreachableError, UsageError
 from aemesh.host.control.sockets import SOCKET_FILE
 from aemesh.host.livefolder import LiveFolder
 from aemesh.host.statedir import clients_folder, state_root
 from aemesh.master.control_wire import (
     Certify,
+    Drain,
     Exec,
     Move,
     OpenGroup,
@@ -90,6 +91,28 @@ class Mesh:
         """Move a worker to another group; return how it left the old one."""
         wish = Move(worker=worker, group=group)
         return self._transport.ask("POST", "/v1/moves", body=wish, answer=Receipt)
+
+    def drain(
+        self, *workers: str, by_after: float = 30.0, haste: str = "soon"
+    ) -> list[Receipt]:
+        """Take workers out of their groups within `by_after` seconds; how they left.
+
+        They serve nobody until `undrain`.  `haste` is `late`: they work until their
+        data has to move; `soon`: they begin nothing new; `now`: nothing is moved.
+        """
+        wish = Drain(workers=workers, by_after=by_after, haste=haste)
+        return self._transport.ask(
+            "POST",
+            "/v1/drains",
+            body=wish,
+            answer=list[Receipt],
+            within=by_after + ANSWER_AFTER,
+        )
+
+    def undrain(self, worker: str) -> None:
+        """Let a worker that was drained serve again."""
+        target = f"/v1/drains/{quote(worker, safe='')}"
+        self._transport.ask("DELETE", target, answer=dict)
 
     def group(self, name: str) -> Group:
         """Return a group once its engine is up."""

@@ -24,7 +24,7 @@ from aemesh.errors import (
 from aemesh.host.control.sockets import ErrorBody, connected
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
 _T = TypeVar("_T")
@@ -37,16 +37,28 @@ _PIECE_BYTES = 64 * 1024
 
 
 class Transport:
-    """Requests to the master whose control socket is at `path`, one connection each."""
+    """Requests to the node whose control socket is at `path`, one connection each.
 
-    def __init__(self, path: Path) -> None:
+    `absent` makes the error for when nothing listens there.
+    """
+
+    def __init__(
+        self, path: Path, *, absent: Callable[[str], AemeshError] = NoMasterError
+    ) -> None:
         self.path = path
+        self._absent = absent
 
     def ask(
-        self, method: str, target: str, *, body: object = None, answer: type[_T]
+        self,
+        method: str,
+        target: str,
+        *,
+        body: object = None,
+        answer: type[_T],
+        within: float = ANSWER_AFTER,
     ) -> _T:
         """Send one request and return its answer, or raise the master's error."""
-        with closing(self._connect(ANSWER_AFTER)) as connection:
+        with closing(self._connect(within)) as connection:
             response = self._send(connection, method, target, body)
             try:
                 content = response.read()
@@ -87,7 +99,7 @@ class Transport:
         try:
             connection.sock = connected(self.path, timeout_after)
         except (FileNotFoundError, NotADirectoryError, ConnectionRefusedError):
-            raise NoMasterError(str(self.path.parent.parent.parent)) from None
+            raise self._absent(str(self.path.parent.parent.parent)) from None
         except PermissionError as error:
             msg = f"{self.path} is not ours to use"
             raise SettingsError(msg, why=error.strerror) from error

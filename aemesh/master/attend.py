@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
+from dataclasses import fields as dataclass_fields
 
 import trio
 
@@ -30,6 +31,7 @@ from aemesh.policy.lease import allows
 from aemesh.policy.membership import Happening
 from aemesh.protocol import wire
 from aemesh.protocol.session import Pulse
+from aemesh.tasks.nursery import open_crew
 
 # An engine that did not come up on a worker is tried again, ever more slowly.
 _AGAIN_AFTER = 0.5
@@ -52,10 +54,12 @@ class Attendant:
     wall: Callable[[], float]
     member: RemoteMember | None = None
     failures: int = 0
+    expected: float = 0.0  # the end that the engine knows of
 
     async def run(self) -> Closed:
         """Serve until the link ends; return how it did."""
         record = self.record
+        record.aside = record.aside if record.aside.startswith("drained") else ""
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._watch_pulse)
             nursery.start_soon(self._rounds)
@@ -93,7 +97,13 @@ class Attendant:
         woken = record.ordered
         if record.order is not None:
             await self._obey(record.order)
+        elif record.aside:
+            if record.membership.state is MemberState.TRUSTED:
+                record.membership.step(Happening.LEAVING, now=self.wall())
+            await self._wait(woken.wait)
         elif self.member is None:
+            if record.membership.state is MemberState.DRAINING:  # it serves again
+                record.membership.step(Happening.RETIRED, now=self.wall())
             group = self._place()
             if group is None:
                 await self._wait(woken.wait, self._groups_change)
@@ -117,13 +127,25 @@ class Attendant:
         elif not self.desk.allows_group(self.link.peer, group.name):
             await self._let_go("its line of trust has other groups")
         else:
+            await self._expect(group)
             await self._wait(woken.wait, group.changed.wait)
+
+    async def _expect(self, group: Group) -> None:
+        """Tell the engine of an end that was agreed, or that there is none any more."""
+        until = self.record.until
+        if until == self.expected:
+            return
+        self.expected = until
+        left = until - self.wall() - limits.DEPARTURE_MOVED_BEFORE
+        await group.expect(self.record, by_after=max(left, 0.0) if until else None)
 
     def _place(self) -> Group | None:
         if self.record.membership.state is not MemberState.TRUSTED:
             return None
         if self.record.is_held_by_other(self.key_id):
             return None  # it says so itself, and will say when it is free
+        if 0.0 < self.record.until < self.wall() + limits.DEPARTURE_MOVED_BEFORE:
+            return None  # not worth coming any more
         # One that opens is waited for: else the first that is up would get them all.
         states = ("opening", "ready")
         allowed = self.record.groups
@@ -146,6 +168,7 @@ class Attendant:
         record.home = group.name
         self.store.put_worker(record.key_id, generation, group.name)
         try:
+            self.expected = 0.0
             self.member = await group.admit(record, self.link, self.dial_stream)
         except AemeshError as exc:
             if record.is_held_by_other(self.key_id):
@@ -179,20 +202,30 @@ class Attendant:
                 record.home = order.move_to
                 generation = record.membership.generation
                 self.store.put_worker(record.key_id, generation, order.move_to)
-            receipt = await self._let_go(order.why, by_after=order.by_after)
-            order.receipt = receipt
+            order.receipt = await self._let_go(
+                order.why, by_after=order.by_after, order=order
+            )
         except AemeshError as exc:
             self._finish(order, exc)
             return
-        self._finish(order, None)
-        if order.leave:
-            record.membership.step(Happening.LEAVING, now=self.wall())
-            await trio.sleep_forever()  # until it says good-bye
+        if record.order is order and order.receipt is not None:
+            if order.drain:
+                record.aside = "drained: `aemesh workers drain --cancel` takes it back"
+            elif order.leave:
+                record.aside = "it leaves"  # until it says good-bye
+        self._finish(order, order.error)
 
     async def _let_go(
-        self, why: str, *, by_after: float = limits.RETIRE_AFTER
-    ) -> Receipt:
-        """Retire the worker from its group and release it."""
+        self,
+        why: str,
+        *,
+        by_after: float = limits.RETIRE_AFTER,
+        order: Order | None = None,
+    ) -> Receipt | None:
+        """Retire the worker from its group and release it.
+
+        Returns None if the order was called off meanwhile, or another took its place.
+        """
         record = self.record
         name = record.membership.group
         group = self.groups.get(name) if name else None
@@ -202,16 +235,58 @@ class Attendant:
         record.membership.step(Happening.LEAVING, now=self.wall())
         self._say("worker.draining", f"{record.name} leaves {name}: {why}")
         if group is not None and self.member is not None:
-            receipt = await group.retire(record, by_after=by_after)
+            if order is None:
+                receipt = await group.retire(record, by_after=by_after)
+            elif (left := await self._retire(group, order)) is not None:
+                receipt = left
+            elif record.order is not order or await self._keep(group):
+                return None
         self.member = None
         body = wire.Release(
             generation=record.membership.generation, term_after=limits.TERM_AFTER
         )
         await ask(self.link, body, wire.Done, within=limits.ANSWER_AFTER)
         record.membership.step(Happening.RETIRED, now=self.wall())
-        text = f"{record.name} left {name}: {receipt.moved} pieces moved,"
-        self._say("worker.retired", f"{text} {receipt.lost} lost")
+        self._say("worker.retired", f"{record.name} left {name}: {summed_up(receipt)}")
+        return None if order is not None and order.stays else receipt
+
+    async def _retire(self, group: Group, order: Order) -> Receipt | None:
+        """Have the engine let go; None if the order is no more before that is done."""
+        receipt = None
+        async with open_crew() as crew:
+            crew.start_soon(self._watch_order, order, crew.cancel_scope)
+            if order.follow:
+                crew.start_soon(self._tell_progress, group)
+            receipt = await group.retire(
+                self.record, by_after=order.by_after, haste=order.haste
+            )
+            crew.cancel_scope.cancel()
         return receipt
+
+    async def _watch_order(self, order: Order, scope: trio.CancelScope) -> None:
+        while self.record.order is order and not order.stays:
+            await self.record.ordered.wait()
+        scope.cancel()
+
+    async def _tell_progress(self, group: Group) -> None:
+        """Tell the worker how far its departure is, again and again."""
+        while True:
+            told = await group.progress(self.record)
+            if told is not None:
+                fields = {f.name: getattr(told, f.name) for f in dataclass_fields(told)}
+                await self.link.tell(wire.Leaving(**fields))
+            await trio.sleep(limits.DEPARTURE_TOLD_EVERY)
+
+    async def _keep(self, group: Group) -> bool:
+        """Let the member stay; False: this engine has it leave and join anew."""
+        record = self.record
+        self.expected = 0.0
+        if await group.expect(record, by_after=None):
+            record.membership.step(Happening.STAYS, now=self.wall())
+            self._say("worker.stays", f"{record.name} stays in {group.name} after all")
+            return True
+        await group.lose(record, self.member)
+        return False
 
     async def _groups_change(self) -> None:
         await self._wait(*(group.changed.wait for group in self.groups.values()))
@@ -264,3 +339,10 @@ class Attendant:
     def _say(self, kind: str, text: str) -> None:
         group = self.record.membership.group
         self.history.add(kind, text, worker=self.record.name, group=group)
+
+
+def summed_up(receipt: Receipt) -> str:
+    """Return a receipt as the history tells it."""
+    text = f"{receipt.moved} pieces moved ({receipt.moved_bytes} bytes),"
+    text += f" {receipt.lost} lost, {receipt.finished} tasks finished,"
+    return f"{text} {receipt.restarted} cut off, in {receipt.took_after:.1f} s"

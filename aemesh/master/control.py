@@ -8,6 +8,8 @@
 | ``POST /v1/groups`` | 201; body `OpenGroup` |
 | ``DELETE /v1/groups/NAME`` | 204 |
 | ``POST /v1/moves`` | `Receipt`; body `Move` |
+| ``POST /v1/drains`` | list of `Receipt`; body `Drain` |
+| ``DELETE /v1/drains/WORKER`` | 204: it serves again |
 | ``POST /v1/groups/NAME/connect`` | `ConnectView`, once the engine is up |
 | ``POST /v1/groups/NAME/certificates`` | `CertificateView`; body `Certify` |
 | ``POST /v1/groups/NAME/delegation`` | `DelegationView`; body `Delegate` |
@@ -35,7 +37,8 @@ from aemesh.host.control import http
 from aemesh.host.control.http import MEDIA_EVENTS, MEDIA_LINES, Stream, as_lines
 from aemesh.host.control.http import body_of as _body
 from aemesh.host.control.http import json_answer as _json
-from aemesh.master.control_wire import Certify, Exec, Move, OpenGroup
+from aemesh.master.control_wire import Certify, Drain, Exec, Move, OpenGroup
+from aemesh.model.group import Haste
 from aemesh.model.names import GroupName, group_name_untrusted
 from aemesh.model.view import Delegate
 
@@ -82,6 +85,14 @@ class ControlApi(Protocol):
     async def move(self, worker: str, group: GroupName) -> Receipt:
         """Take a worker from its group to `group`; return how the leaving went."""
 
+    async def drain(
+        self, workers: tuple[str, ...], *, by_after: float, haste: Haste
+    ) -> list[Receipt]:
+        """Take workers out of their groups, and let them serve nobody; as they left."""
+
+    async def undrain(self, worker: str) -> None:
+        """Let a worker serve again."""
+
     async def connect(self, group: GroupName) -> ConnectView:
         """Wait until the engine is up and, bounded, for a first member."""
 
@@ -121,6 +132,8 @@ def make_app(api: ControlApi) -> Starlette:
         ("POST", "/v1/groups", routes.open_group),
         ("DELETE", group, routes.close_group),
         ("POST", "/v1/moves", routes.move),
+        ("POST", "/v1/drains", routes.drain),
+        ("DELETE", "/v1/drains/{worker}", routes.undrain),
         ("POST", f"{group}/connect", routes.connect),
         ("POST", f"{group}/certificates", routes.certify),
         ("POST", f"{group}/delegation", routes.delegate),
@@ -194,6 +207,21 @@ class _Routes:
     async def move(self, request: Request) -> ASGIApp:
         wish = await _body(request, Move)
         return _json(await self._api.move(wish.worker, _group(wish.group)))
+
+    async def drain(self, request: Request) -> ASGIApp:
+        wish = await _body(request, Drain)
+        try:
+            haste = Haste(wish.haste)
+        except ValueError:
+            msg = f"unknown haste {errors.quoted(wish.haste)}"
+            raise UsageError(msg, why="known: late, soon, now") from None
+        by_after = max(wish.by_after, 0.0)
+        receipts = await self._api.drain(wish.workers, by_after=by_after, haste=haste)
+        return _json(receipts)
+
+    async def undrain(self, request: Request) -> ASGIApp:
+        await self._api.undrain(request.path_params["worker"])
+        return Response(status_code=204)
 
     async def connect(self, request: Request) -> ASGIApp:
         return _json(await self._api.connect(_group(request.path_params["name"])))

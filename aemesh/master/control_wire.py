@@ -24,6 +24,14 @@ class Move(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     group: str
 
 
+class Drain(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The body of ``POST /v1/drains``; `haste` is a `Haste` by value."""
+
+    workers: tuple[str, ...]
+    by_after: float = 30.0
+    haste: str = "soon"
+
+
 class Certify(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The body of ``POST /v1/groups/NAME/certificates``; `life_after` 0 is longest."""
 

@@ -25,7 +25,7 @@ from aemesh.master.imposters import Imposters, Lie, Seen
 from aemesh.master.record import Order, WorkerRecord
 from aemesh.master.remote import DialStream
 from aemesh.model.address import Address
-from aemesh.model.group import MemberState
+from aemesh.model.group import Haste, MemberState
 from aemesh.model.trust import Decision, Peer, Reason, Verdict
 from aemesh.net.doorman import Desk, DeskDoorman, Doorman
 from aemesh.net.link import Closed, Ending, Link, open_link
@@ -219,12 +219,33 @@ class Courier:
 
     async def _leave(self, body: wire.Leave) -> wire.Body:
         """The worker asks to go: let its work and data move first."""
-        order = Order(why=quoted(body.reason), leave=True, by_after=body.by_after)
+        try:
+            haste = Haste(body.haste)
+        except ValueError:
+            haste = Haste.SOON  # a word of a newer worker
+        order = Order(
+            why=quoted(body.reason),
+            leave=True,
+            by_after=body.by_after,
+            haste=haste,
+            follow=body.follow,
+        )
         self.record.give(order)
         await order.done.wait()
-        if order.receipt is None:
-            return wire.Left(moved=0, lost=0)
-        return wire.Left(moved=order.receipt.moved, lost=order.receipt.lost)
+        receipt = order.receipt
+        if receipt is None:
+            return wire.Left(moved=0, lost=0, stays=order.stays)
+        return wire.Left(
+            moved=receipt.moved,
+            lost=receipt.lost,
+            moved_bytes=receipt.moved_bytes,
+            finished=receipt.finished,
+            restarted=receipt.restarted,
+            took_after=receipt.took_after,
+            graceful=receipt.graceful,
+            member=receipt.member,
+            group=receipt.group,
+        )
 
     def _note_clone(self, body: wire.Clone) -> None:
         """The worker has a link of our own key from another place, too."""
@@ -255,13 +276,16 @@ class Courier:
     async def _handle(self, link: Link, body: wire.Body) -> wire.Body | None:
         match body:
             case wire.WorkerFacts():
-                take_facts_untrusted(self.record, body)
+                take_facts_untrusted(self.record, body, now=self.wall())
                 self._facts_came.set()
                 return None
             case wire.Rotate():
                 return take(link, body, self.desk)
             case wire.Leave():
                 return await self._leave(body)
+            case wire.Stay():
+                self.record.recall()
+                return wire.Done()
             case wire.Clone():
                 self._note_clone(body)
                 return None

@@ -14,12 +14,23 @@ if TYPE_CHECKING:
     from aemesh.protocol import wire
 
 
-def take_facts_untrusted(record: WorkerRecord, body: wire.WorkerFacts) -> None:
+# A worker's own clock and ours run alike between two of its messages, and one of them
+# may be late by so much: that is no other end.
+_SAME_END = 1.0
+
+
+def take_facts_untrusted(
+    record: WorkerRecord, body: wire.WorkerFacts, *, now: float
+) -> None:
     """Take in what a worker says of itself, first and whenever its lease changes."""
     holder = None if body.lease is None else _holder_untrusted(body.lease)
     record.facts = Facts(body.cores, body.memory, body.python, body.system)
     record.groups = frozenset(map(group_name_untrusted, body.groups))
     record.membership.know_generation(body.generation)
+    until = 0.0 if body.until_after is None else now + body.until_after
+    if abs(until - record.until) > _SAME_END:
+        record.until = until
+        record.wake()
     if holder != record.holder:
         record.holder = holder
         record.wake()

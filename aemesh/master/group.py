@@ -20,10 +20,10 @@ from aemesh import limits
 from aemesh.errors import AemeshError, EngineError
 from aemesh.master.authority import GroupAuthority
 from aemesh.master.remote import DialStream, RemoteMember, ask
-from aemesh.model.group import Receipt
+from aemesh.model.group import Haste, Progress, Receipt
 from aemesh.model.names import GroupName, JobId
 from aemesh.model.view import GroupView
-from aemesh.plugin import Idling
+from aemesh.plugin import Departing, Idling
 from aemesh.protocol import wire
 from aemesh.tasks.nursery import open_crew
 
@@ -241,11 +241,17 @@ class Group:
                 raise EngineError(what, why=why) from None
             raise
 
-    async def retire(self, record: WorkerRecord, *, by_after: float) -> Receipt:
-        """Let a member go gracefully: its work and data move first."""
+    async def retire(
+        self, record: WorkerRecord, *, by_after: float, haste: Haste = Haste.SOON
+    ) -> Receipt:
+        """Let a member go gracefully: its work and data move first.
+
+        Cancelled, it is a member still: it may be asked again, or told to stay.
+        """
         member = self.members.get(record.key_id)
         started = trio.current_time()
-        receipt = Receipt(record.name, self.name, graceful=True)
+        nothing = member is None or self.running is None
+        receipt = Receipt(record.name, self.name, graceful=nothing)
         try:
             if member is not None and self.running is not None:
                 # The engine owes an end by then; one that forgets is left behind.
@@ -253,11 +259,35 @@ class Group:
                     self._plugin_faults(f"retiring {record.name}"),
                     trio.move_on_after(by_after + limits.TERM_AFTER),
                 ):
-                    receipt = await self.running.retire(member, by_after=by_after)
-            took = trio.current_time() - started
-            return replace(receipt, took_after=took)
-        finally:
+                    receipt = await self.running.retire(
+                        member, by_after=by_after, haste=haste
+                    )
+        except trio.Cancelled:
+            raise
+        except BaseException:
             self._remove(record)
+            raise
+        self._remove(record)
+        return replace(receipt, took_after=trio.current_time() - started)
+
+    async def expect(self, record: WorkerRecord, *, by_after: float | None) -> bool:
+        """Tell the engine when a member leaves, or that it stays; False: it cannot."""
+        member = self.members.get(record.key_id)
+        running: object = self.running
+        if member is None or not isinstance(running, Departing):
+            return False
+        with self._plugin_faults(f"expecting {record.name} to leave"):
+            await running.expect(member, by_after=by_after)
+        return True
+
+    async def progress(self, record: WorkerRecord) -> Progress | None:
+        """Return how far a member's departure is, if the engine tells."""
+        member = self.members.get(record.key_id)
+        running: object = self.running
+        if member is None or not isinstance(running, Departing):
+            return None
+        with self._plugin_faults(f"telling how {record.name} leaves"):
+            return await running.progress(member)
 
     async def lose(self, record: WorkerRecord, member: RemoteMember | None) -> None:
         """Go on without a worker that is gone."""

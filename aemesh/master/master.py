@@ -54,7 +54,7 @@ if TYPE_CHECKING:
     from aemesh.master.activity import Activity
     from aemesh.master.parts import Parts
     from aemesh.master.remote import DialStream
-    from aemesh.model.group import Receipt
+    from aemesh.model.group import Haste, Receipt
     from aemesh.model.names import GroupName
     from aemesh.model.view import Delegate
     from aemesh.net.link import Closed, Link
@@ -176,6 +176,9 @@ class Master:
         if not self._parts.desk.allows_group(record.link.peer, group):
             what = f"{record.name} may not serve {group}"
             raise RefusedError(what, why="its line of trust has other groups")
+        if record.order is not None and record.order.leave:
+            what = f"{record.name} cannot move to {group}"
+            raise RefusedError(what, why="it leaves")
         order = Order(
             why=f"it moves to {group}", move_to=group, by_after=limits.RETIRE_AFTER
         )
@@ -186,6 +189,43 @@ class Master:
             raise order.error
         assert order.receipt is not None
         return order.receipt
+
+    async def drain(
+        self, workers: tuple[str, ...], *, by_after: float, haste: Haste
+    ) -> list[Receipt]:
+        """Take workers out of their groups, all at once, until they are recalled."""
+        records = [self.roster.find(worker) for worker in workers]
+        for record in records:
+            if record.link is None:
+                msg = f"{record.name} is not linked"
+                raise UnreachableError(msg, why=record.note)
+            if record.order is not None and record.order.leave:
+                what = f"{record.name} cannot be drained"
+                raise RefusedError(what, why="it leaves already")
+        why = "the master's user drains it"
+        orders = [
+            Order(why=why, drain=True, by_after=by_after, haste=haste) for _ in records
+        ]
+        for record, order in zip(records, orders, strict=True):
+            record.give(order)
+        receipts = []
+        for record, order in zip(records, orders, strict=True):
+            await order.done.wait()
+            if order.error is not None:
+                raise order.error
+            if order.receipt is None:
+                what = f"{record.name} stays"
+                raise RefusedError(what, why="its drain was called off")
+            receipts.append(order.receipt)
+        return receipts
+
+    async def undrain(self, worker: str) -> None:
+        """Let a worker that is drained, or being drained, serve again."""
+        record = self.roster.find(worker)
+        if record.order is not None and record.order.leave:
+            what = f"{record.name} leaves because its owner wants it"
+            raise RefusedError(what, why="only `aemesh leave --cancel` there ends that")
+        record.recall()
 
     async def connect(self, group: GroupName) -> ConnectView:
         """Return what a client's environment needs, once somebody can work for it."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import trio
 
 from aemesh.errors import RefusedError
-from aemesh.model.group import Holder, MemberState, Receipt
+from aemesh.model.group import Haste, Holder, MemberState, Receipt
 from aemesh.model.key import KeyId
 from aemesh.model.machine import Facts
 from aemesh.model.names import GroupName, NodeName
@@ -23,8 +23,12 @@ class Order:
 
     why: str
     move_to: GroupName | None = None
-    leave: bool = False
+    leave: bool = False  # the worker asks for it
+    drain: bool = False  # the master's user does
     by_after: float = 0.0
+    haste: Haste = Haste.SOON
+    follow: bool = False  # the worker wants to hear how it goes
+    stays: bool = False  # it was called off
     receipt: Receipt | None = None
     error: Exception | None = None
     done: trio.Event = field(default_factory=trio.Event)
@@ -47,6 +51,8 @@ class WorkerRecord:
     holder: Holder | None = None  # who holds it now, as it says; while it is linked
     imposters: int = 0  # announcements in its name that could not prove it
     home: GroupName | None = None  # the group it comes back to
+    until: float = 0.0  # when it leaves, by our clock; 0.0: it did not say
+    aside: str = ""  # why it serves nobody: it has left its group, or was drained
     order: Order | None = None
     ordered: trio.Event = field(default_factory=trio.Event)
 
@@ -60,6 +66,13 @@ class WorkerRecord:
             self.order.error = RefusedError(what, why=order.why)
             self.order.done.set()
         self.order = order
+        self.wake()
+
+    def recall(self) -> None:
+        """Let a worker that leaves, has left its group or was drained serve again."""
+        if self.order is not None and (self.order.leave or self.order.drain):
+            self.order.stays = True
+        self.aside = ""
         self.wake()
 
     def is_held_by_other(self, ours: KeyId) -> bool:
@@ -90,6 +103,7 @@ class WorkerRecord:
             held_key="" if self.holder is None else str(self.holder.master),
             held_group=None if self.holder is None else self.holder.group,
             since=self.membership.since,
+            until=self.until,
         )
 
     def _trust(self) -> str:
@@ -102,5 +116,5 @@ class WorkerRecord:
 
     def _note(self) -> str:
         imposter = f"imposter: {self.imposters} announcements in its name are forged"
-        said = (self.note, self.clone, imposter if self.imposters else "")
+        said = (self.note, self.aside, self.clone, imposter if self.imposters else "")
         return "; ".join(filter(None, said))

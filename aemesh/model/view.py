@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from aemesh.model.group import Progress, Receipt
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerView:
@@ -24,6 +26,18 @@ class WorkerView:
     held_by: str = ""  # the name of the master that holds it, "" if it is free
     held_key: str = ""  # SHA256:… of that master
     held_group: str | None = None  # its group, if we may know it
+    until: float = 0.0  # seconds since 1970 when it leaves; 0.0 if nothing is agreed
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DepartureView:
+    """How a worker's departure stands, as the worker itself tells it."""
+
+    state: str  # stays, agreed, leaving, parting, left
+    end: float  # seconds since 1970; 0.0 if nothing is agreed
+    haste: str  # late, soon, now; "" if nothing is agreed
+    progress: Progress
+    receipt: Receipt | None = None  # at the end
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -28,6 +28,7 @@ class Happening(enum.Enum):
     SILENT = "silent"
     HEARD = "heard"
     LEAVING = "leaving"  # it asked, or it is moved
+    STAYS = "stays"  # it does not leave after all
     RETIRED = "retired"  # the engine let it go; it serves nobody
     PARTED = "parted"  # it said good-bye
     BROKEN = "broken"  # the link closed or fell silent for too long
@@ -55,6 +56,7 @@ TRANSITIONS: dict[tuple[S, H], S] = {
     (S.DRAINING, H.SILENT): S.DRAINING,
     (S.DRAINING, H.HEARD): S.DRAINING,
     (S.DRAINING, H.LEAVING): S.DRAINING,
+    (S.DRAINING, H.STAYS): S.LEASED,
     (S.DRAINING, H.RETIRED): S.TRUSTED,
     (S.DRAINING, H.PARTED): S.LEFT,
     (S.DRAINING, H.BROKEN): S.LOST,

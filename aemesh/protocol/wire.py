@@ -142,6 +142,7 @@ class WorkerFacts(Body, frozen=True, kw_only=True):
     generation: Count
     groups: Annotated[tuple[Name, ...], Meta(max_length=limits.GROUPS_ALLOWED)] = ()
     lease: HeldBy | None = None
+    until_after: Span | None = None  # seconds until it leaves, as agreed
 
 
 class Keeper(msgspec.Struct, frozen=True, kw_only=True):
@@ -268,17 +269,48 @@ class Attach(Body, frozen=True, kw_only=True):
 
 
 class Leave(Body, frozen=True, kw_only=True):
-    """A worker asks to be let go; answered by `Left` when its data has moved."""
+    """A worker asks to be let go; answered by `Left` when its data has moved.
+
+    `haste` is a `model.group.Haste` by value; with `follow`, tell by `Leaving` how it
+    goes.  Asked again, the last one counts.
+    """
 
     reason: Text
     by_after: Span
+    haste: Name = "soon"
+    follow: bool = False
+
+
+class Leaving(Body, frozen=True, kw_only=True):
+    """So far is your departure; a notice.  The fields are those of `Progress`."""
+
+    pieces: Count = 0
+    bytes: Count = 0
+    needs_after: Span = 0.0
+    fits: bool = True
+    moving: bool = False
+    moved: Count = 0
+    moved_bytes: Count = 0
+    running: Count = 0
 
 
 class Left(Body, frozen=True, kw_only=True):
-    """You may go; this is what became of your work."""
+    """You may go; this is what became of your work.  With `stays`, you stay."""
 
     moved: Count
     lost: Count
+    moved_bytes: Count = 0
+    finished: Count = 0
+    restarted: Count = 0
+    took_after: Span = 0.0
+    graceful: bool = True
+    member: Annotated[str, Meta(max_length=64)] = ""
+    group: Annotated[str, Meta(max_length=64)] = ""
+    stays: bool = False
+
+
+class Stay(Body, frozen=True, kw_only=True):
+    """I stay after all; answered `Done`, and my `Leave` with `stays`."""
 
 
 class Clone(Body, frozen=True, kw_only=True):
@@ -325,7 +357,9 @@ TYPES: dict[str, type[Body]] = {
     "end": End,
     "attach": Attach,
     "leave": Leave,
+    "leaving": Leaving,
     "left": Left,
+    "stay": Stay,
     "clone": Clone,
     "rotate": Rotate,
 }

@@ -22,7 +22,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import NameOID
 
 from aemesh.errors import UnknownNameError
-from aemesh.model.group import Receipt
+from aemesh.model.group import Haste, Receipt
 from aemesh.model.key import KeyId
 from aemesh.model.names import GroupName, NodeName
 from aemesh.model.view import (
@@ -143,6 +143,39 @@ class MemoryControl:
             moved=3,
             took_after=0.2,
         )
+
+    async def drain(
+        self, workers: tuple[str, ...], *, by_after: float, haste: Haste
+    ) -> list[Receipt]:
+        """Take workers out of their groups at once."""
+        await self._checkpoint()
+        del by_after
+        receipts = []
+        for worker in workers:
+            if worker not in self.members:
+                kind = "worker"
+                raise UnknownNameError(kind, worker, sorted(self.members))
+            old, self.members[worker] = self.members[worker], None
+            receipts.append(
+                Receipt(
+                    NodeName(worker),
+                    GroupName(old or ""),
+                    graceful=haste is not Haste.NOW,
+                    moved=3,
+                    took_after=0.2,
+                    moved_bytes=4096,
+                    finished=2,
+                )
+            )
+        return receipts
+
+    async def undrain(self, worker: str) -> None:
+        """Take a worker's drain back."""
+        await self._checkpoint()
+        if worker not in self.members:
+            kind = "worker"
+            raise UnknownNameError(kind, worker, sorted(self.members))
+        self.tell("worker.undrained", f"{worker} serves again", worker=worker)
 
     async def connect(self, group: GroupName) -> ConnectView:
         """Return `env`."""

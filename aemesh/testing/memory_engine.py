@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from typing import TYPE_CHECKING
 
 import trio
@@ -93,7 +93,7 @@ class RunningMemory:
         takes = self._engine.retire_takes.get(member.name, 0.0)
         wait = by_after if haste is Haste.LATE else min(takes, by_after)
         await trio.sleep(0.0 if now else wait)
-        await self.nodes.pop(member.label).end(term_after=0.0)
+        await _end(self.nodes.pop(member.label))
         self._tell("retire", member)
         fits = not now and takes <= by_after
         return Receipt(
@@ -137,3 +137,16 @@ class RunningMemory:
 
     def _tell(self, what: str, member: Member) -> None:
         self._engine.told.append(f"{what} {member.label}")
+
+
+async def _end(job: Job) -> None:
+    """End a job at once: its output is read, so it waits for nobody."""
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(_read, job)
+        await job.end(term_after=0.0)
+
+
+async def _read(job: Job) -> None:
+    async with aclosing(job.output()) as output:
+        async for _ in output:
+            pass

@@ -103,7 +103,7 @@ class Held:
         )
         self._keeper = body.keeper
         self._remember(body.generation)  # before it is acted on
-        self._tell_changed()
+        self.tell_changed()
         await self.end_jobs(limits.TERM_AFTER)  # of a generation that was cut off
         self.tenancy.holds(master, body.generation)  # still, after that time
         self._delegated.clear()
@@ -117,7 +117,7 @@ class Held:
         lease = self.tenancy.lease
         here = lease is not None and self._is_linked(lease.master)
         self.tenancy.adopt(master, group, body.generation, holder_is_here=here)
-        self._tell_changed()
+        self.tell_changed()
         assert self._key is not None, "a lease has a key"
         _log.info("group %s goes on with the master %s", group, master)
         return wire.Assigned(csr=self._key.csr_pem, port=self.port)
@@ -224,7 +224,7 @@ class Held:
             self._notebook.clear()
         if lease is not None:
             self.tenancy.release(lease.master, lease.generation)
-            self._tell_changed()
+            self.tell_changed()
         await self.end_jobs(term_after)
         if lease is not None:
             _log.info("left group %s", lease.group)
@@ -291,7 +291,8 @@ class Held:
             raise
         self._running[job_id] = running
 
-    def _tell_changed(self) -> None:
+    def tell_changed(self) -> None:
+        """Wake whoever tells masters of us."""
         self.changed.set()
         self.changed = trio.Event()
 

@@ -14,6 +14,8 @@ from aemesh.errors import UnreachableError
 from aemesh.protocol import wire
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from aemesh.model.key import KeyId
     from aemesh.model.machine import Facts
     from aemesh.model.names import NodeName
@@ -26,10 +28,18 @@ if TYPE_CHECKING:
 class Tidings:
     """One worker's news of itself."""
 
-    def __init__(self, facts: Facts, held: Held, desk: Desk) -> None:
+    def __init__(
+        self,
+        facts: Facts,
+        held: Held,
+        desk: Desk,
+        *,
+        until_after: Callable[[], float | None] = lambda: None,
+    ) -> None:
         self._facts = facts
         self._held = held
         self._desk = desk
+        self._until_after = until_after
         self._links: set[Link] = set()
         # Who held us when its link ended, and its name: the lease may go on.
         self._gone: tuple[KeyId, NodeName] | None = None
@@ -48,6 +58,7 @@ class Tidings:
             generation=tenancy.generation,
             groups=tuple(sorted(tenancy.groups)),
             lease=self._lease(listener),
+            until_after=self._until_after(),
         )
 
     async def tell(self, link: Link) -> None:

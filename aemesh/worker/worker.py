@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING, Protocol
 import trio
 
 from aemesh import limits
-from aemesh.errors import AemeshError, BadMessage, RefusedError, UnreachableError
+from aemesh.errors import BadMessage, RefusedError, UnreachableError
 from aemesh.model.address import Address
+from aemesh.model.group import Haste, Receipt
 from aemesh.model.machine import Facts
 from aemesh.model.names import GroupName, group_name_untrusted
 from aemesh.model.trust import Decision
@@ -39,6 +40,7 @@ from aemesh.protocol.strictjson import convert_untrusted, decode_untrusted
 from aemesh.tasks.nursery import open_crew
 from aemesh.worker.held import Held, Jobs
 from aemesh.worker.notebook import Notebook
+from aemesh.worker.parting import Parting
 from aemesh.worker.tidings import Tidings
 
 if TYPE_CHECKING:
@@ -79,14 +81,6 @@ class Parts:
     wall: Callable[[], float] = time.time
 
 
-@dataclass(frozen=True, slots=True)
-class Departure:
-    """How a worker left: what became of its work."""
-
-    moved: int = 0
-    lost: int = 0
-
-
 class Worker:
     """One worker; `run` it once."""
 
@@ -102,22 +96,22 @@ class Worker:
             is_linked=lambda master: master in self.links,
             notebook=parts.notebook,
         )
-        self._tidings = Tidings(parts.facts, self.held, parts.desk)
+        self.parting = Parting(self.held, self.links, parts.wall)
+        self._tidings = Tidings(
+            parts.facts, self.held, parts.desk, until_after=self.parting.until_after
+        )
         self._door = Door(parts.desk, chance=parts.chance, linked=self._linked)
         self._listener = Listener(self._door, parts.shaker, self._serve_channel)
-        self._leaving = trio.Event()
         self._lost_sight: object = (
             None  # of the master that holds us, for the last time
         )
-        self._reason = ""
-        self.departure = Departure()
 
     def __repr__(self) -> str:
         return f"<Worker on port {self.port}, {len(self.links)} links, {self.held!r}>"
 
     async def run(
         self, *, task_status: trio.TaskStatus[int] = trio.TASK_STATUS_IGNORED
-    ) -> Departure:
+    ) -> Receipt:
         """Work until told to leave; then leave, and return how that went.
 
         Reports the port when masters can come in.
@@ -131,13 +125,14 @@ class Worker:
                 crew.start_soon(self._announce)
                 crew.start_soon(self._watch_trust)
                 task_status.started(self.port)
-                await self._leaving.wait()
-                await self._say_leave()
+                await self.parting.run()
+                await self.parting.end_jobs()
+                self._say_good_bye()
                 crew.cancel_scope.cancel()
         finally:
             with trio.CancelScope(shield=True):  # bounded: SIGKILL follows
                 await self.held.let_go(0.0)
-        return self.departure
+        return self.parting.receipt
 
     async def wait_idle(self, exit_after: float) -> None:
         """Return once no master has held us for so many seconds."""
@@ -150,8 +145,8 @@ class Worker:
 
     def leave(self, reason: str) -> None:
         """Leave gracefully: work and data move to others first."""
-        self._reason = reason
-        self._leaving.set()
+        with suppress(RefusedError):  # it is on its way out
+            self.parting.agree(None, Haste.SOON, reason)
 
     def _linked(self, master: KeyId) -> Peer | None:
         link = self.links.get(master)
@@ -276,6 +271,9 @@ class Worker:
         if isinstance(body, wire.Clone):
             self._warn_of_clone(link, body)
             return None
+        if isinstance(body, wire.Leaving):
+            self.parting.take(link, body)
+            return None
         if isinstance(body, wire.Rotate):
             return take(link, body, self._parts.desk)
         if isinstance(body, wire.Assign | wire.Adopt):
@@ -336,20 +334,10 @@ class Worker:
                 await stream.aclose()
             await trio.aclose_forcefully(channel.connection.stream)
 
-    async def _say_leave(self) -> None:
-        """Ask each master that holds us to take its work back; bounded."""
-        lease = self.held.tenancy.lease
-        link = self.links.get(lease.master) if lease else None
-        if link is None:
-            return
-        ask = wire.Leave(reason=self._reason, by_after=limits.RETIRE_AFTER)
-        try:
-            with trio.move_on_after(limits.RETIRE_AFTER + limits.TERM_AFTER):
-                left = await link.request(ask, wire.Left)
-                self.departure = Departure(moved=left.moved, lost=left.lost)
-        except AemeshError as exc:
-            _log.warning("left without a receipt: %s", exc)
-        link.close(self._reason)
+    def _say_good_bye(self) -> None:
+        plan = self.parting.plan
+        for link in list(self.links.values()):
+            link.close(plan.why if plan else "")
 
 
 async def _first_message(channel: Channel) -> tuple[int, wire.Attach, bytes]:

@@ -50,6 +50,7 @@ TABLE = {
         H.SILENT: S.DRAINING,
         H.HEARD: S.DRAINING,
         H.LEAVING: S.DRAINING,
+        H.STAYS: S.LEASED,
         H.RETIRED: S.TRUSTED,
         H.PARTED: S.LEFT,
         H.BROKEN: S.LOST,

@@ -74,7 +74,9 @@ SAMPLES: dict[type[wire.Body], wire.Body] = {
     wire.Attach: wire.Attach(job="j1"),
     wire.Leave: wire.Leave(reason="lunch", by_after=30.0),
     wire.Rotate: wire.Rotate(key=bytes(32), sig=bytes(64)),
-    wire.Left: wire.Left(moved=3, lost=0),
+    wire.Leaving: wire.Leaving(pieces=2, bytes=4096, needs_after=1.5, fits=False),
+    wire.Left: wire.Left(moved=3, lost=0, moved_bytes=4096, group="A"),
+    wire.Stay: wire.Stay(),
     wire.Clone: wire.Clone(address="10.77.0.3:7472", you="10.77.0.2:7472"),
 }
 

@@ -21,7 +21,7 @@ from aemesh.master.master import Master
 from aemesh.master.parts import Finder
 from aemesh.master.parts import Parts as MasterParts
 from aemesh.model.address import Address
-from aemesh.model.group import MemberState
+from aemesh.model.group import MemberState, Receipt
 from aemesh.model.machine import Announcement, Facts
 from aemesh.model.names import GroupName, NodeName
 from aemesh.model.trust import Mode, Role
@@ -35,8 +35,8 @@ from aemesh.protocol.hello import Ourselves
 from aemesh.testing.memory_engine import MemoryEngine
 from aemesh.testing.memory_jobs import MemoryJobs
 from aemesh.testing.memory_network import MemorySegment
-from aemesh.worker.worker import Departure, Worker
 from aemesh.worker.worker import Parts as WorkerParts
+from aemesh.worker.worker import Worker
 
 PORT = 7472
 FACTS = Facts(cores=2, memory=8 << 30, python="3.11.2", system="linux-x86_64")
@@ -59,7 +59,7 @@ class Machine:
     run: str = ""  # of the worker's present process
     worker: Worker | None = None
     scope: trio.CancelScope = field(default_factory=trio.CancelScope)
-    departure: Departure | None = None
+    departure: Receipt | None = None
     desk: TrustDesk | None = None
 
 
