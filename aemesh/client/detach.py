@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 from aemesh.client.joboutput import OutputWriter, kept_output
 from aemesh.client.jobs import MARKER, ClientJob, Record, write_record
 from aemesh.errors import UnreachableError
+from aemesh.host.folders import remove_tree
 from aemesh.host.processname import ProcessName
 from aemesh.host.warden import end_all_below, run_guarded
 
@@ -59,6 +60,7 @@ def start_detached(
     under_way = os.read(reading, 1)
     os.close(reading)
     if under_way != _UNDER_WAY:
+        remove_tree(folder)
         msg = f"{script} was not started"
         raise UnreachableError(msg, why="its supervisor ended at once")
 

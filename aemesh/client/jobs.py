@@ -238,12 +238,11 @@ class JobFolder:
 
     def clean(self, *, keep: int = 0) -> list[str]:
         """Remove jobs that have ended, but for the newest `keep`; return which."""
-        gone = []
         ended = [job for job in self.all() if job.view().ended_at is not None]
-        for job in ended[: len(ended) - keep if keep else None]:
+        gone = ended[: max(0, len(ended) - keep)]
+        for job in gone:
             job.remove()
-            gone.append(job.id)
-        return gone
+        return [job.id for job in gone]
 
     def _job(self, name: str) -> ClientJob | None:
         record = _read(self.path / name / _JOB, Record)

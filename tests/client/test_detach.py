@@ -6,6 +6,7 @@ import json
 import os
 import pty
 import signal
+import subprocess
 import sys
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -15,13 +16,16 @@ import msgspec
 import pytest
 import trio
 
+from aemesh.cli.jobs import shown_age
 from aemesh.client.client import Mesh
 from aemesh.client.jobs import JobFolder, Record, write_record
 from aemesh.errors import JobLostError, UnknownNameError
 from aemesh.host.control.sockets import SOCKET_FILE
 from aemesh.host.processes import all_processes
 from aemesh.host.processname import ProcessName
+from aemesh.host.statedir import held_state
 from aemesh.master.control import serve_control
+from aemesh.model.trust import Role
 from aemesh.testing.memory_control import MemoryControl
 
 if TYPE_CHECKING:
@@ -114,8 +118,7 @@ async def place(folder: Path):
     here = Place(folder, api)
     (folder / "script.py").write_text(SCRIPT)
     try:
-        async with serving(here):
-            yield here
+        yield here
     finally:
         for job in here.jobs.all():
             job.end(term_after=0)
@@ -123,11 +126,18 @@ async def place(folder: Path):
 
 
 @asynccontextmanager
+async def served(folder: Path):
+    """The same, with a master."""
+    async with place(folder) as here, serving(here):
+        yield here
+
+
+@asynccontextmanager
 async def serving(here: Place):
     async with trio.open_nursery() as nursery:
         path = here.folder / "state" / "master" / SOCKET_FILE
         await nursery.start(serve_control, here.api, path)
-        yield
+        yield nursery.cancel_scope
         nursery.cancel_scope.cancel()
 
 
@@ -147,7 +157,7 @@ def gone(*pids: int) -> Callable[[], bool]:
 
 async def test_a_script_goes_on_when_its_terminal_is_gone(tmp_path: Path):
     """Shows: L6."""
-    async with place(tmp_path) as here:
+    async with served(tmp_path) as here:
         words = ["run", "--detach", "--group", "A", "script.py", "plain", "5"]
         pid, terminal = pty.fork()
         if pid == 0:
@@ -157,6 +167,8 @@ async def test_a_script_goes_on_when_its_terminal_is_gone(tmp_path: Path):
         # Its command has ended, its terminal hangs up: a shell's logout.
         assert (await trio.to_thread.run_sync(os.waitpid, pid, 0))[1] == 0
         os.close(terminal)
+        await here.said("1")
+        os.kill(here.jobs.find("1").record.pid, signal.SIGHUP)
 
         said = (await here.said("1")).split(maxsplit=1)
         assert said[1] == "no terminal False True\n"
@@ -176,17 +188,12 @@ async def test_a_script_goes_on_when_its_terminal_is_gone(tmp_path: Path):
 async def test_a_script_survives_the_restart_of_its_master(tmp_path: Path):
     """Shows: L6."""
     async with place(tmp_path) as here:
-        job = await here.detach()
-        await here.said(job)
-
-    # `place` has ended what it started: the master only is to go away here.
-    async with place(tmp_path) as here:
-        job = await here.detach()
-        await here.script_pid(job)
-        socket = tmp_path / "state" / "master" / SOCKET_FILE
-        for path in socket.parent.iterdir():  # as a master does that starts
-            path.unlink()
-        here.go()
+        async with serving(here) as master:
+            job = await here.detach()
+            await here.script_pid(job)
+            master.cancel()
+        with held_state(Role.MASTER, tmp_path / "state"):  # the next one starts
+            here.go()
         code, text, _ = await here.aemesh("attach", job)
 
     assert (code, text.splitlines()[-1]) == (0, "True"), "its key was still there"
@@ -194,7 +201,7 @@ async def test_a_script_survives_the_restart_of_its_master(tmp_path: Path):
 
 async def test_ctrl_c_leaves_the_script_running_and_says_so(tmp_path: Path):
     """Shows: L6."""
-    async with place(tmp_path) as here:
+    async with served(tmp_path) as here:
         job = await here.detach()
         script = await here.script_pid(job)
         follower = await trio.lowlevel.open_process(
@@ -221,7 +228,7 @@ async def test_a_job_whose_supervisor_was_killed_is_lost_and_leaves_nothing(
     tmp_path: Path, whom: str
 ):
     """Shows: L6, L7."""
-    async with place(tmp_path) as here:
+    async with served(tmp_path) as here:
         job = await here.detach("deaf" if whom == "both" else "forks")
         pids = await here.pids(job, lines=1 if whom == "both" else 2)
         supervisor = here.jobs.find(job).record.pid
@@ -241,7 +248,7 @@ async def test_a_job_whose_supervisor_was_killed_is_lost_and_leaves_nothing(
 
 
 async def test_a_killed_agent_is_a_failure_and_leaves_nothing(tmp_path: Path):
-    async with place(tmp_path) as here:
+    async with served(tmp_path) as here:
         job = await here.detach()
         script = await here.script_pid(job)
         os.kill(all_processes()[script].parent, signal.SIGKILL)
@@ -254,7 +261,7 @@ async def test_a_killed_agent_is_a_failure_and_leaves_nothing(tmp_path: Path):
 async def test_a_job_is_asked_to_end_and_then_killed(
     tmp_path: Path, way: str, code: int
 ):
-    async with place(tmp_path) as here:
+    async with served(tmp_path) as here:
         job = await here.detach(way)
         script = await here.script_pid(job)
 
@@ -268,7 +275,7 @@ async def test_a_job_is_asked_to_end_and_then_killed(
 
 
 async def test_what_a_script_leaves_behind_ends_with_it(tmp_path: Path):
-    async with place(tmp_path) as here:
+    async with served(tmp_path) as here:
         job = await here.detach("forks")
         pids = await here.pids(job, lines=2)
         here.go()
@@ -278,7 +285,7 @@ async def test_what_a_script_leaves_behind_ends_with_it(tmp_path: Path):
 
 
 async def test_what_cannot_become_anything_is_told_at_once(tmp_path: Path):
-    async with place(tmp_path) as here:
+    async with served(tmp_path) as here:
         words = ("run", "--detach", "--group", "B", "script.py")
         code, said, told = await here.aemesh(*words)
 
@@ -288,7 +295,7 @@ async def test_what_cannot_become_anything_is_told_at_once(tmp_path: Path):
 
 
 async def test_what_goes_wrong_later_is_in_the_output(tmp_path: Path):
-    async with place(tmp_path) as here:
+    async with served(tmp_path) as here:
         (tmp_path / "script.py").write_text("import nothing_of_this_name")
         job = await here.detach()
 
@@ -300,7 +307,7 @@ async def test_what_goes_wrong_later_is_in_the_output(tmp_path: Path):
 
 async def test_without_a_group_it_has_this_machine_alone(tmp_path: Path):
     """Shows: L6."""
-    async with place(tmp_path) as here:
+    async with served(tmp_path) as here:
         (tmp_path / "script.py").write_text(
             "from distributed import Client\n"
             "if __name__ == '__main__':\n"
@@ -370,7 +377,7 @@ def test_numbers_are_not_used_again_and_old_jobs_go(tmp_path: Path):
         "done", "failed", "lost", "done", "running",
     ]  # fmt: skip
     assert jobs.clean(keep=3) == ["1"]
-    assert jobs.clean(keep=9) == []
+    assert jobs.clean(keep=9) == jobs.clean(keep=4) == []
     assert jobs.clean() == ["2", "3", "4"]
     assert [job.id for job in jobs.all()] == ["5"]
     jobs.find("5").remove()
@@ -384,3 +391,25 @@ def test_a_damaged_record_is_no_job_and_names_nothing_to_kill(tmp_path: Path):
     assert jobs.all() == []
     with pytest.raises(UnknownNameError):
         jobs.find("1")
+
+
+def test_who_has_seen_enough_of_the_output_is_no_bug_of_ours(tmp_path: Path):
+    folder = JobFolder(tmp_path).new()
+    write_record(folder, _record(OURS)).mark_ended(0)
+    (folder / "output.0").write_bytes(b"line\n" * 100_000)
+    words = [sys.executable, "-m", "aemesh", "logs", "--state", str(tmp_path)]
+
+    logs = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert logs.stdout is not None
+    assert logs.stdout.readline() == b"line\n"
+    logs.stdout.close()
+
+    assert (logs.communicate(timeout=30)[1], logs.returncode) == (b"", 141)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "shown"),
+    [(0.4, "0s"), (59.9, "59s"), (60, "1m"), (3725, "1h 2m"), (90_000, "1d 1h")],
+)
+def test_an_age_is_shown_in_two_units(seconds: float, shown: str):
+    assert shown_age(seconds) == shown

@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 from contextlib import aclosing, asynccontextmanager
+from functools import partial
 from typing import TYPE_CHECKING
 
 import pytest
 import trio
 
+from aemesh.master.activity import Activity
+from aemesh.master.control import serve_control
 from aemesh.model.names import GroupName
+from aemesh.testing.memory_control import MemoryControl
 from tests.roles.mesh import open_mesh
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from tests.roles.mesh import Mesh
 
 A = GroupName("A")
@@ -114,6 +120,26 @@ async def test_a_request_keeps_a_master_while_it_is_answered_and_after(autojump_
         await span.over.wait()
 
     assert SPAN <= span.ended_at - done_at <= SPAN + LATE
+
+
+async def test_a_request_counts_from_its_beginning_to_its_end(tmp_path: Path):
+    """Shows: L8."""
+    requests, path = Activity(), tmp_path / "run" / "control.sock"
+    serve = partial(serve_control, MemoryControl(), path, requests=requests)
+    async with trio.open_nursery() as nursery:
+        await nursery.start(serve)
+        await trio.sleep(0.01)
+        assert requests.idle_after() > 0.0
+
+        stream = await trio.open_unix_socket(str(path))
+        await stream.send_all(b"GET /v1/events HTTP/1.1\r\nhost: x\r\n\r\n")
+        assert await stream.receive_some()
+        assert requests.idle_after() == 0.0, "it is being followed"
+        await stream.aclose()
+        with trio.fail_after(10):
+            while requests.idle_after() == 0.0:
+                await trio.sleep(0.01)
+        nursery.cancel_scope.cancel()
 
 
 async def test_an_engine_that_says_nothing_does_not_keep_a_master(
