@@ -17,7 +17,7 @@ import trio.testing
 
 from aemesh.host.processes import all_processes
 from aemesh.model.names import NodeName
-from aemesh.plugin import Idling
+from aemesh.plugin import Departing, Idling
 from aemesh.testing.local_group import LocalGroup, LocalMember
 
 if TYPE_CHECKING:
@@ -58,6 +58,7 @@ async def it_opens_serves_and_leaves_nothing(
                 _check_environment(running.connect_info())
                 await add_both(running, one, two)
                 await _check_idle(running, one, two)
+                await _check_departing(running, one)
 
                 receipt = await running.retire(one, by_after=UP_AFTER)
 
@@ -163,6 +164,16 @@ async def _check_idle(running: RunningEngine, *members: LocalMember) -> None:
         idle = await running.idle_after()
         assert idle.keys() == {member.label for member in members}
         assert all(type(after) is float and after >= 0.0 for after in idle.values())
+
+
+async def _check_departing(running: RunningEngine, member: LocalMember) -> None:
+    """One that plans with departures takes a member back, before and in the midst."""
+    if isinstance(running, Departing):
+        await running.expect(member, by_after=UP_AFTER)
+        assert (await running.progress(member)).moved == 0
+        await running.expect(member, by_after=None)
+        await running.expect(member, by_after=None)  # again: it stays anyhow
+        assert all(job.exit_now is None for job in member.jobs)
 
 
 def _check_environment(env: object) -> None:

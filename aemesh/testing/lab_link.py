@@ -130,6 +130,16 @@ class Linked:
             [f"{side} {ends} {chance}drop" for side in sides],
         )
 
+    async def rate(self, megabits: float) -> None:
+        """Send no more than this in a second from the host to others; 0 ends it."""
+        tc = ["tc", "-n", self._space, "qdisc"]
+        if megabits <= 0:
+            await trio.to_thread.run_sync(run_tool, [*tc, "del", "dev", "eth0", "root"])
+            return
+        bucket = ["rate", f"{megabits}mbit", "burst", "64kb", "latency", "200ms"]
+        argv = [*tc, "replace", "dev", "eth0", "root", "tbf", *bucket]
+        await trio.to_thread.run_sync(run_tool, argv)
+
     async def delay(self, seconds: float, *, jitter: float = 0.0) -> None:
         """Make each frame to the host and from it later by this; 0 ends it.
 

@@ -15,6 +15,7 @@ from aemesh.testing.lab_sweep import SBIN
 NEEDS = (
     ("ip", "iproute2"),
     ("ss", "iproute2"),
+    ("tc", "iproute2"),
     ("nft", "nftables"),
     ("nsenter", "util-linux"),
     ("unshare", "util-linux"),
