@@ -4,6 +4,7 @@
 #   make test       everything that must hold
 #   make demo-lan   the analysis in an office of six machines made on this one
 #   make fuzz       ten million inputs for all that strangers may send
+#   make soak       an office in which something goes wrong all the time
 
 VENV := .venv
 PYTHON := $(VENV)/bin/python
@@ -19,7 +20,7 @@ DATA := demo/data
 FILES := 4
 EVENTS := 50000
 
-.PHONY: help demo demo-lan test check pytest bench fuzz setup clean
+.PHONY: help demo demo-lan test check pytest bench fuzz soak setup clean
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -67,6 +68,11 @@ bench: $(READY)
 fuzz: $(READY)
 	@$(PYTHON) -c 'import atheris' 2>/dev/null || .ci/extra $(VENV) fuzz
 	$(PYTHON) -m tests.fuzz $(if $(RUNS),--runs $(RUNS)) $(if $(SECONDS),--seconds $(SECONDS)) $(TARGET)
+
+soak: $(READY)
+	@.ci/setup iproute2 nftables util-linux mount libfaketime
+	$(PYTHON) -m soak $(if $(SECONDS),--seconds $(SECONDS)) $(if $(SEED),--seed $(SEED)) \
+		$(if $(STORY),--story $(STORY))
 
 clean:
 	rm -rf $(VENV) demo build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis .fuzz \
