@@ -12,6 +12,8 @@ def receipt_line(receipt: Receipt) -> str:
     """Return a receipt as one line for people."""
     if not receipt.group:
         return "it served nobody: nothing was moved"
+    if not receipt.member:
+        return f"it left {receipt.group} in time; its master did not say what moved"
     peace = "in peace" if receipt.graceful else "in haste"
     return (
         f"{receipt.member} left {receipt.group} {peace} in {receipt.took_after:.1f} s: "

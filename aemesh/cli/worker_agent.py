@@ -111,7 +111,7 @@ async def run(
             socket_path = state.folder / SOCKET_FILE
             await crew.start(partial(serve_control, worker.parting, socket_path))
             receipt = await worker.run()
-            ui.say(f"left: {receipt_line(receipt)}")
+            ui.say(receipt_line(receipt))
             code = 0
             crew.cancel_scope.cancel()
     return code

@@ -202,6 +202,9 @@ class Parting:
         """At the end, nobody is waited for: jobs end, and a receipt has until then."""
         await self._sleep_until(plan.due.term_at)
         left = plan.due.kill_at - self._wall()
+        lease = self._held.tenancy.lease
+        if lease is not None:  # the master's word would take the place of this
+            self.receipt = replace(self.receipt, group=lease.group)
         with trio.CancelScope(shield=True):  # bounded: SIGKILL follows
             await self._held.let_go(min(max(0.0, left), limits.TERM_AFTER))
         await self._sleep_until(plan.due.kill_at)

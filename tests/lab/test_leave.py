@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import subprocess
 import time
 from typing import TYPE_CHECKING, Any
@@ -10,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from aemesh.testing.lab import wait_for
-from tests.lab.office import LAB, TIMES, gone, open_office
+from tests.lab.office import LAB, TIMES, engine_pids, gone, open_office
 
 if TYPE_CHECKING:
     from aemesh.testing.lab import Host
@@ -156,3 +158,80 @@ async def agreed_end(host: Host) -> float:
     end = await wait_for(look, within=10, what="an agreed moment")
     assert end is not None
     return end
+
+
+async def test_a_master_that_is_silent_does_not_hold_a_worker():
+    """Shows: L1, L7; the moment is the worker's own."""
+    async with open_office(["laptop", "office-1"]) as office:
+        words = ("--accept-first-master", "--until", "+25s")
+        worker = await office.worker("office-1", *words)
+        master = await office.master("A")
+        await office.joined("office-1")
+        host = office.host("office-1")
+        end = await agreed_end(host)
+        view = await office.view("office-1")
+
+        for pid in (master.process.pid, *office.laptop.processes()):
+            os.kill(pid, signal.SIGSTOP)
+        await wait_for(gone(host), within=40, what="an empty office-1")
+        late = time.time() - end
+
+        TIMES.append(f"office-1 was gone {late:+.2f} s from its moment, unheard")
+        assert view["until"] == pytest.approx(end, abs=2.0)
+        assert late <= GONE_WITHIN, worker.said[-500:]
+        assert await worker.wait() == 0
+        for pid in office.laptop.processes():
+            os.kill(pid, signal.SIGCONT)
+
+
+async def test_a_worker_that_was_to_leave_stays_and_then_leaves_at_once():
+    """Shows: L1."""
+    async with open_office(["laptop", "office-1", "office-2"]) as office:
+        worker = await office.worker("office-1")
+        await office.worker("office-2")
+        await office.master("A")
+        await office.joined("office-1", "office-2")
+        assert office.events is not None
+        host = office.host("office-1")
+
+        leave = await office.start("office-1", "leave", "--by", "+5m")
+        await leave.wait_said("it leaves by", within=20)
+        await office.events.wait("worker.draining", worker="office-1")
+        (stays,) = await office.ask("leave", "--cancel", name="office-1")
+        await office.events.wait("worker.stays", worker="office-1")
+        back = await office.view("office-1")
+        (receipt,) = await office.ask("leave", "--quick", name="office-1")
+        await wait_for(gone(host), within=10, what="an empty office-1")
+
+        assert (stays["state"], stays["end"]) == ("stays", 0.0)
+        assert await leave.wait() == 0
+        assert leave.said.splitlines()[-1] == "it stays"
+        assert (back["state"], back["group"], back["until"]) == ("leased", "A", 0.0)
+        assert (receipt["member"], receipt["group"]) == ("office-1", "A")
+        assert not receipt["graceful"]
+        assert receipt["took_after"] < 2.0
+        assert await worker.wait() == 0
+
+
+async def test_a_drained_worker_is_empty_and_comes_back():
+    """Shows: L1."""
+    async with open_office(["laptop", "office-1"]) as office:
+        await office.worker("office-1")
+        await office.master("A")
+        await office.joined("office-1")
+        assert office.events is not None
+        mark = office.events.last
+        host = office.host("office-1")
+
+        (receipt,) = await office.ask("workers", "drain", "office-1")
+        empty = await engine_pids(host)
+        drained = await office.view("office-1")
+        await office.laptop.run(
+            [*office.laptop.aemesh, "workers", "drain", "office-1", "--cancel"]
+        )
+        await office.joined("office-1", after=mark)
+
+        assert (receipt["group"], receipt["graceful"]) == ("A", True)
+        assert empty == []
+        assert (drained["state"], drained["group"]) == ("draining", None)
+        assert "drained" in drained["note"]

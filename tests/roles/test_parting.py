@@ -9,6 +9,7 @@ import trio
 
 from aemesh import limits
 from aemesh.errors import RefusedError
+from aemesh.master.record import WorkerRecord
 from aemesh.model.group import Haste, MemberState
 from aemesh.model.names import GroupName
 from tests.roles.mesh import Machine, Mesh, open_mesh, wall
@@ -69,7 +70,24 @@ async def test_a_worker_is_gone_at_the_moment_that_was_agreed(autojump_clock):
         await mesh.wait_state("office-1", MemberState.LEFT)
 
 
-async def test_a_silent_master_does_not_hold_a_worker(autojump_clock):
+async def test_a_master_that_does_not_answer_does_not_hold_a_worker(
+    autojump_clock, monkeypatch
+):
+    async with open_mesh("A") as mesh:
+        machine = await serving(mesh)
+        monkeypatch.setattr(WorkerRecord, "give", lambda *_: None)
+        end = agree(machine, 60.0)
+
+        at = await gone(machine)
+
+        assert at <= end + 1.0
+        assert machine.jobs.running == []
+        assert machine.departure is not None
+        assert not machine.departure.graceful  # nobody told what came of it
+        assert (machine.departure.member, machine.departure.group) == ("", "A")
+
+
+async def test_an_engine_that_does_not_end_does_not_hold_a_worker(autojump_clock):
     async with open_mesh("A") as mesh:
         machine = await serving(mesh)
         mesh.engine.running[A].retire = never
@@ -80,7 +98,8 @@ async def test_a_silent_master_does_not_hold_a_worker(autojump_clock):
         assert at <= end + 1.0
         assert machine.jobs.running == []
         assert machine.departure is not None
-        assert not machine.departure.graceful  # nobody told what came of it
+        assert not machine.departure.graceful
+        assert machine.departure.member == "office-1"
 
 
 async def test_a_master_that_goes_away_in_between_does_not_hold_a_worker(
