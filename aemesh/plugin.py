@@ -80,6 +80,12 @@ class Member(Protocol):
     async def start(self, spec: JobSpec) -> Job:
         """Start a job there; raises `EngineError` or `UnreachableError`."""
 
+    async def adopt(self) -> Job | None:
+        """Return the lasting job that a former master started there, if it goes on.
+
+        Its output may begin in the middle; what was written to it last may be half.
+        """
+
 
 class GroupContext(Protocol):
     """What an engine may ask of the group that it runs for."""
@@ -92,8 +98,18 @@ class GroupContext(Protocol):
     def address(self) -> str:
         """The IP address for members to reach the head; another in another network."""
 
+    @property
+    def head_is_here(self) -> bool:
+        """Whether the head runs on the master's machine; an adopted one may not."""
+
     async def start_head(self, spec: JobSpec) -> Job:
         """Start a job beside the master."""
+
+    async def adopt_head(self) -> Job | None:
+        """Return the lasting head that a former master started, if it goes on.
+
+        The engine then goes on with it, and members that it has are added again.
+        """
 
     def report(self, text: str) -> None:
         """Add one line to the group's history."""
@@ -106,7 +122,10 @@ class RunningEngine(Protocol):
     """An engine that is up on one group."""
 
     async def add(self, member: Member) -> None:
-        """Bring the engine up on a member; return when it can take work."""
+        """Bring the engine up on a member; return when it can take work.
+
+        One that the head knows already is there again, for a new master.
+        """
 
     async def retire(
         self, member: Member, *, by_after: float, haste: Haste = Haste.SOON

@@ -6,6 +6,7 @@ import click
 
 from aemesh.cli.delegation import delegate_options, wish_of
 from aemesh.cli.options import idle_option, node_options, state_option
+from aemesh.cli.spans import span
 
 
 @click.command()
@@ -34,6 +35,26 @@ from aemesh.cli.options import idle_option, node_options, state_option
     is_flag=True,
     help="Trust every worker that was never seen before, unverified.",
 )
+@click.option(
+    "--kept",
+    "kept_after",
+    type=span,
+    metavar="SPAN",
+    help="How long engines and workers go on when this master is gone; else 5m.",
+)
+@click.option(
+    "--heir",
+    "heirs",
+    multiple=True,
+    metavar="SHA256:…",
+    help="A master that may take over when this one is gone; may be given several "
+    "times.",
+)
+@click.option(
+    "--adopt",
+    metavar="SHA256:…",
+    help="Take over from the master with this key, which named us as its heir.",
+)
 @delegate_options
 def master(delegate: str | None, delegate_from: str | None, **options: object) -> int:
     """Find workers and form groups of them.
@@ -42,8 +63,9 @@ def master(delegate: str | None, delegate_from: str | None, **options: object) -
     `aemesh trust list` and `aemesh trust accept` serve.  Ctrl-C lets all workers go
     gracefully, a second one at once.
     """
-    from aemesh.cli.guarded import run_guarded_agent  # noqa: PLC0415
+    from aemesh.cli.guarded import run_guarded_agent, start_keeper  # noqa: PLC0415
 
     # A passphrase is asked for here, where Ctrl-C still ends all.
     wish = wish_of(delegate, delegate_from)
-    return run_guarded_agent("master", {**options, "delegate": wish})
+    keeper = start_keeper(options)
+    return run_guarded_agent("master", {**options, "delegate": wish, "keeper": keeper})

@@ -8,8 +8,9 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from aemesh import __version__
+from aemesh import __version__, limits
 from aemesh.cli import ui
+from aemesh.cli.keeping import KeeperWord, wait_keeper
 from aemesh.cli.node import (
     Node,
     ask_for,
@@ -83,6 +84,8 @@ async def _run(
         if options.host is not None:
             check_ours(options.host)
         _remember_groups(store, options)
+        head_address = HeadAddress(options.host)
+        keeper = await wait_keeper(options.keeper, options.state, node.identity)
         async with open_discovery() as discovery:
             finder = _Finder(node, discovery)
             master = Master(
@@ -99,12 +102,16 @@ async def _run(
                     jobs=jobs,
                     store=store,
                     engines=find_engine,
-                    head_address=HeadAddress(options.host),
+                    head_address=head_address,
                     wall=time.time,
                     wait_move=discovery.wait_move,
                     next_key=node.next_key,
                     delegation=_delegation(options),
                     has_clients=partial(_has_clients, state),
+                    keeper=keeper,
+                    kept_after=options.kept_after or limits.LEASE_KEPT_AFTER,
+                    heirs=options.heir_keys(),
+                    word=KeeperWord(node.identity, keeper, head_address),
                 )
             )
             crew.start_soon(node.desk.run, ask_for(_question))

@@ -78,3 +78,32 @@ class MasterOptions(NodeOptions):
     engine: str = "dask"
     accept_new: bool = False
     delegate: Delegate | None = None
+    kept_after: float | None = None
+    heirs: tuple[str, ...] = ()
+    adopt: str | None = None
+    keeper: int | None = None  # a descriptor that tells when our keeper is up
+
+    def heir_keys(self) -> tuple[KeyId, ...]:
+        """Return the keys of the masters that may take over."""
+        return _keys(self.heirs)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeeperOptions:
+    """What a master's command line says for its keeper."""
+
+    ready: int  # a descriptor to say on that it is up
+    state: str | None = None
+    engine: str = "dask"
+    host: str | None = None
+    heirs: tuple[str, ...] = ()
+    verbose: bool = False
+
+    def heir_keys(self) -> tuple[KeyId, ...]:
+        """Return the keys of the masters that may take over."""
+        return _keys(self.heirs)
+
+
+def _keys(given: tuple[str, ...]) -> tuple[KeyId, ...]:
+    with typed():
+        return tuple(KeyId.parse_untrusted(text) for text in given)

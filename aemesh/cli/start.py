@@ -18,11 +18,12 @@ from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import trio
 
-from aemesh.cli.settings import MasterOptions, WorkerOptions
+from aemesh.cli.settings import KeeperOptions, MasterOptions, WorkerOptions
+from aemesh.errors import AlreadyRunningError
 from aemesh.host.guard import Guard, open_guard
 from aemesh.host.jobs import JobRunner, open_jobs
 from aemesh.host.plugins import engine_names, find_engine
-from aemesh.host.statedir import StateDir, held_state
+from aemesh.host.statedir import KEEPER, StateDir, held_state
 from aemesh.model.trust import Role
 from aemesh.tasks.nursery import open_crew
 
@@ -31,14 +32,15 @@ if TYPE_CHECKING:
 
     from aemesh.model.job import JobSpec
 
-Options = WorkerOptions | MasterOptions
+Options = WorkerOptions | MasterOptions | KeeperOptions
 
 # By then a worker has joined, if there is a master: it takes some 30 ms.
 _SETTLE_AFTER = 5.0
 
-_AGENTS = {
-    Role.WORKER: "aemesh.cli.worker_agent",
-    Role.MASTER: "aemesh.cli.master_agent",
+_AGENTS: dict[type[Options], str] = {
+    WorkerOptions: "aemesh.cli.worker_agent",
+    MasterOptions: "aemesh.cli.master_agent",
+    KeeperOptions: "aemesh.cli.keeper_agent",
 }
 
 
@@ -55,15 +57,24 @@ def run_agent(role: str, options: dict[str, Any]) -> int:
     """Run an agent with these options until it leaves; return the exit code."""
     if role == Role.MASTER.value:
         return _run_held(Role.MASTER, MasterOptions(**options))
+    if role == KEEPER:
+        return _run_keeper(KeeperOptions(**options))
     return _run_held(Role.WORKER, WorkerOptions(**options))
 
 
-def _run_held(role: Role, options: Options) -> int:
-    with held_state(role, options.state) as state:
-        return trio.run(_run, role, options, state)
+def _run_held(role: Role, options: Options, *, place: str | None = None) -> int:
+    with held_state(role, options.state, place=place) as state:
+        return trio.run(_run, options, state)
 
 
-async def _run(role: Role, options: Options, state: StateDir) -> int:
+def _run_keeper(options: KeeperOptions) -> int:
+    try:
+        return _run_held(Role.WORKER, options, place=KEEPER)
+    except AlreadyRunningError:
+        return 0  # a former master's goes on; it serves the new one
+
+
+async def _run(options: Options, state: StateDir) -> int:
     async with (
         open_guard() as guard,
         open_jobs(state.run) as jobs,
@@ -72,7 +83,7 @@ async def _run(role: Role, options: Options, state: StateDir) -> int:
         for spec in _spares(options):
             await jobs.start_spare(spec)
         gc.enable()  # it was off while somebody waited: see `guarded`
-        agent = cast("Agent", importlib.import_module(_AGENTS[role]))
+        agent = cast("Agent", importlib.import_module(_AGENTS[type(options)]))
         crew.start_soon(_settle)
         code = await agent.run(options, state, guard, jobs)
         crew.cancel_scope.cancel()
@@ -90,8 +101,9 @@ async def _settle() -> None:
 
 def _spares(options: Options) -> Iterable[JobSpec]:
     """Return what each engine that may be asked for wants to have warm."""
-    if isinstance(options, MasterOptions):
-        specs = [find_engine(options.engine).spare_head()]
-    else:
+    specs: list[JobSpec | None] = []
+    if isinstance(options, WorkerOptions):
         specs = [find_engine(name).spare_node() for name in engine_names()]
+    elif isinstance(options, KeeperOptions) or options.keeper is None:
+        specs = [find_engine(options.engine).spare_head()]
     return [spec for spec in specs if spec is not None]

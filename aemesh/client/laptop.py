@@ -43,7 +43,7 @@ from aemesh.policy.trust import TrustPolicy
 from aemesh.protocol.hello import Ourselves
 from aemesh.tasks.nursery import open_crew
 from aemesh.worker.worker import Parts as WorkerParts
-from aemesh.worker.worker import Worker
+from aemesh.worker.worker import Silence, Worker
 
 if TYPE_CHECKING:
     from collections.abc import (
@@ -96,7 +96,7 @@ async def open_laptop(folder: Path, *, engine: str) -> AsyncIterator[dict[str, s
                     shaker=_shakers(Role.WORKER, worker_id),
                     desk=_desk(Role.WORKER, master_id),
                     network=network,
-                    announcer=_Silence(),
+                    announcer=Silence(),
                     jobs=jobs,
                     facts=facts,
                     chance=chance,
@@ -229,15 +229,3 @@ class _Known:
         """Yield the one announcement, and then nothing for good."""
         yield self._news
         await trio.sleep_forever()
-
-
-class _Silence:
-    """Announces nothing: there is nobody to hear it."""
-
-    async def announce(self, facts: Facts, *, port: int) -> None:
-        """Return when cancelled."""
-        del facts, port
-        await trio.sleep_forever()
-
-    def announce_again(self) -> None:
-        """Do nothing."""

@@ -72,6 +72,8 @@ class Said(TypedDict, total=False):
     moving: bool
     running: int
     workers: list[str]
+    refused: list[str]
+    doors: dict[str, str]
     members: dict[str, object]
 
 
@@ -83,8 +85,8 @@ _FIELDS = {
     **dict.fromkeys(("fits", "moving"), bool),
     "needs": float,
     **dict.fromkeys(("event", "address", "name", "message", "reason"), str),
-    "workers": list,
-    "members": dict,
+    **dict.fromkeys(("workers", "refused"), list),
+    **dict.fromkeys(("members", "doors"), dict),
 }
 # Lines of one script that come to the log or the history in a minute: a job that says
 # nonsense without end would fill both, and stop everything else meanwhile.
@@ -103,13 +105,14 @@ class DaskEngine:
         Raises `EngineError` when it does not come up, and out of the block when it
         dies.
         """
-        job = await group.start_head(_spec("dask_head.py"))
+        left = await group.adopt_head()
+        job = left or await group.start_head(_spec("dask_head.py"))
         head = Talk("the Dask scheduler", job)
         async with open_crew() as nursery:
             running = RunningDask(group, head, nursery)
             nursery.start_soon(_stay_alive, head, nursery.cancel_scope)
             try:
-                await running.open()
+                await (running.resume() if left else running.open())
                 yield running
             finally:
                 with trio.CancelScope(shield=True):
@@ -134,7 +137,7 @@ class RunningDask:
     def __init__(self, group: GroupContext, head: Talk, nursery: trio.Nursery) -> None:
         self._group = group
         self._head = head
-        self._address = ""  # for clients, which are on this machine
+        self._address = ""  # for clients, which are on the master's machine
         self._doors: dict[str, str] = {}  # for members, by the host
         self._nursery = nursery
         self._nodes: dict[str, Talk] = {}
@@ -149,6 +152,17 @@ class RunningDask:
         ready = await self._head.open({"host": host, "port": 0})
         self._doors[host] = ready["address"]
         self._address = await self._door(_LOOPBACK)
+
+    async def resume(self) -> None:
+        """Go on with a scheduler that a former master started."""
+        said = await self._head.resume()
+        if "doors" not in said or "refused" not in said:
+            msg = f"{self._head.name} does not say where it is"
+            raise EngineError(msg)
+        self._doors = {str(host): str(at) for host, at in said["doors"].items()}
+        self._refused = {str(label): None for label in said["refused"]}
+        here = _LOOPBACK if self._group.head_is_here else _host(self._group.address)
+        self._address = await self._door(here)
 
     async def close(self) -> None:
         """End Dask on the members that are left, and then the scheduler."""
@@ -173,10 +187,16 @@ class RunningDask:
     async def add(self, member: Member) -> None:
         """Start Dask on a member; return when its processes are registered."""
         scheduler = await self._door(_host(self._group.address))
-        node = Talk(f"Dask on {member.name}", await member.start(_spec("dask_node.py")))
+        left = await member.adopt()
+        job = left or await member.start(_spec("dask_node.py"))
+        node = Talk(f"Dask on {member.name}", job)
         self._nodes[member.label] = node
         self._nursery.start_soon(self._watch, member, node)
+        if left:
+            await node.resume()
         await node.refuse(self._refused)
+        if left:
+            return
         await node.open(
             {
                 "scheduler": scheduler,
@@ -327,9 +347,23 @@ class Talk:
     async def open(self, settings: Mapping[str, object]) -> Said:
         """Give the script its settings; return what it says when it is up."""
         await self._send({"op": "open", "tls": _TLS, "config": {}, **settings})
+        return await self._wait_opened()
+
+    async def _wait_opened(self) -> Said:
         while self._opened is None:
             await self._wait_news()
+        if self._opened["event"] == "unopened":
+            msg = f"{self.name} was never opened"
+            raise EngineError(msg)
         return self._opened
+
+    async def resume(self) -> Said:
+        """Have a script that was opened by a former master say again that it is up.
+
+        The first line ends whatever that one wrote last.
+        """
+        await self._send({"op": "report"}, before=b"\n")
+        return await self._wait_opened()
 
     async def ask(self, op: str, **fields: object) -> Said:
         """Send an order, and return the answer; raises `EngineError`."""
@@ -401,7 +435,7 @@ class Talk:
                 _log.warning("%s said no line of ours: %s", self.name, shown)
             return
         event, message = said["event"], said.get("message", "")
-        if event in ("ready", "up"):
+        if event in ("ready", "up", "unopened"):
             self._opened = said
         elif said.get("id") in self._asked:
             self._answers[said["id"]] = said
@@ -439,8 +473,9 @@ class Talk:
         self._news.set()
         self._news = trio.Event()
 
-    async def _send(self, *orders: Mapping[str, object]) -> None:
-        data = b"".join(json.dumps(order).encode() + b"\n" for order in orders)
+    async def _send(self, *orders: Mapping[str, object], before: bytes = b"") -> None:
+        lines = (json.dumps(order).encode() + b"\n" for order in orders)
+        data = before + b"".join(lines)
         try:
             async with self._sending:
                 await self._job.send(data)
@@ -488,7 +523,7 @@ def _spec(script: str) -> JobSpec:
     folder = files("aemesh.engines")
     names = (script, *_BESIDE.get(script, ()))
     content = {name: folder.joinpath(name).read_bytes() for name in names}
-    return JobSpec(argv=("{python}", script), files=content, tls=True)
+    return JobSpec(argv=("{python}", script), files=content, tls=True, lasting=True)
 
 
 ENGINE = DaskEngine()

@@ -80,6 +80,7 @@ LINE_BYTES = 1 << 20
 # for six weeks, and some MB. Then the oldest goes: who can make that many members
 # leave is a member, and needs no old door.
 REFUSED_MEMBERS = 65536
+REFUSED_TOLD = 10000  # of 64 characters, that is within LINE_BYTES
 COMMON_NAME_LENGTH = 64  # ub-common-name in RFC 5280; an authority cuts there
 
 DEFAULTS: dict[str, Any] = {
@@ -143,6 +144,10 @@ class Door:
             comm.abort()
         else:
             self._comms.add(comm)
+
+    def refused(self) -> list[str]:
+        """Return who is refused, as many as one line holds; the latest last."""
+        return list(self._refused)[-REFUSED_TOLD:]
 
     def refuse(self, member: str) -> None:
         """Abort all connections with a member, from now on."""
@@ -357,6 +362,7 @@ class Head:
             "idle": self._idle,
             "listen": self._listen,
             "info": self._info,
+            "report": self._report,
         }
 
     def obey(self, order: dict[str, Any]) -> None:
@@ -477,6 +483,11 @@ class Head:
             members[member] = min(after, members.get(member, after))
         self._lines.say(event="idle", id=order.get("id"), members=members)
 
+    async def _report(self, order: dict[str, Any]) -> None:
+        """Tell a new master where we are, and who may not come in any more."""
+        del order
+        self._lines.say(event="ready", doors=self._doors, refused=DOOR.refused())
+
     async def _info(self, order: dict[str, Any]) -> None:
         states: dict[str, int] = {}
         for ts in self._scheduler.tasks.values():
@@ -501,6 +512,9 @@ async def converse(lines: Lines) -> int:
     lines.say(event="warm")
     order = await next_order(reader, lines)
     if order is None:
+        return 0
+    if order.get("op") == "report":  # a new master, and the former one never opened us
+        lines.say(event="unopened")
         return 0
     configure(order.get("config") or {})
     work = Work()
@@ -527,6 +541,8 @@ async def next_order(
 ) -> dict[str, Any] | None:
     """Return the next order, or None when it is time to close."""
     while (line := await reader.readline()).endswith(b"\n"):
+        if not line.strip():
+            continue  # a new master ends what the former one was writing
         try:
             order: dict[str, Any] = dict(json.loads(line))
         except (ValueError, TypeError) as error:

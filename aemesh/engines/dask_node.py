@@ -387,7 +387,7 @@ class Node:
 
     def _on_order(self) -> None:
         lines, ended = self.orders.read()
-        for line in lines:
+        for line in filter(bytes.strip, lines):
             try:
                 self._obey(json.loads(line))
             except (ValueError, KeyError, AttributeError, OSError) as error:
@@ -402,9 +402,18 @@ class Node:
             self._refuse(str(order["member"]))
         elif order["op"] == "open" and self._order is None:
             self._open(order)
+        elif order["op"] == "report":
+            self._report()
         else:
             message = f"op {order['op']!r} is not understood now"
             raise ValueError(message)
+
+    def _report(self) -> None:
+        """Tell a new master how it is; one that is coming up says so by itself."""
+        if self._order is None:
+            self.say(event="unopened")
+        elif self._up:
+            self.say(event="up")
 
     def _open(self, order: dict[str, Any]) -> None:
         security_from(order["tls"])  # a missing field is told here, not in each child

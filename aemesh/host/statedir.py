@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 
 
 _PID_BYTES = 20
+# The folder of a master's keeper, which is a worker of its own.
+KEEPER = "keeper"
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,24 +66,29 @@ def clients_folder(root: Path) -> Path:
     return root / "clients"
 
 
-def state_folder(role: Role, given: str | Path | None = None) -> Path:
+def state_folder(
+    role: Role, given: str | Path | None = None, *, place: str | None = None
+) -> Path:
     """Return the folder of a role, made if need be, without holding it.
 
     This is what commands use that look at or change trust beside a running agent.
+    `place` is its name if it is not the role's.
     """
-    folder = state_root(given) / role.value
+    folder = state_root(given) / (place or role.value)
     make_private(folder)
     return folder
 
 
 @contextlib.contextmanager
-def held_state(role: Role, given: str | Path | None = None) -> Iterator[StateDir]:
+def held_state(
+    role: Role, given: str | Path | None = None, *, place: str | None = None
+) -> Iterator[StateDir]:
     """Hold a role's folder alone, or raise `AlreadyRunningError`.
 
     What a killed process left is cleared first: its jobs are ended, its run-time
     folder, which may hold keys of groups, is emptied (threat 79).
     """
-    state = StateDir(role, state_folder(role, given))
+    state = StateDir(role, state_folder(role, given, place=place))
     fd = os.open(state.folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         _lock(fd, state)

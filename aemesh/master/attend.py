@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from dataclasses import fields as dataclass_fields
+from typing import TypeGuard
 
 import trio
 
@@ -20,7 +21,7 @@ from aemesh.master.group import Group
 from aemesh.master.history import History
 from aemesh.master.record import Order, WorkerRecord
 from aemesh.master.remote import DialStream, RemoteMember, ask
-from aemesh.model.group import MemberState, Receipt
+from aemesh.model.group import MemberState, Orphan, Receipt
 from aemesh.model.key import KeyId
 from aemesh.model.names import GroupName
 from aemesh.net.doorman import Desk
@@ -97,6 +98,8 @@ class Attendant:
         woken = record.ordered
         if record.order is not None:
             await self._obey(record.order)
+        elif self.member is None and self._is_left_to_us(record.orphan):
+            await self._take_up(record.orphan, woken)
         elif record.aside:
             if record.membership.state is MemberState.TRUSTED:
                 record.membership.step(Happening.LEAVING, now=self.wall())
@@ -161,10 +164,43 @@ class Attendant:
         group = None if name is None else self.groups[name]
         return group if group is not None and group.state == "ready" else None
 
-    async def _join(self, group: Group) -> None:
-        """Bring the worker into a group; what fails is told and tried again."""
+    def _is_left_to_us(self, orphan: Orphan | None) -> TypeGuard[Orphan]:
+        """Whether the worker is held in a lease that is for us to adopt, or to end."""
+        if orphan is None:
+            return False
+        group = self.groups.get(orphan.group)
+        expected = group is not None and group.expects(
+            self.record.key_id, orphan.generation
+        )
+        return expected or orphan.master == self.key_id
+
+    async def _take_up(self, orphan: Orphan, woken: trio.Event) -> None:
+        """Go on with a lease of a master that was gone, or give it back."""
         record = self.record
-        generation = record.membership.assign(group.name, now=self.wall())
+        group = self.groups.get(orphan.group)
+        if group is None or not group.expects(record.key_id, orphan.generation):
+            record.orphan = None
+            body = wire.Release(
+                generation=orphan.generation, term_after=limits.TERM_AFTER
+            )
+            await ask(self.link, body, wire.Done, within=limits.ANSWER_AFTER)
+        elif group.state != "ready":
+            await self._wait(woken.wait, group.changed.wait)
+        else:
+            record.orphan = None
+            await self._join(group, adopted=orphan.generation)
+
+    async def _join(self, group: Group, *, adopted: int | None = None) -> None:
+        """Bring the worker into a group; what fails is told and tried again.
+
+        With `adopted` it is there already, in this generation.
+        """
+        record = self.record
+        if adopted is None:
+            record.membership.assign(group.name, now=self.wall())
+        else:
+            record.membership.adopt(group.name, adopted, now=self.wall())
+        generation = record.membership.generation
         record.home = group.name
         self.store.put_worker(record.key_id, generation, group.name)
         try:

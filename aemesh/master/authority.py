@@ -1,7 +1,8 @@
 """The certificate authority of one group: in memory, for one life of its engine.
 
 A new engine gets a new authority, so no certificate outlives the group that it was
-made for (threats 77 and 79).  Members and clients make their keys themselves and send
+made for (threats 77 and 79); only a master that adopts a running engine goes on with
+the one that it has.  Members and clients make their keys themselves and send
 a request (RFC 2986), of which nothing is taken but the key (threat 78).
 """
 
@@ -11,6 +12,7 @@ import datetime as dt
 from typing import TYPE_CHECKING
 
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
@@ -18,6 +20,7 @@ from cryptography.hazmat.primitives.serialization import (
     Encoding,
     NoEncryption,
     PrivateFormat,
+    load_pem_private_key,
 )
 from cryptography.x509.oid import NameOID
 
@@ -37,17 +40,33 @@ _LIFE = dt.timedelta(days=366)
 class GroupAuthority:
     """Signs the certificates of one group; the private key is nowhere else."""
 
-    def __init__(self, group: GroupName, *, now: float) -> None:
-        self._key = ec.generate_private_key(ec.SECP256R1())
+    def __init__(
+        self, group: GroupName, *, now: float, kept: str | None = None
+    ) -> None:
+        """Make the authority, or go on with a `kept` one; may raise `BadMessage`."""
         self._start = dt.datetime.fromtimestamp(now, dt.UTC) - _BEFORE
         self._name = _name(f"aemesh group {group}")
-        certificate = (
+        if kept is None:
+            self._key = ec.generate_private_key(ec.SECP256R1())
+            self.certificate_pem = self._self_signed()
+        else:
+            self._key, certificate = _kept_untrusted(kept)
+            self._start = certificate.not_valid_before_utc
+            self._name = certificate.subject
+            self.certificate_pem = _pem(certificate)
+
+    def kept(self) -> str:
+        """Return key and certificate as PEM, for a keeper's memory and no disk."""
+        key = self._key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+        return key.decode() + self.certificate_pem
+
+    def _self_signed(self) -> str:
+        return _pem(
             self._builder(self._name, self._key.public_key())
             .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
             .add_extension(key_usage(is_ca=True), critical=True)
             .sign(self._key, hashes.SHA256())
         )
-        self.certificate_pem = certificate.public_bytes(Encoding.PEM).decode()
 
     def __repr__(self) -> str:
         return f"<GroupAuthority {self._name.rfc4514_string()}>"
@@ -87,7 +106,7 @@ class GroupAuthority:
             )
             .sign(self._key, hashes.SHA256())
         )
-        return certificate.public_bytes(Encoding.PEM).decode()
+        return _pem(certificate)
 
     def _builder(
         self,
@@ -109,6 +128,27 @@ class GroupAuthority:
             .not_valid_after(end)
             .add_extension(x509.SubjectKeyIdentifier.from_public_key(key), False)
         )
+
+
+def _kept_untrusted(text: str) -> tuple[ec.EllipticCurvePrivateKey, x509.Certificate]:
+    """Return the key and certificate of an authority as `kept` wrote them."""
+    try:
+        key = load_pem_private_key(text.encode(), None)
+        certificate = x509.load_pem_x509_certificate(text.encode())
+    except (ValueError, TypeError, UnsupportedAlgorithm):
+        msg = "what was kept of a group's authority cannot be read"
+        raise BadMessage(msg) from None
+    if (
+        not isinstance(key, ec.EllipticCurvePrivateKey)
+        or key.public_key() != certificate.public_key()
+    ):
+        msg = "what was kept of a group's authority is no key with its certificate"
+        raise BadMessage(msg)
+    return key, certificate
+
+
+def _pem(certificate: x509.Certificate) -> str:
+    return certificate.public_bytes(Encoding.PEM).decode()
 
 
 def _name(text: str) -> x509.Name:

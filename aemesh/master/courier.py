@@ -11,7 +11,6 @@ import logging
 import re
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
 
 import trio
 
@@ -25,7 +24,9 @@ from aemesh.master.imposters import Imposters, Lie, Seen
 from aemesh.master.record import Order, WorkerRecord
 from aemesh.master.remote import DialStream
 from aemesh.model.address import Address
-from aemesh.model.group import Haste, MemberState
+from aemesh.model.group import Haste, MemberState, Orphan
+from aemesh.model.key import KeyId
+from aemesh.model.names import group_name_untrusted
 from aemesh.model.trust import Decision, Peer, Reason, Verdict
 from aemesh.net.doorman import Desk, DeskDoorman, Doorman
 from aemesh.net.link import Closed, Ending, Link, open_link
@@ -36,9 +37,6 @@ from aemesh.policy.membership import Happening
 from aemesh.protocol import wire
 from aemesh.protocol.hello import Purpose
 from aemesh.tasks.nursery import open_crew
-
-if TYPE_CHECKING:
-    from aemesh.model.key import KeyId
 
 _log = logging.getLogger(__name__)
 
@@ -128,6 +126,7 @@ class Courier:
         record.note = ""
         record.membership.step(Happening.ACCEPTED, now=self.wall())
         self._facts_came = trio.Event()
+        record.orphan = None
         async with open_link(channel, self._handle) as link, open_crew() as crew:
             record.link = link
             record.address = str(channel.connection.remote)
@@ -247,6 +246,15 @@ class Courier:
             group=receipt.group,
         )
 
+    def _note_orphan(self, body: wire.Orphaned) -> None:
+        """The worker is held in a lease that we, or somebody we inherit from, had."""
+        self.record.orphan = Orphan(
+            KeyId.parse_untrusted(body.master),
+            group_name_untrusted(body.group),
+            body.generation,
+        )
+        self.record.wake()
+
     def _note_clone(self, body: wire.Clone) -> None:
         """The worker has a link of our own key from another place, too."""
         here = Address.parse_untrusted(body.you)
@@ -273,11 +281,14 @@ class Courier:
             add = self.history.add if known else self.history.add_of_stranger
             add("worker.unlinked", str(error), worker=record.name)
 
-    async def _handle(self, link: Link, body: wire.Body) -> wire.Body | None:
+    async def _handle(self, link: Link, body: wire.Body) -> wire.Body | None:  # noqa: PLR0911 - one for each message
         match body:
             case wire.WorkerFacts():
                 take_facts_untrusted(self.record, body, now=self.wall())
                 self._facts_came.set()
+                return None
+            case wire.Orphaned():
+                self._note_orphan(body)
                 return None
             case wire.Rotate():
                 return take(link, body, self.desk)

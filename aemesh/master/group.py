@@ -12,26 +12,30 @@ import logging
 import secrets
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Protocol
+from functools import partial
+from typing import TYPE_CHECKING
 
 import trio
 
 from aemesh import limits
-from aemesh.errors import AemeshError, EngineError
-from aemesh.master.authority import GroupAuthority
+from aemesh.errors import AemeshError, EngineError, UnreachableError
+from aemesh.master.kept import Heir
 from aemesh.master.remote import DialStream, RemoteMember, ask
+from aemesh.master.succession import Succession
 from aemesh.model.group import Haste, Progress, Receipt
-from aemesh.model.names import GroupName, JobId
+from aemesh.model.names import GroupName, JobId, NodeName
 from aemesh.model.view import GroupView
 from aemesh.plugin import Departing, Idling
 from aemesh.protocol import wire
 from aemesh.tasks.nursery import open_crew
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from aemesh.master.delegation import Delegation
+    from aemesh.master.heads import Heads
     from aemesh.master.history import History
+    from aemesh.master.kept import Estate
     from aemesh.master.record import WorkerRecord
     from aemesh.model.job import JobSpec
     from aemesh.model.key import KeyId
@@ -45,13 +49,16 @@ _log = logging.getLogger(__name__)
 _LABEL_NAME_LENGTH = 47
 
 
-class LocalJobs(Protocol):
-    """Runs jobs beside the master; `aemesh.host.jobs` or a fake."""
+@dataclass(frozen=True, slots=True)
+class Tenure:
+    """What a master says to its workers about the time when it is out of sight."""
 
-    async def start(
-        self, job_id: JobId, spec: JobSpec, *, tls: Mapping[str, bytes] = ...
-    ) -> Job:
-        """Start a job, or hand out a spare that waits for just this."""
+    kept_after: float = 0.0  # seconds that they wait for it
+    heirs: tuple[str, ...] = ()  # masters that may take its place
+    keeper: wire.Keeper | None = None  # where its heads are, for these
+
+
+FLEETING = Tenure()
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,9 +77,18 @@ class Context:
         """The address for members to reach the head."""
         return self.group.address
 
+    @property
+    def head_is_here(self) -> bool:
+        """Whether the head runs on this machine; an adopted one may not."""
+        return self.group.succession.head_is_here
+
     async def start_head(self, spec: JobSpec) -> Job:
         """Start a job beside the master."""
         return await self.group.start_head(spec)
+
+    async def adopt_head(self) -> Job | None:
+        """Return the head that a former master left, if it goes on."""
+        return await self.group.succession.adopt_head()
 
     def report(self, text: str) -> None:
         """Add one line to the group's history."""
@@ -81,6 +97,30 @@ class Context:
     def member_broken(self, member: Member, why: str) -> None:
         """The engine lost its node on a member: it is brought up anew."""
         self.group.member_broken(member, why)
+
+
+@dataclass(frozen=True, slots=True)
+class Absent:
+    """A member that is gone before a new master met it; an engine is told of its loss.
+
+    Implements `aemesh.plugin.Member`.
+    """
+
+    name: NodeName
+    label: str
+    address: str = ""
+    cores: int = 0
+    memory: int = 0
+
+    async def start(self, spec: JobSpec) -> Job:
+        """Nothing can be started there."""
+        del spec
+        msg = f"{self.name} is gone"
+        raise UnreachableError(msg)
+
+    async def adopt(self) -> Job | None:
+        """Nothing is known to go on there."""
+        return None
 
 
 class Group:
@@ -92,10 +132,12 @@ class Group:
         engine: Engine,
         *,
         address: Callable[[], str],
-        jobs: LocalJobs,
+        heads: Heads,
         history: History,
         wall: Callable[[], float],
         delegation: Delegation | None = None,
+        estate: Estate | None = None,
+        tenure: Tenure = FLEETING,
     ) -> None:
         self.name = name
         self.engine = engine
@@ -104,19 +146,22 @@ class Group:
         self.note = ""
         self.members: dict[KeyId, RemoteMember] = {}
         self.running: RunningEngine | None = None
-        self.authority = GroupAuthority(name, now=wall())
+        self.succession = Succession(
+            name, engine.name, heads=heads, address=address, now=wall(), estate=estate
+        )
+        self.authority = self.succession.authority
         self.delegation = delegation  # of the user's identity to its jobs
         self.changed = trio.Event()
-        self._address = address
         self._wall = wall
-        self._jobs = jobs
+        self._tenure = tenure
         self._closing = trio.Event()
         self._broken: set[KeyId] = set()
         self._stale: dict[KeyId, None] = {}  # to be brought up anew, in this order
         self._coming: set[KeyId] = set()
         self._numbers = itertools.count(1)
         self._id = secrets.token_hex(3)
-        self._labels: dict[str, int] = {}  # by name: the last number given out
+        # By name: the last number given out.
+        self._labels = _labels_of(self.succession.expected.values())
 
     def __repr__(self) -> str:
         return f"<Group {self.name}: {self.state}, {len(self.members)} members>"
@@ -124,7 +169,7 @@ class Group:
     @property
     def address(self) -> str:
         """Where members reach the head: of the network that we are in now."""
-        return self._address()
+        return self.succession.address
 
     @property
     def size(self) -> int:
@@ -134,8 +179,9 @@ class Group:
     async def run(self) -> None:
         """Bring the engine up and keep it until `close`; tells how it goes."""
         try:
-            async with open_crew():  # an engine's error leaves its block in a group
-                await self._run()
+            async with open_crew() as crew:  # an engine's error leaves its block in one
+                await self._run(crew)
+                crew.cancel_scope.cancel()
         except AemeshError as exc:
             self._tell_failed(str(exc))
         except Exception as exc:  # noqa: BLE001 - a plug-in's bug ends its group only
@@ -143,6 +189,7 @@ class Group:
             self._tell_failed(f"a bug of its engine, {type(exc).__name__}")
         finally:
             self.running = None
+            self.succession.expected.clear()
             self._become("closed" if self._closing.is_set() else "failed")
 
     def _tell_failed(self, why: str) -> None:
@@ -150,18 +197,23 @@ class Group:
         text = f"group {self.name} has no engine: {why}"
         self.history.add("group.failed", text, group=self.name)
 
-    async def _run(self) -> None:
+    async def _run(self, crew: trio.Nursery) -> None:
         async with self.engine.open(Context(self)) as running:
             self.running = running
             self._become("ready")
+            expected = len(self.succession.expected)
             text = f"group {self.name} is ready: {self.engine.name} is up"
+            if expected:
+                text = f"group {self.name} goes on: {expected} members are expected"
             self.history.add("group.ready", text, group=self.name)
+            crew.start_soon(self._miss)
             await self._closing.wait()
             self._become("closing")
             # Workers are released first: nobody misses a head that still is.
             with trio.move_on_after(limits.RETIRE_AFTER):
                 while self.members:
                     await self.changed.wait()
+        await self.succession.forget()
 
     def close(self) -> None:
         """Let the members go and end the engine."""
@@ -171,15 +223,7 @@ class Group:
 
     async def start_head(self, spec: JobSpec) -> Job:
         """Start a job beside the master, with the group's certificate if it asks."""
-        tls: dict[str, bytes] = {}
-        if spec.tls:
-            key, certificate = self.authority.issue(name=f"head of {self.name}")
-            tls = {
-                "ca.pem": self.authority.certificate_pem.encode(),
-                "cert.pem": certificate.encode(),
-                "key.pem": key,
-            }
-        return await self._jobs.start(self._next_job(), spec, tls=tls)
+        return await self.succession.start_head(self._next_job(), spec)
 
     async def admit(
         self, record: WorkerRecord, link: Link, dial_stream: DialStream
@@ -194,35 +238,84 @@ class Group:
         finally:
             self._coming.discard(record.key_id)
 
+    def expects(self, key_id: KeyId, generation: int) -> bool:
+        """Whether a former master left this worker as a member in this generation."""
+        heir = self.succession.expected.get(key_id)
+        return heir is not None and heir.generation == generation
+
     async def _admit(
         self, record: WorkerRecord, link: Link, dial_stream: DialStream
     ) -> RemoteMember:
         running = self._engine()
         generation = record.membership.generation
-        order = wire.Assign(group=self.name, generation=generation)
-        assigned = await ask(link, order, wire.Assigned, within=limits.ANSWER_AFTER)
-        label = self._next_label(record.name, generation)
-        facts = record.facts
-        member = RemoteMember(
-            name=record.name,
-            label=label,
-            address=link.connection.remote.host,
-            cores=facts.cores if facts else 1,
-            memory=facts.memory if facts else 0,
+        heir = None
+        if self.expects(record.key_id, generation):
+            heir = self.succession.expected.pop(record.key_id)
+        order: wire.Adopt | wire.Assign = wire.Assign(
+            group=self.name,
             generation=generation,
-            link=link,
-            dial_stream=dial_stream,
-            certificate=self.authority.sign_untrusted(assigned.csr, name=label),
-            authority=self.authority.certificate_pem,
-            next_job=self._next_job,
-            wall=self._wall,
-            delegation=lambda: self.delegation,
+            kept_after=self._tenure.kept_after,
+            heirs=self._tenure.heirs,
+            keeper=self._tenure.keeper,
         )
+        if heir is None:
+            label = self._next_label(record.name, generation)
+            heir = Heir(record.name, label, generation, ())
+        else:
+            order = wire.Adopt(group=self.name, generation=generation)
+        assigned = await ask(link, order, wire.Assigned, within=limits.ANSWER_AFTER)
+        member = self._member(record, link, dial_stream, heir=heir, csr=assigned.csr)
         await self._bring_up(running, member)
         self._broken.discard(record.key_id)
         self.members[record.key_id] = member
         self._tell_changed()
         return member
+
+    def _member(
+        self,
+        record: WorkerRecord,
+        link: Link,
+        dial_stream: DialStream,
+        *,
+        heir: Heir,
+        csr: str,
+    ) -> RemoteMember:
+        facts = record.facts
+        return RemoteMember(
+            name=record.name,
+            label=heir.label,
+            address=link.connection.remote.host,
+            cores=facts.cores if facts else 1,
+            memory=facts.memory if facts else 0,
+            generation=heir.generation,
+            link=link,
+            dial_stream=dial_stream,
+            certificate=self.authority.sign_untrusted(csr, name=heir.label),
+            authority=self.authority.certificate_pem,
+            next_job=self._next_job,
+            wall=self._wall,
+            delegation=lambda: self.delegation,
+            note=partial(self._note_job, record.key_id, heir),
+            left=heir.jobs,
+        )
+
+    async def _note_job(self, key_id: KeyId, heir: Heir, job_id: JobId) -> None:
+        await self.succession.note_member(key_id, replace(heir, jobs=(job_id,)))
+
+    async def _miss(self) -> None:
+        """Go on without the members of a former master that do not come back."""
+        if not self.succession.expected:
+            return
+        await trio.sleep(limits.ADOPT_AFTER)
+        missed = dict(self.succession.expected)
+        self.succession.expected.clear()
+        for heir in missed.values():
+            text = f"{heir.name} did not come back to {self.name}"
+            self.history.add("worker.missed", text, worker=heir.name, group=self.name)
+            if self.running is not None:
+                with self._plugin_faults(f"losing {heir.name}"):
+                    await self.running.lost(Absent(heir.name, heir.label))
+        self._tell_changed()
 
     async def _bring_up(self, running: RunningEngine, member: RemoteMember) -> None:
         """Add a member to the engine; leave nothing of it there if that fails."""
@@ -408,3 +501,12 @@ class Group:
 
     def _next_job(self) -> JobId:
         return JobId(f"{self.name[:32]}-{self._id}-{next(self._numbers)}")
+
+
+def _labels_of(heirs: Iterable[Heir]) -> dict[str, int]:
+    labels: dict[str, int] = {}
+    for heir in heirs:
+        name, _, number = heir.label.rpartition(".")
+        if number.isdigit():
+            labels[name] = max(int(number), labels.get(name, 0))
+    return labels

@@ -10,7 +10,7 @@ import base64
 import itertools
 import logging
 import os
-from contextlib import aclosing
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -28,9 +28,11 @@ from aemesh.errors import (
 from aemesh.host.site.usercredential import read_credential
 from aemesh.master.attend import Attendant
 from aemesh.master.delegation import Delegation, check_life, check_mode
-from aemesh.master.group import Context, Group
+from aemesh.master.group import FLEETING, Context, Group, Tenure
+from aemesh.master.heads import Heads
 from aemesh.master.history import History
 from aemesh.master.idleness import Idleness
+from aemesh.master.keeper import open_keeper
 from aemesh.master.record import Order, WorkerRecord
 from aemesh.master.roster import Roster
 from aemesh.model.job import Chunk, JobExit, JobSpec
@@ -52,6 +54,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
 
     from aemesh.master.activity import Activity
+    from aemesh.master.kept import Estate
     from aemesh.master.parts import Parts
     from aemesh.master.remote import DialStream
     from aemesh.model.group import Haste, Receipt
@@ -80,6 +83,9 @@ class Master:
         self._delegations: dict[GroupName, Delegation | None] = {}
         # What a script with an identity of its own has put aside for its time.
         self._set_aside: dict[GroupName, Delegation | None] = {}
+        self.heads = Heads(parts.jobs, wall=parts.wall)
+        self._estates: dict[GroupName, Estate] = {}  # that were left to us
+        self._tenure = FLEETING
         self._started_at = parts.wall()
         self._stopping = trio.Event()
         self._crew: trio.Nursery | None = None
@@ -93,11 +99,11 @@ class Master:
         self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
     ) -> None:
         """Find workers and serve groups until `stop`; then let all go, gracefully."""
-        async with open_crew() as crew:
+        async with self._open_heads(), open_crew() as crew:
             self._crew = crew
-            crew.start_soon(self.roster.run)
             for name, engine in self._parts.store.groups().items():
                 self._start_group(name, engine)
+            crew.start_soon(self.roster.run)
             task_status.started()
             await self._stopping.wait()
             await self._close_all()
@@ -315,6 +321,28 @@ class Master:
 
     # --- inside ---
 
+    @asynccontextmanager
+    async def _open_heads(self) -> AsyncIterator[None]:
+        """Have a keeper for the heads while the block lasts, if there is to be one."""
+        parts = self._parts
+        if parts.keeper is None:
+            yield
+            return
+        async with open_keeper(
+            parts.keeper, kept_after=parts.kept_after, heirs=parts.heirs
+        ) as keeper:
+            self.heads.keeper = keeper
+            known = parts.store.groups()
+            for name, estate in keeper.estates.items():
+                if estate.heads and known.get(name) == estate.engine:
+                    self._estates[name] = estate
+            self._tenure = Tenure(
+                kept_after=parts.kept_after,
+                heirs=tuple(map(str, parts.heirs)),
+                keeper=parts.word(keeper.port) if keeper.port else None,
+            )
+            yield
+
     def _delegation(self, wish: Delegate) -> Delegation | None:
         """Read the user's credential; raises `SettingsError`."""
         if wish.life_after <= 0:
@@ -335,10 +363,12 @@ class Master:
             name,
             engine,
             address=self._parts.head_address,
-            jobs=self._parts.jobs,
+            heads=self.heads,
             history=self.history,
             wall=self._parts.wall,
             delegation=self._delegations.get(name, self._parts.delegation),
+            estate=self._estates.pop(name, None),
+            tenure=self._tenure,
         )
 
     async def _run_group(self, group: Group) -> None:

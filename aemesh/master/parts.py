@@ -10,7 +10,8 @@ import trio
 
 from aemesh.host.store import Store
 from aemesh.master.delegation import Delegation
-from aemesh.master.group import LocalJobs
+from aemesh.master.heads import LocalJobs
+from aemesh.master.keeper import KeeperPlace
 from aemesh.model.address import Address
 from aemesh.model.key import KeyId
 from aemesh.net.doorman import Desk, Doorman
@@ -19,6 +20,7 @@ from aemesh.net.shake import Shaker
 from aemesh.net.transport import Network
 from aemesh.plugin import Engine
 from aemesh.policy.discovery import News, dialable
+from aemesh.protocol import wire
 
 
 class Finder(Protocol):
@@ -51,4 +53,8 @@ class Parts:
     next_key: FindNext = lambda: None  # that we offer to workers
     has_clients: Callable[[], bool] = lambda: False  # that live, on this machine
     delegation: Delegation | None = None  # of the user's identity, to all groups
+    keeper: KeeperPlace | None = None  # who runs the heads; None: we do
+    kept_after: float = 0.0  # how long workers go on without us
+    heirs: tuple[KeyId, ...] = ()  # masters that may take over from us
+    word: Callable[[int], wire.Keeper | None] = lambda _: None  # for the keeper's port
     dialable: Callable[[Address], bool] = dialable  # where strangers may send us

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import trio
 
 from aemesh.errors import RefusedError
-from aemesh.model.group import Haste, Holder, MemberState, Receipt
+from aemesh.model.group import Haste, Holder, MemberState, Orphan, Receipt
 from aemesh.model.key import KeyId
 from aemesh.model.machine import Facts
 from aemesh.model.names import GroupName, NodeName
@@ -53,6 +53,7 @@ class WorkerRecord:
     home: GroupName | None = None  # the group it comes back to
     until: float = 0.0  # when it leaves, by our clock; 0.0: it did not say
     aside: str = ""  # why it serves nobody: it has left its group, or was drained
+    orphan: Orphan | None = None  # a lease that may be adopted
     order: Order | None = None
     ordered: trio.Event = field(default_factory=trio.Event)
 

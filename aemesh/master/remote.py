@@ -39,8 +39,8 @@ DialStream = Callable[[], Awaitable[NetChannel]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class RemoteMember:
-    """A worker in one generation of a group; implements `aemesh.plugin.Member`."""
+class RemoteHost:
+    """A node that holds our lease and runs jobs under it: a worker, or the keeper."""
 
     name: NodeName
     label: str
@@ -52,18 +52,13 @@ class RemoteMember:
     dial_stream: DialStream
     certificate: str
     authority: str
-    next_job: Callable[[], JobId]
     wall: Callable[[], float]
-    delegation: Callable[[], Delegation | None]  # asked for each job anew
     activity: Activity = field(default_factory=Activity)  # of jobs started by this
-    commands: Activity = field(default_factory=Activity)  # of those beside the engine
 
-    async def start(self, spec: JobSpec) -> Job:
-        """Start a job there; raises `EngineError` or `UnreachableError`."""
-        job_id = self.next_job()
+    async def start_as(self, job_id: JobId, spec: JobSpec) -> Job:
+        """Start a job under this id; raises `EngineError` or `UnreachableError`."""
         try:
-            proxy = await self._proxy(job_id)
-            body = self._order(job_id, spec, proxy)
+            body = self._order(job_id, spec, await self._proxy(job_id))
             await ask(self.link, body, wire.Started, within=limits.ANSWER_AFTER)
             channel = await self.dial_stream()
         except UnreachableError:
@@ -73,15 +68,14 @@ class RemoteMember:
             raise EngineError(msg, why=str(exc)) from exc
         return await _attach(channel, job_id, self)
 
+    async def attach(self, job_id: JobId) -> Job:
+        """Take up a lasting job that runs there; raises as `start_as`."""
+        return await _attach(await self.dial_stream(), job_id, self)
+
     async def _proxy(self, job_id: JobId) -> str:
-        """Return the user's identity for a key that the worker makes for this job."""
-        delegation = self.delegation()
-        if delegation is None:
-            return ""
-        wish = wire.Delegate(job=job_id, generation=self.generation)
-        within = limits.ANSWER_AFTER
-        made = await ask(self.link, wish, wire.Delegated, within=within)
-        return delegation.sign_untrusted(made.csr, now=self.wall())
+        """Return the user's identity for a job; a keeper's have none."""
+        del job_id
+        return ""
 
     def _order(self, job_id: JobId, spec: JobSpec, proxy: str) -> wire.Start:
         return wire.Start(
@@ -94,14 +88,50 @@ class RemoteMember:
             certificate=self.certificate if spec.tls else "",
             authority=self.authority if spec.tls else "",
             proxy=proxy,
+            lasting=spec.lasting,
         )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RemoteMember(RemoteHost):
+    """A worker in one generation of a group; implements `aemesh.plugin.Member`."""
+
+    next_job: Callable[[], JobId]
+    delegation: Callable[[], Delegation | None]  # asked for each job anew
+    note: Callable[[JobId], Awaitable[None]]  # a lasting job, before it starts
+    left: tuple[JobId, ...] = ()  # lasting jobs that a former master started
+    commands: Activity = field(default_factory=Activity)  # of those beside the engine
+
+    async def start(self, spec: JobSpec) -> Job:
+        """Start a job there; raises `EngineError` or `UnreachableError`."""
+        job_id = self.next_job()
+        if spec.lasting:
+            await self.note(job_id)
+        return await self.start_as(job_id, spec)
+
+    async def adopt(self) -> Job | None:
+        """Return the job of the engine that goes on there, if one does."""
+        for job_id in reversed(self.left):
+            with contextlib.suppress(EngineError):
+                return await self.attach(job_id)
+        return None
+
+    async def _proxy(self, job_id: JobId) -> str:
+        """Return the user's identity for a key that the worker makes for this job."""
+        delegation = self.delegation()
+        if delegation is None:
+            return ""
+        wish = wire.Delegate(job=job_id, generation=self.generation)
+        within = limits.ANSWER_AFTER
+        made = await ask(self.link, wish, wire.Delegated, within=within)
+        return delegation.sign_untrusted(made.csr, now=self.wall())
 
 
 class RemoteJob:
     """A job on a member; implements `aemesh.plugin.Job`."""
 
     def __init__(
-        self, channel: NetChannel, job_id: JobId, member: RemoteMember, early: bytes
+        self, channel: NetChannel, job_id: JobId, member: RemoteHost, early: bytes
     ) -> None:
         self._stream = channel.stream
         self._transport = channel.connection.stream
@@ -192,9 +222,7 @@ async def ask(link: Link, body: wire.Body, kind: type[B], *, within: float) -> B
     raise UnreachableError(msg, why=f"no answer in {within:g} s")
 
 
-async def _attach(
-    channel: NetChannel, job_id: JobId, member: RemoteMember
-) -> RemoteJob:
+async def _attach(channel: NetChannel, job_id: JobId, member: RemoteHost) -> RemoteJob:
     """Say on a fresh stream which job it is for."""
     stream = channel.stream
     try:
@@ -211,7 +239,7 @@ async def _attach(
     return RemoteJob(channel, job_id, member, frames.leftover())
 
 
-async def _read_answer(channel: NetChannel, member: RemoteMember) -> FrameReader:
+async def _read_answer(channel: NetChannel, member: RemoteHost) -> FrameReader:
     """Read the worker's yes; return what came behind it."""
     frames = FrameReader(limit=limits.FRAME_BYTES)
     frames.receive_untrusted(channel.leftover)
@@ -225,7 +253,7 @@ async def _read_answer(channel: NetChannel, member: RemoteMember) -> FrameReader
     return frames
 
 
-def _check_attached(frame: bytes, member: RemoteMember) -> None:
+def _check_attached(frame: bytes, member: RemoteHost) -> None:
     envelope = decode_untrusted(frame, wire.Envelope)
     if envelope.t == "failed":
         failed = convert_untrusted(envelope.b, wire.Failed)

@@ -58,6 +58,15 @@ class Holder:
         return self.name if self.group is None else f"{self.name} ({self.group})"
 
 
+@dataclass(frozen=True, slots=True)
+class Orphan:
+    """A lease whose master was out of sight, as its worker tells of it."""
+
+    master: KeyId
+    group: GroupName
+    generation: int
+
+
 class MemberState(enum.Enum):
     """Where a worker is on its way through a group; see `policy.membership`."""
 

@@ -20,6 +20,8 @@ _log = logging.getLogger(__name__)
 
 # One documented port, for firewalls; a second node on a machine takes any other.
 DEFAULT_PORT = 7472
+# For masters that may take over from another one.
+KEEPER_PORT = 7473
 _BACKLOG = 128
 # When file descriptors run out, accepting goes on after a breath (as trio does).
 _BREATH_AFTER = 0.1
@@ -27,7 +29,10 @@ _OUT_OF_SOMETHING = {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS}
 
 
 class TcpNetwork:
-    """Dials and accepts over the machine's own sockets."""
+    """Dials and accepts over the machine's own sockets; takes `prefers` if it may."""
+
+    def __init__(self, prefers: int = DEFAULT_PORT) -> None:
+        self._prefers = prefers
 
     async def dial(self, address: Address) -> Connection:
         """Connect to `address` within `DIAL_AFTER`; raises `UnreachableError`."""
@@ -52,7 +57,7 @@ class TcpNetwork:
         task_status: trio.TaskStatus[int] = trio.TASK_STATUS_IGNORED,
     ) -> None:
         """Accept on `port` until cancelled; see `Network.serve`."""
-        sockets = await _bind(port, hosts)
+        sockets = await _bind(port, hosts, prefers=self._prefers)
         async with open_crew() as crew:
             for listener in sockets:
                 crew.start_soon(_accept, listener, handler)
@@ -82,17 +87,19 @@ def check_ours(host: str) -> None:
         ) from exc
 
 
-async def _bind(port: int, hosts: tuple[str, ...]) -> list[trio.socket.SocketType]:
-    """Return listening sockets, all on one port; `port` 0 prefers the default one."""
+async def _bind(
+    port: int, hosts: tuple[str, ...], *, prefers: int
+) -> list[trio.socket.SocketType]:
+    """Return listening sockets, all on one port; 0 is the preferred one, or any."""
     last: OSError | None = None
-    for candidate in (DEFAULT_PORT, 0) if port == 0 else (port,):
+    for candidate in (prefers, 0) if port == 0 else (port,):
         try:
             return await _bind_all(candidate, hosts)
         except OSError as exc:
             last = exc
     assert last is not None
     where = f" of {', '.join(hosts)}" if hosts else ""
-    msg = f"cannot listen on port {port or DEFAULT_PORT}{where}"
+    msg = f"cannot listen on port {port or prefers}{where}"
     hint = "name a free one with `--port`"
     if isinstance(last, socket.gaierror) or last.errno == errno.EADDRNOTAVAIL:
         hint = "`--host` takes an address of this machine; `ip addr` lists them"

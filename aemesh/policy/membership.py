@@ -104,6 +104,12 @@ class Membership:
         self.generation += 1
         return self.generation
 
+    def adopt(self, group: GroupName, generation: int, *, now: float) -> None:
+        """Find the worker in `group` already, in the generation that it is held in."""
+        self.step(Happening.ASSIGNED, now=now)
+        self.group = group
+        self.know_generation(generation)
+
     def know_generation(self, seen: int) -> None:
         """Never fall behind what the worker itself, or the past, has seen."""
         self.generation = max(self.generation, seen)

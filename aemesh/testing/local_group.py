@@ -33,6 +33,7 @@ class LocalGroup:
     certify: Callable[[str], Mapping[str, bytes]]
     name: GroupName
     address: str = "127.0.0.1"
+    head_is_here: bool = True
     heads: list[LocalJob] = field(default_factory=list)
     head_specs: list[JobSpec] = field(default_factory=list)
     reports: list[str] = field(default_factory=list)
@@ -46,6 +47,10 @@ class LocalGroup:
         self.heads.append(job)
         self.head_specs.append(spec)
         return job
+
+    async def adopt_head(self) -> LocalJob | None:
+        """Nothing was left here by a former master."""
+        return None
 
     def report(self, text: str) -> None:
         """Keep one line."""
@@ -96,6 +101,10 @@ class LocalMember:
         self.jobs.append(job)
         self.specs.append(spec)
         return job
+
+    async def adopt(self) -> LocalJob | None:
+        """Nothing was left here by a former master."""
+        return None
 
     def next_one(self) -> LocalMember:
         """Return the same worker in its next generation."""

@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from aemesh.model.names import GroupName
     from aemesh.plugin import GroupContext, Job, Member, RunningEngine
 
-NODE = JobSpec(argv=("cat",), tls=True)
+HEAD = JobSpec(argv=("cat",), tls=True, lasting=True)
+NODE = JobSpec(argv=("cat",), tls=True, lasting=True)
 
 
 class MemoryEngine:
@@ -36,12 +37,16 @@ class MemoryEngine:
     @asynccontextmanager
     async def open(self, group: GroupContext) -> AsyncIterator[RunningEngine]:
         """Be up at once; die when `dies` is set."""
-        self.told.append(f"open {group.name}")
+        left = await group.adopt_head()
+        self.told.append(f"{'open' if left is None else 'resume'} {group.name}")
+        head = left or await group.start_head(HEAD)
         self.running[group.name] = running = RunningMemory(self, group)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._die)
+            nursery.start_soon(_watch, head)
             yield running
             nursery.cancel_scope.cancel()
+        await head.end(term_after=0.0)
         self.told.append(f"close {group.name}")
 
     def spare_node(self) -> JobSpec | None:
@@ -57,6 +62,14 @@ class MemoryEngine:
         self.dies = trio.Event()
         msg = "the memory engine died"
         raise EngineError(msg)
+
+
+async def _watch(head: Job) -> None:
+    """Die with the head."""
+    async for _ in head.output():
+        pass
+    msg = "the head of the memory engine ended"
+    raise EngineError(msg)
 
 
 class RunningMemory:
@@ -78,10 +91,11 @@ class RunningMemory:
             raise EngineError(msg, why="the test said so")
         if member.name in self._engine.bug_on:
             raise ZeroDivisionError
-        self.nodes[member.label] = await member.start(NODE)
+        left = await member.adopt()
+        self.nodes[member.label] = left or await member.start(NODE)
         self.members[member.label] = member
         self.worked_at[member.label] = trio.current_time()
-        self._tell("add", member)
+        self._tell("resume" if left else "add", member)
 
     async def retire(
         self, member: Member, *, by_after: float, haste: Haste = Haste.SOON

@@ -60,6 +60,18 @@ class Announcer(Protocol):
         """Announce anew now: something changed that masters should try again for."""
 
 
+class Silence:
+    """Announces nothing: whoever is to come knows where."""
+
+    async def announce(self, facts: Facts, *, port: int) -> None:
+        """Return when cancelled."""
+        del facts, port
+        await trio.sleep_forever()
+
+    def announce_again(self) -> None:
+        """Do nothing."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Parts:
     """What a worker is made of."""

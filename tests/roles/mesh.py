@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import trio
 
@@ -35,6 +36,7 @@ from aemesh.protocol.hello import Ourselves
 from aemesh.testing.memory_engine import MemoryEngine
 from aemesh.testing.memory_jobs import MemoryJobs
 from aemesh.testing.memory_network import MemorySegment
+from aemesh.worker.notebook import Notebook
 from aemesh.worker.worker import Parts as WorkerParts
 from aemesh.worker.worker import Worker
 
@@ -108,6 +110,7 @@ class Mesh:
         announce: bool = True,
         groups: frozenset[GroupName] = frozenset(),
         next_key: FindNext = lambda: None,
+        notebook: Notebook | None = None,
     ) -> Machine:
         """Start a worker, on its old machine if it has one."""
         machine = self.machines.get(name)
@@ -123,7 +126,7 @@ class Mesh:
             folder=None,
             wall=wall,
         )
-        machine.worker = self._worker(machine, machine.desk, groups, next_key)
+        machine.worker = self._worker(machine, machine.desk, groups, next_key, notebook)
         machine.scope = trio.CancelScope()
         await self.nursery.start(self._run_worker, machine)
         if announce:
@@ -151,6 +154,7 @@ class Mesh:
         desk: TrustDesk | None = None,
         delegation: Delegation | None = None,
         identity: Identity | None = None,
+        **more: Any,
     ) -> Master:
         """Make a process of the master's key, or of another, at this address."""
         identity = identity or self.master_id
@@ -175,6 +179,7 @@ class Mesh:
                 wait_move=self.wait_move,
                 delegation=delegation,
                 has_clients=lambda: self.clients,
+                **more,
             )
         )
 
@@ -230,6 +235,7 @@ class Mesh:
         desk: TrustDesk,
         groups: frozenset[GroupName],
         next_key: FindNext,
+        notebook: Notebook | None,
     ) -> Worker:
         def remember(generation: int) -> None:
             machine.generation = generation
@@ -249,6 +255,7 @@ class Mesh:
                 remember_generation=remember,
                 groups=groups,
                 next_key=next_key,
+                notebook=notebook,
                 port=PORT,
                 wall=wall,
             ),

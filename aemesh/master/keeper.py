@@ -1,0 +1,200 @@
+"""The link to the keeper: who runs a master's heads, and remembers what it left.
+
+A keeper is a worker of one master, beside it, that nobody else sees.  It takes one
+lease for all groups and runs the engines' heads under it, as any worker runs jobs; so
+they outlive the master as the members' jobs do, within the lease's time.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import trio
+
+from aemesh import limits
+from aemesh.errors import AemeshError, RefusedError, UnreachableError
+from aemesh.master.kept import Estate, read_estates_untrusted
+from aemesh.master.remote import ask
+from aemesh.model.address import Address
+from aemesh.model.key import KeyId
+from aemesh.model.names import GroupName
+from aemesh.net.doorman import Desk, DeskDoorman, Doorman
+from aemesh.net.link import Link, open_link
+from aemesh.net.shake import Channel, Shaker
+from aemesh.net.transport import Network
+from aemesh.protocol import wire
+from aemesh.protocol.hello import Purpose
+from aemesh.tasks.nursery import open_crew
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+_log = logging.getLogger(__name__)
+
+# What the keeper's one lease is for: the heads of all groups.
+HEADS = GroupName("heads")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeeperPlace:
+    """Where a keeper is, and how to prove who we are to each other."""
+
+    network: Network
+    address: Address
+    key_id: KeyId
+    shaker: Callable[[Doorman], Shaker]
+    desk: Desk
+
+    async def dial(self, purpose: Purpose) -> Channel:
+        """Return a channel to the keeper; raises as `Shaker.connect`."""
+        connection = await self.network.dial(self.address)
+        shaker = self.shaker(DeskDoorman(self.desk))
+        return await shaker.connect(connection, expected=self.key_id, purpose=purpose)
+
+
+@dataclass(slots=True)
+class Keeper:
+    """A keeper that holds our lease; made by `open_keeper`."""
+
+    place: KeeperPlace
+    link: Link
+    csr: str
+    generation: int
+    port: int  # where our heirs reach it, 0 if they do not
+    estates: dict[GroupName, Estate] = field(default_factory=dict)
+    _streams: list[Channel] = field(default_factory=list)
+
+    async def dial_stream(self) -> Channel:
+        """Return a channel for a job's stream."""
+        channel = await self.place.dial(Purpose.STREAM)
+        self._streams.append(channel)
+        return channel
+
+    async def watch(self) -> None:
+        """When the keeper is lost, so are the heads: end their streams."""
+        await self.link.wait_closed()
+        for channel in self._streams:
+            await trio.aclose_forcefully(channel.connection.stream)
+
+    async def keep(self, key: str, data: str) -> None:
+        """Have an entry kept, or forgotten if `data` is empty."""
+        body = wire.Keep(key=key, data=data)
+        await ask(self.link, body, wire.Done, within=limits.ANSWER_AFTER)
+
+
+class _Told:
+    """What a keeper tells when it is linked."""
+
+    def __init__(self) -> None:
+        self.facts: wire.WorkerFacts | None = None
+        self.orphaned: wire.Orphaned | None = None
+        self._came = trio.Event()
+
+    async def handle(self, link: Link, body: wire.Body) -> wire.Body | None:
+        """Take note of the keeper's facts, and of the lease that it still holds."""
+        del link
+        match body:
+            case wire.Orphaned():
+                self.orphaned = body
+            case wire.WorkerFacts():
+                self.facts = body
+                self._came.set()
+            case _:
+                return wire.Unsupported(what=wire.NAMES[type(body)])
+        return None
+
+    async def wait(self) -> wire.WorkerFacts:
+        """Return the facts when they have come; what is orphaned comes before."""
+        with trio.move_on_after(limits.HELLO_AFTER):
+            await self._came.wait()
+        if self.facts is None:
+            msg = "the keeper does not tell what it is"
+            raise UnreachableError(msg)
+        return self.facts
+
+
+@asynccontextmanager
+async def open_keeper(
+    place: KeeperPlace, *, kept_after: float, heirs: tuple[KeyId, ...]
+) -> AsyncIterator[Keeper]:
+    """Hold the keeper while the block lasts; then let it go, and it ends.
+
+    Raises `RefusedError` when another master has adopted what it keeps.
+    """
+    told = _Told()
+    channel = await place.dial(Purpose.CONTROL)
+    async with open_link(channel, told.handle) as link, open_crew() as crew:
+        facts = await told.wait()
+        keeper = await _take(place, link, told.orphaned, facts=facts) or (
+            await _assign(place, link, facts, kept_after=kept_after, heirs=heirs)
+        )
+        crew.start_soon(keeper.watch)
+        yield keeper
+        await _release(keeper)
+        crew.cancel_scope.cancel()
+
+
+async def _assign(
+    place: KeeperPlace,
+    link: Link,
+    facts: wire.WorkerFacts,
+    *,
+    kept_after: float,
+    heirs: tuple[KeyId, ...],
+) -> Keeper:
+    generation = facts.generation + 1
+    body = wire.Assign(
+        group=HEADS,
+        generation=generation,
+        kept_after=kept_after,
+        heirs=tuple(map(str, heirs)),
+    )
+    try:
+        done = await ask(link, body, wire.Assigned, within=limits.ANSWER_AFTER)
+    except AemeshError as exc:
+        what = "the engines of this master were adopted by another master"
+        hint = "go on there; or stop it, and start this one again"
+        raise RefusedError(what, why=str(exc), hint=hint) from exc
+    return Keeper(place, link, done.csr, generation, done.port)
+
+
+async def _take(
+    place: KeeperPlace,
+    link: Link,
+    orphaned: wire.Orphaned | None,
+    *,
+    facts: wire.WorkerFacts,
+) -> Keeper | None:
+    """Go on with the lease that the keeper holds for us, or return None."""
+    if orphaned is None or orphaned.generation != facts.generation:
+        return None
+    body = wire.Adopt(group=orphaned.group, generation=orphaned.generation)
+    done = await ask(link, body, wire.Assigned, within=limits.ANSWER_AFTER)
+    keeper = Keeper(place, link, done.csr, orphaned.generation, done.port)
+    entries: list[tuple[str, str]] = []
+    after = ""
+    while True:
+        wish = wire.Recall(after=after)
+        page = await ask(link, wish, wire.Recalled, within=limits.ANSWER_AFTER)
+        entries += ((one.key, one.data) for one in page.entries)
+        if not page.entries or len(entries) > limits.KEPT_ENTRIES:
+            break
+        after = page.entries[-1].key
+    running = frozenset(orphaned.jobs)
+    for name, estate in read_estates_untrusted(entries).items():
+        estate.heads = tuple(job for job in estate.heads if job in running)
+        keeper.estates[name] = estate
+    return keeper
+
+
+async def _release(keeper: Keeper) -> None:
+    body = wire.Release(generation=keeper.generation, term_after=limits.TERM_AFTER)
+    try:
+        await ask(keeper.link, body, wire.Done, within=limits.ANSWER_AFTER)
+    except AemeshError as exc:
+        _log.debug("the keeper was not released: %s", exc)
+    keeper.link.close("the master ends")

@@ -1,0 +1,228 @@
+"""A master that is killed leaves what runs to whoever comes: itself, or an heir."""
+
+from __future__ import annotations
+
+from contextlib import aclosing, asynccontextmanager
+from dataclasses import dataclass, field
+
+import trio
+
+from aemesh import limits
+from aemesh.host.keys.keystore import Identity
+from aemesh.host.store import Store, open_store
+from aemesh.host.trust.trustdesk import TrustDesk
+from aemesh.master.keeper import KeeperPlace
+from aemesh.master.master import Master
+from aemesh.model.address import Address
+from aemesh.model.group import MemberState
+from aemesh.model.names import GroupName
+from aemesh.model.trust import Mode, Role
+from aemesh.net.shake import shakers
+from aemesh.policy.discovery import New
+from aemesh.policy.trust import TrustPolicy
+from aemesh.protocol.hello import Ourselves
+from aemesh.worker.notebook import Notebook
+from tests.roles.mesh import PORT, Machine, Mesh, announcement, wall
+
+KEPT_AFTER = 60.0
+
+
+@dataclass
+class News:
+    """A finder whose news a test gives."""
+
+    send: trio.MemorySendChannel = field(init=False)
+    receive: trio.MemoryReceiveChannel = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.send, self.receive = trio.open_memory_channel(100)
+
+    async def news(self):
+        async for one in self.receive:
+            yield one
+
+
+class Office(Mesh):
+    """A mesh whose masters are killed, and come back."""
+
+    def __init__(self, nursery: trio.Nursery, store: Store) -> None:
+        super().__init__(nursery)
+        self.store = store
+        self.keeper: Machine
+        self.scope = trio.CancelScope()
+
+    def place(self, identity: Identity, ip: str) -> KeeperPlace:
+        """The keeper as this master reaches it."""
+        ours = Ourselves(
+            role=Role.MASTER,
+            name=identity.name,
+            key_id=identity.key_id,
+            mode=Mode.LEAP,
+            run=self.new_run(),
+        )
+        keeper = self.keeper.identity.key_id
+        policy = TrustPolicy(role=Role.MASTER, trusted_keys=frozenset({keeper}))
+        return KeeperPlace(
+            network=self.segment.host(ip),
+            address=Address(self.keeper.ip, PORT),
+            key_id=keeper,
+            shaker=shakers(ours, identity),
+            desk=TrustDesk(policy, folder=None, wall=wall),
+        )
+
+    async def start_master(self) -> Master:
+        """Start a process of the master's key, which hears of all workers."""
+        news = News()
+        for machine in self.machines.values():
+            if machine is not self.keeper:
+                news.send.send_nowait(New(announcement(machine)))
+        self.master = self.new_master(
+            "10.0.0.1",
+            self.store,
+            finder=news,
+            keeper=self.place(self.master_id, "10.0.0.1"),
+            kept_after=KEPT_AFTER,
+        )
+        self.scope = trio.CancelScope()
+
+        async def run(*, task_status) -> None:
+            with self.scope:
+                await self.master.run(task_status=task_status)
+
+        await self.nursery.start(run)
+        return self.master
+
+    async def kill_master(self) -> None:
+        """End the master's process: nothing of its last words gets out."""
+        self.segment.cut.add("10.0.0.1")
+        self.scope.cancel()
+        await trio.sleep(limits.LOST_AFTER + 1)
+        self.segment.cut.clear()
+
+    def running(self, name: str) -> list:
+        """The jobs that run on a machine."""
+        return self.machines[name].jobs.running
+
+
+@asynccontextmanager
+async def open_office(*names: str):
+    """A master with a keeper and one group, served by these workers."""
+    with open_store(None) as store:
+        store.put_group(GroupName("A"), "memory")
+        async with trio.open_nursery() as nursery:
+            office = Office(nursery, store)
+            office.keeper = await office.start_worker(
+                "keeper", announce=False, notebook=Notebook()
+            )
+            for name in names:
+                await office.start_worker(name, announce=False)
+            await office.start_master()
+            for name in names:
+                await office.wait_state(name, MemberState.LEASED)
+            yield office
+            nursery.cancel_scope.cancel()
+
+
+async def test_a_master_that_was_killed_finds_its_engine_and_members_as_they_were(
+    autojump_clock,
+):
+    """Shows: L5."""
+    async with open_office("office-1", "office-2") as office:
+        before = {name: office.running(name) for name in office.machines}
+        assert all(before.values())
+        await office.kill_master()
+        assert {name: office.running(name) for name in office.machines} == before
+
+        await office.start_master()
+
+        for name in ("office-1", "office-2"):
+            view = await office.wait_state(name, MemberState.LEASED)
+            assert (view.group, view.generation) == ("A", 1)
+        told = office.engine.told
+        assert {name: office.running(name) for name in office.machines} == before
+        assert told[-3] == "resume A"
+        assert sorted(told[-2:]) == ["resume office-1.1", "resume office-2.1"]
+        (group,) = office.master.groups()
+        assert group.members == ("office-1", "office-2")
+
+
+async def test_what_an_adopted_job_says_is_heard_and_what_it_is_told_arrives(
+    autojump_clock,
+):
+    async with open_office("office-1") as office:
+        await office.kill_master()
+        (job,) = office.running("office-1")
+        job.say(b"said while nobody listened\n")
+        await trio.sleep(1)
+
+        await office.start_master()
+        await office.wait_state("office-1", MemberState.LEASED)
+
+        running = office.engine.running[GroupName("A")]
+        node = running.nodes["office-1.1"]
+        await node.send(b"said to it\n")
+        heard = b""
+        async with aclosing(node.output()) as output:
+            async for chunk in output:
+                heard += chunk.data
+                if heard.endswith(b"said to it\n"):
+                    break
+        assert heard == b"said while nobody listened\nsaid to it\n"
+
+
+async def test_if_no_master_comes_all_free_themselves_when_the_time_is_over(
+    autojump_clock,
+):
+    async with open_office("office-1") as office:
+        await office.kill_master()
+        await trio.sleep(KEPT_AFTER - 2 * limits.LOST_AFTER)
+        assert office.running("office-1")
+        assert office.running("keeper")
+
+        await trio.sleep(2 * limits.LOST_AFTER + limits.TERM_AFTER + 1)
+
+        assert office.running("office-1") == []
+        assert office.running("keeper") == []
+        worker = office.machines["office-1"].worker
+        assert worker is not None
+        assert worker.held.tenancy.lease is None
+
+
+async def test_a_worker_that_does_not_come_back_is_missed_and_the_engine_told(
+    autojump_clock,
+):
+    async with open_office("office-1", "office-2") as office:
+        await office.kill_master()
+        office.segment.cut.add(office.machines["office-2"].ip)
+
+        await office.start_master()
+        await office.wait_state("office-1", MemberState.LEASED)
+        await office.wait_event("worker.missed")
+
+        assert office.engine.told[-1] == "lost office-2.1"
+        office.segment.cut.clear()
+        view = await office.wait_state("office-2", MemberState.LEASED)
+        assert view.generation == 2  # what ran there is of no use any more
+
+
+async def test_a_master_that_says_good_bye_leaves_nothing(autojump_clock):
+    async with open_office("office-1") as office:
+        office.master.stop()
+        await trio.sleep(limits.RETIRE_AFTER + limits.TERM_AFTER)
+
+        assert office.running("office-1") == []
+        assert office.running("keeper") == []
+
+
+async def test_without_its_keeper_a_group_starts_anew_and_its_workers_with_it(
+    autojump_clock,
+):
+    async with open_office("office-1") as office:
+        office.segment.cut.add(office.keeper.ip)
+        office.keeper.scope.cancel()
+        await trio.sleep(limits.LOST_AFTER + limits.TERM_AFTER)
+
+        view = await office.wait_worker("office-1", lambda one: one.generation > 1)
+
+        assert view.group == "A"
+        assert len(office.running("office-1")) == 1
