@@ -105,7 +105,6 @@ async def test_a_worker_is_gone_in_time_and_its_receipt_is_true(
         code = await script.wait()
         retired = await office.events.wait("worker.retired", worker="office-1")
 
-        TIMES.append(f"office-1 was gone {late:+.2f} s from its moment ({piece} B)")
         said = f"{outcome}; {retired.text}; {worker.said[-500:]}"
         assert late <= GONE_WITHIN, said
         assert (outcome["right"], code) == (True, 0), said
@@ -114,6 +113,10 @@ async def test_a_worker_is_gone_in_time_and_its_receipt_is_true(
             r"(\d+) pieces of data moved \(.*\), (\d+) lost; (\d+) tasks finished"
         )
         moved, lost = int(receipt[1]), int(receipt[2])
+        TIMES.append(
+            f"office-1 was gone {late:+.2f} s from its moment, with {moved} pieces of "
+            f"{piece} bytes moved and {lost} lost"
+        )
         assert f"{moved} pieces moved" in retired.text
         assert f" {lost} lost" in retired.text
         assert f"{moved} pieces of data moved" in worker.said  # the same on both sides
