@@ -216,6 +216,14 @@ REDIAL_CAP_AFTER = 5.0
 # it is tried this seldom until it is announced again.
 REDIALS = 28
 REDIAL_SELDOM_AFTER = 60.0
+# A worker that hears of a master lets it dial first: a master that can does so within
+# a tenth of a second of the worker's own announcement.
+HEAD_START_AFTER = 1.5
+# Masters that a worker dials without knowing them, where it may (first use, open,
+# certificates): an office has a handful.  More: the one heard of longest ago goes.
+MASTERS_SOUGHT = 64
+# A name that the user typed: the system's resolver asks two or three servers.
+RESOLVE_AFTER = 15.0
 # Peers dialled at one time.
 DIALS_AT_ONCE = 16
 # Handshakes with workers that nobody trusts yet, each a connection that may wait

@@ -55,6 +55,18 @@ from aemesh.cli.spans import span
     metavar="SHA256:…",
     help="Take over from the master with this key, which named us as its heir.",
 )
+@click.option(
+    "--port",
+    type=click.IntRange(0, 65535),
+    default=0,
+    metavar="PORT",
+    help="The port where workers come in that nobody can dial.",
+)
+@click.option(
+    "--no-listen",
+    is_flag=True,
+    help="Let nobody in, and dial only: nothing listens but Dask's scheduler.",
+)
 @delegate_options
 def master(delegate: str | None, delegate_from: str | None, **options: object) -> int:
     """Find workers and form groups of them.

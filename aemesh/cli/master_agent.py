@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from aemesh import __version__, limits
 from aemesh.cli import ui
+from aemesh.cli.announcing import Announcing, Finder
 from aemesh.cli.keeping import KeeperWord, wait_keeper
 from aemesh.cli.node import (
     Node,
@@ -36,16 +37,14 @@ from aemesh.master.parts import Parts
 from aemesh.model.names import GroupName, group_name_untrusted
 from aemesh.model.trust import Mode, Role, TrustRequest
 from aemesh.net import gss
-from aemesh.net.discovery import LanDiscovery, open_discovery
+from aemesh.net.discovery import open_discovery
 from aemesh.net.interfaces import local_addresses
 from aemesh.net.tcp import TcpNetwork, check_ours
-from aemesh.policy.discovery import News, Sightings
+from aemesh.net.wallclock import chance
 from aemesh.policy.trust import TrustPolicy
 from aemesh.tasks.nursery import open_crew
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-
     from aemesh.cli.settings import MasterOptions
     from aemesh.host.guard import Guard
     from aemesh.host.jobs import JobRunner
@@ -87,7 +86,7 @@ async def _run(
         head_address = HeadAddress(options.host)
         keeper = await wait_keeper(options.keeper, options.state, node.identity)
         async with open_discovery() as discovery:
-            finder = _Finder(node, discovery)
+            finder = Finder(Role.WORKER, node, discovery)
             master = Master(
                 Parts(
                     key_id=node.identity.key_id,
@@ -112,6 +111,11 @@ async def _run(
                     kept_after=options.kept_after or limits.LEASE_KEPT_AFTER,
                     heirs=options.heir_keys(),
                     word=KeeperWord(node.identity, keeper, head_address),
+                    port=None if options.no_listen else options.port,
+                    hosts=(options.host,) if options.host else (),
+                    announcer=Announcing(node, discovery),
+                    chance=chance,
+                    addresses=partial(_addresses, options.host),
                 )
             )
             crew.start_soon(node.desk.run, ask_for(_question))
@@ -169,6 +173,13 @@ class HeadAddress:
         if self._now not in hosts and (hosts or not self._now):
             self._now = _best(hosts)
         return self._now
+
+
+def _addresses(given: str | None) -> tuple[str, ...]:
+    """Return where workers reach us."""
+    if given is not None:
+        return (given,)
+    return tuple(dict.fromkeys(one.host for one in local_addresses()))
 
 
 def _best(hosts: list[str]) -> str:
@@ -231,22 +242,3 @@ def _greet(node: Node, store: Store) -> None:
 
 def _question(request: TrustRequest) -> str:
     return f"{request.name} wants to join: {request_text(request)}"
-
-
-class _Finder:
-    """Hears of workers on the local network."""
-
-    def __init__(self, node: Node, discovery: LanDiscovery) -> None:
-        self._node = node
-        self._discovery = discovery
-
-    async def news(self) -> AsyncIterator[News]:
-        """Yield what is heard of workers; those that are known are never forgotten."""
-        known = {line.key.key_id for line in self._node.desk.book.known}
-        sightings = Sightings(known)
-        async with self._discovery.browse(Role.WORKER, sightings) as heard:
-            async for news in heard:
-                yield news
-                sightings.set_known(
-                    line.key.key_id for line in self._node.desk.book.known
-                )

@@ -68,6 +68,8 @@ class WorkerOptions(NodeOptions):
     join: JoinToken | None = None
     keytab: str | None = None
     until: float | None = None  # seconds since 1970
+    masters: tuple[str, ...] = ()
+    give_up_after: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,6 +79,8 @@ class MasterOptions(NodeOptions):
     groups: tuple[str, ...] = ()
     engine: str = "dask"
     accept_new: bool = False
+    port: int = 0
+    no_listen: bool = False
     delegate: Delegate | None = None
     kept_after: float | None = None
     heirs: tuple[str, ...] = ()

@@ -34,6 +34,20 @@ _JOIN_HELP = (
     metavar="PORT",
     help="The port to listen on.",
 )
+@click.option(
+    "--master",
+    "masters",
+    multiple=True,
+    metavar="HOST[:PORT]",
+    help="Dial this master, listen and announce nothing; may be given several times.",
+)
+@click.option(
+    "--give-up",
+    "give_up_after",
+    type=span,
+    metavar="SPAN",
+    help="Exit with code 5 when there was no master for so long: 10m.",
+)
 @click.option("--cores", type=click.IntRange(1), help="Cores to offer, not all.")
 @click.option(
     "--group",

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import time
+from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
-import trio
-
 from aemesh.cli import ui
+from aemesh.cli.announcing import Announcing, Finder
 from aemesh.cli.node import (
     Node,
     ask_for,
@@ -29,24 +29,28 @@ from aemesh.host.facts import find_facts
 from aemesh.host.generation import read_generation, write_generation
 from aemesh.host.trust.auditlog import local_user
 from aemesh.host.trust.trustoptions import terms_untrusted
+from aemesh.model.address import Seed
 from aemesh.model.group import Haste
 from aemesh.model.names import group_name_untrusted
 from aemesh.model.trust import Mode, Role, TrustRequest
 from aemesh.net import gss
 from aemesh.net.discovery import LanDiscovery, open_discovery
-from aemesh.net.presence import Presence
-from aemesh.net.tcp import TcpNetwork
+from aemesh.net.tcp import DEFAULT_PORT, TcpNetwork
 from aemesh.net.wallclock import chance
+from aemesh.policy.outreach import seeks
 from aemesh.policy.trust import TrustPolicy
 from aemesh.tasks.nursery import open_crew
 from aemesh.worker.control import serve_control
-from aemesh.worker.worker import Parts, Worker
+from aemesh.worker.outreach import Nobody
+from aemesh.worker.worker import Parts, Silence, Worker
 
 if TYPE_CHECKING:
     from aemesh.cli.settings import WorkerOptions
     from aemesh.host.guard import Guard
     from aemesh.host.jobs import JobRunner
     from aemesh.host.statedir import StateDir
+    from aemesh.model.jointoken import JoinToken
+    from aemesh.model.key import KeyId
     from aemesh.model.machine import Facts
     from aemesh.model.names import NodeName
     from aemesh.model.trust import Peer
@@ -70,15 +74,17 @@ async def run(
         )
         if policy.mode is Mode.GSS:
             await gss.check_keytab(gss.service_of(node.name), keytab)
+        seeds = _seeds(options)
         facts = _facts(options)
         _greet(node, facts)
-        async with open_discovery() as discovery:
+        # Who is told where its master is says nothing on the network.
+        async with nullcontext() if seeds else open_discovery() as discovery:
             worker = Worker(
                 Parts(
                     shaker=node.shakers(),
                     desk=node.desk,
                     network=TcpNetwork(),
-                    announcer=_Announcer(node, discovery),
+                    announcer=Announcing(node, discovery) if discovery else Silence(),
                     jobs=jobs,
                     facts=facts,
                     chance=chance,
@@ -86,6 +92,10 @@ async def run(
                     remember_generation=partial(write_generation, state.folder),
                     groups=frozenset(map(group_name_untrusted, options.groups)),
                     next_key=node.next_key,
+                    finder=_finder(node, discovery),
+                    seeks=partial(_seeks, node, token),
+                    seeds=seeds,
+                    give_up_after=options.give_up_after,
                     port=options.port,
                     hosts=(options.host,) if options.host else (),
                 ),
@@ -161,6 +171,27 @@ def _accept_gss(keytab: str | None, name: NodeName) -> MakeGss:
     return make
 
 
+def _seeds(options: WorkerOptions) -> tuple[Seed, ...]:
+    if options.masters and options.port:
+        msg = "--port is where masters come in, and with --master none does"
+        raise UsageError(msg, hint="leave --port out, or --master")
+    with typed():
+        return tuple(
+            Seed.parse_untrusted(text, default_port=DEFAULT_PORT)
+            for text in options.masters
+        )
+
+
+def _finder(node: Node, discovery: LanDiscovery | None) -> Finder | Nobody:
+    return Nobody() if discovery is None else Finder(Role.MASTER, node, discovery)
+
+
+def _seeks(node: Node, token: JoinToken | None, key_id: KeyId) -> bool:
+    """Whether to dial a master that was heard of."""
+    desk = node.desk
+    return seeks(key_id, desk.book, desk.policy, token=token, now=time.time())
+
+
 def _facts(options: WorkerOptions) -> Facts:
     facts = find_facts()
     return replace(facts, cores=options.cores or facts.cores)
@@ -185,35 +216,3 @@ def _greet(node: Node, facts: Facts) -> None:
 def _question(request: TrustRequest) -> str:
     who = f"{request.name} at {request.address} wants to use this machine"
     return f"{who}: {request_text(request)}"
-
-
-class _Announcer:
-    """Announces the worker on the local network."""
-
-    def __init__(self, node: Node, discovery: LanDiscovery) -> None:
-        self._node = node
-        self._discovery = discovery
-        self._again = trio.Event()
-
-    async def announce(self, facts: Facts, *, port: int) -> None:
-        """Announce until cancelled."""
-        node = self._node
-        presence = Presence(
-            role=Role.WORKER,
-            name=node.name,
-            key=node.identity.public,
-            mode=node.mode,
-            cores=facts.cores,
-            memory=facts.memory,
-            port=port,
-            run=node.run,
-        )
-        await self._discovery.announce(presence, sign=node.identity.sign)
-        while True:
-            await self._again.wait()
-            self._again = trio.Event()
-            await self._discovery.re_announce()
-
-    def announce_again(self) -> None:
-        """Announce anew: masters that were refused try again when they hear it."""
-        self._again.set()

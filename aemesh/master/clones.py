@@ -79,6 +79,16 @@ class CloneWatch:
                 await self._look(link, life)
             await news.wait()
 
+    async def refuse(self, older: Link, link: Link) -> None:
+        """A second process of the key has dialled us: tell it here, there, and there.
+
+        Whoever asks has seen both alive; the link that is up stays.
+        """
+        first, second = older.connection.remote, link.connection.remote
+        with suppress(UnreachableError):
+            await link.tell(wire.Clone(address=str(first), you=str(second)))
+        await self._tell(older, link.peer.run, second)
+
     async def _look(self, link: Link, life: Life) -> None:
         """Dial the second place; refuse whoever proves there to be a twin."""
         place = link.connection.remote
@@ -91,7 +101,7 @@ class CloneWatch:
             except AemeshError as exc:
                 _log.debug("a second place of %s: %s", self.record.name, exc)
             if caller.found:
-                await self._tell(link, life, address)
+                await self._tell(link, life.announcement.run, address)
             if caller.judged:
                 return
 
@@ -104,12 +114,12 @@ class CloneWatch:
         # The verdict was no, so it does not come to this.
         await trio.aclose_forcefully(channel.connection.stream)
 
-    async def _tell(self, link: Link, life: Life, address: Address) -> None:
+    async def _tell(self, link: Link, run: str, address: Address) -> None:
         """Mark the record, and tell it here and there, once for each pair."""
         record, here = self.record, link.connection.remote
         self.found = True
         record.clone = f"its key is used at {address} too: a copied state directory?"
-        if not self.lives.set_twins(link.peer.run, life.announcement.run):
+        if not self.lives.set_twins(link.peer.run, run):
             return
         text = (
             f"{record.name}'s key is used in two places: {here} (linked) and "

@@ -11,12 +11,14 @@ import logging
 import re
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 import trio
 
 from aemesh import limits
 from aemesh.errors import AemeshError, RefusedError, UnreachableError, quoted
 from aemesh.master.anteroom import Anteroom
+from aemesh.master.callbacks import Callbacks
 from aemesh.master.clones import CloneWatch
 from aemesh.master.facts import take_facts_untrusted
 from aemesh.master.history import History
@@ -30,13 +32,17 @@ from aemesh.model.names import group_name_untrusted
 from aemesh.model.trust import Decision, Peer, Reason, Verdict
 from aemesh.net.doorman import Desk, DeskDoorman, Doorman
 from aemesh.net.link import Closed, Ending, Link, open_link
+from aemesh.net.links import Links
 from aemesh.net.rotation import take
 from aemesh.net.shake import Channel, Shaker
 from aemesh.net.transport import Connection, Network
-from aemesh.policy.membership import Happening
+from aemesh.policy.clones import SecondLink
+from aemesh.policy.membership import LINKED_STATES, Happening
+from aemesh.policy.redial import pause_after
 from aemesh.protocol import wire
 from aemesh.protocol.hello import Purpose
 from aemesh.tasks.nursery import open_crew
+from aemesh.tasks.waiting import wait_any
 
 _log = logging.getLogger(__name__)
 
@@ -62,8 +68,12 @@ class Courier:
     anteroom: Anteroom  # and this
     imposters: Imposters  # and this
     clones: CloneWatch
+    links: Links  # of all workers
+    callbacks: Callbacks
+    has_enough: Callable[[], bool] = lambda: False
     addresses: tuple[Address, ...] = ()
     heard_of: trio.Event = field(default_factory=trio.Event)
+    _was_announced: bool = False  # else it dialled us, and nobody knows another way
     _announced: frozenset[Address] = frozenset()  # the latest only
     _facts_came: trio.Event = field(default_factory=trio.Event)
     _scope: trio.CancelScope = field(default_factory=trio.CancelScope)
@@ -74,6 +84,7 @@ class Courier:
         Addresses that no announcement names any more are kept for one more change,
         because the newest may be the forged ones (threat 59).
         """
+        self._was_announced = True
         self._announced = frozenset(addresses)
         older = tuple(a for a in self.addresses if a not in addresses)
         self.addresses = (addresses + older)[: 2 * limits.ANNOUNCED_ADDRESSES]
@@ -99,14 +110,15 @@ class Courier:
             news = self.heard_of
             began = trio.current_time()
             try:
-                closed = await self._once()
+                closed = await self._next_end()
             except RefusedError as exc:
                 self._failed(exc)
-                await news.wait()
+                if not self.is_linked:
+                    await news.wait()
             except AemeshError as exc:
                 self._failed(exc)
                 failures += 1
-                await _wait_for(news, _pause(failures))
+                await _wait_for(news, pause_after(failures))
             else:
                 # A link that breaks again and again at once is no better than none.
                 lasted = trio.current_time() - began > limits.REDIAL_CAP_AFTER
@@ -115,30 +127,77 @@ class Courier:
                 if closed.ending is Ending.BYE and not self.clones.found:
                     await self.heard_of.wait()  # what was heard before is old news
                 else:
-                    await _wait_for(self.heard_of, _pause(failures))
+                    await _wait_for(self.heard_of, pause_after(failures))
 
-    async def _once(self) -> Closed:
-        """Dial, shake hands, and have the link attended until it ends."""
+    @property
+    def is_linked(self) -> bool:
+        """Whether a link to the worker is up, whoever dialled it."""
+        return self.record.key_id in self.links
+
+    async def _next_end(self) -> Closed:
+        """Return when a link has ended: one that is up, or that we dial now."""
+        await self._wait_use()
+        link = self.links.get(self.record.key_id)
+        if link is None:
+            channel = await self._dial(_Caller(self), Purpose.CONTROL)
+            return await self.serve(channel)
+        while self.links.get(self.record.key_id) is link:
+            await self.links.changed.wait()
+        return link.closed or Closed(Ending.CLOSED)
+
+    @property
+    def _is_unwanted(self) -> bool:
+        return self.has_enough() or not self._was_announced
+
+    async def _wait_use(self) -> None:
+        """Wait until there is a link, or a reason and a place to dial for one."""
+        while not self.is_linked and self._is_unwanted:
+            news, changed = self.heard_of, self.links.changed
+            await wait_any(news.wait, changed.wait)
+
+    async def serve(self, channel: Channel) -> Closed:
+        """Have a channel attended as the link until it ends, if it is to count."""
         record = self.record
-        caller = _Caller(self)
-        channel = await self._dial(caller, Purpose.CONTROL)
-        record.waiting = None
-        record.note = ""
-        record.membership.step(Happening.ACCEPTED, now=self.wall())
-        self._facts_came = trio.Event()
-        record.orphan = None
         async with open_link(channel, self._handle) as link, open_crew() as crew:
-            record.link = link
-            record.address = str(channel.connection.remote)
+            place = await self.links.settle(link)
+            if place is not SecondLink.TAKES:
+                await self._turn_away(link, place)
+                return link.closed or Closed(Ending.OURS)
+            self._welcome(link)
             crew.start_soon(self.clones.run, link)
             try:
                 with trio.move_on_after(limits.HELLO_AFTER):
                     await self._facts_came.wait()
-                return await self.attend(record, link, self._dial_stream)
+                dial = self._dial_stream
+                if not link.dialled:
+                    dial = partial(self.callbacks.call, link)
+                return await self.attend(record, link, dial)
             finally:
                 record.link = record.holder = None
                 record.clone = ""
+                self.links.leave(link)
                 crew.cancel_scope.cancel()
+
+    def _welcome(self, link: Link) -> None:
+        record, now = self.record, self.wall()
+        record.waiting = None
+        record.note = ""
+        record.serial = 0
+        record.orphan = None
+        # While a handshake of ours is under way, it is linked already.
+        if record.membership.state not in LINKED_STATES:
+            record.membership.step(Happening.LINKED, now=now)
+        record.membership.step(Happening.ACCEPTED, now=now)
+        record.link = link
+        record.address = str(link.connection.remote)
+        self._facts_came = trio.Event()
+
+    async def _turn_away(self, link: Link, place: SecondLink | None) -> None:
+        """End a link that does not count; a second process of one key is told."""
+        older = self.links.get(self.record.key_id)
+        if place is SecondLink.REFUSED and older is not None:
+            await self.clones.refuse(older, link)
+        link.close("another link of this pair is up")
 
     async def _dial(self, caller: Doorman, purpose: Purpose) -> Channel:
         """Return a channel to the worker; tries each address, keeps every reason."""
@@ -165,7 +224,7 @@ class Courier:
         What was announced last may be a second place of the same key.
         """
         link = self.record.link
-        if link is None:
+        if link is None or not link.dialled:
             return self.addresses
         return tuple(dict.fromkeys((link.connection.remote, *self.addresses)))
 
@@ -273,6 +332,8 @@ class Courier:
     def _failed(self, error: AemeshError) -> None:
         """Note why there is no link; each reason is told once."""
         record = self.record
+        if self.is_linked:
+            return  # the worker dialled us
         if record.membership.state is MemberState.LINKED:
             record.membership.step(Happening.BROKEN, now=self.wall())
         if record.note != str(error):
@@ -282,6 +343,8 @@ class Courier:
             add("worker.unlinked", str(error), worker=record.name)
 
     async def _handle(self, link: Link, body: wire.Body) -> wire.Body | None:  # noqa: PLR0911 - one for each message
+        while self.links.get(link.peer.key_id) is not link:
+            await self.links.changed.wait()  # to its place; or it ends, and we with it
         match body:
             case wire.WorkerFacts():
                 take_facts_untrusted(self.record, body, now=self.wall())
@@ -310,6 +373,7 @@ class _Caller(DeskDoorman):
         super().__init__(courier.desk)
         self._courier = courier
         self.judged = False
+        self.agreed = False
 
     def judge(
         self,
@@ -328,16 +392,23 @@ class _Caller(DeskDoorman):
                 str(peer.key_id), Address.parse_untrusted(peer.address)
             )
             return verdict  # it was not the worker
+        if courier.is_linked and not self.agreed:
+            # Who said ok already goes on: of two links one is then settled upon, where
+            # two sides that both give up would have none.
+            msg = f"{peer.name} has dialled us meanwhile"
+            raise RefusedError(msg)
         if not self.judged:
             self.judged = True
             # A known key has the name under which it was accepted, whatever it says.
             record.name = courier.desk.name_of(peer.key_id) or peer.name
-            record.membership.step(Happening.LINKED, now=courier.wall())
+            if record.membership.state not in LINKED_STATES:
+                record.membership.step(Happening.LINKED, now=courier.wall())
         if verdict.decision is not Decision.OK and record.waiting is not verdict.reason:
             record.waiting = verdict.reason
-            self._tell(peer, verdict)
+            tell_request(courier.history, peer, verdict)
         elif verdict.decision is Decision.OK:
             record.waiting = None
+            self.agreed = True
         if abs(skew) > limits.CLOCK_SKEW_AFTER:
             record.note = f"its clock is off by {skew:.0f} s"
         return verdict
@@ -354,13 +425,15 @@ class _Caller(DeskDoorman):
                     "trust.waits", note, worker=record.name
                 )
 
-    def _tell(self, peer: Peer, verdict: Verdict) -> None:
-        text = f"{peer.name} wants to join: {peer.key_id} {peer.key_id.words}"
-        if peer.code:
-            text += f'; both sides show "{peer.code}"'
-        if verdict.decision is Decision.NO:
-            text = f"{peer.name} is refused: {verdict.detail}"
-        self._courier.history.add_of_stranger("trust.request", text, worker=peer.name)
+
+def tell_request(history: History, peer: Peer, verdict: Verdict) -> None:
+    """Tell that a worker waits for trust, or was refused."""
+    text = f"{peer.name} wants to join: {peer.key_id} {peer.key_id.words}"
+    if peer.code:
+        text += f'; both sides show "{peer.code}"'
+    if verdict.decision is Decision.NO:
+        text = f"{peer.name} is refused: {verdict.detail}"
+    history.add_of_stranger("trust.request", text, worker=peer.name)
 
 
 class _StreamCaller(DeskDoorman):
@@ -391,14 +464,6 @@ class _StreamCaller(DeskDoorman):
 
     def heard(self, peer: Peer, verdict: Verdict) -> None:
         """The refusal itself is raised."""
-
-
-def _pause(failures: int) -> float:
-    """Return how long to wait after so many failures in a row."""
-    if failures > limits.REDIALS:
-        return limits.REDIAL_SELDOM_AFTER
-    pause: float = limits.REDIAL_AFTER * 2 ** min(failures - 1, 10)
-    return min(pause, limits.REDIAL_CAP_AFTER)
 
 
 async def _wait_for(event: trio.Event, seconds: float) -> None:

@@ -23,6 +23,9 @@ def take_facts_untrusted(
     record: WorkerRecord, body: wire.WorkerFacts, *, now: float
 ) -> None:
     """Take in what a worker says of itself, first and whenever its lease changes."""
+    if body.serial < record.serial:
+        return  # a later one was handled before it
+    record.serial = body.serial
     holder = None if body.lease is None else _holder_untrusted(body.lease)
     record.facts = Facts(body.cores, body.memory, body.python, body.system)
     record.groups = frozenset(map(group_name_untrusted, body.groups))

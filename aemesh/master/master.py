@@ -1,7 +1,7 @@
 """The master: it finds workers, keeps a link to each, and shares them among groups.
 
 It implements `aemesh.master.control.ControlApi`; what it needs of the world comes in
-as `Parts`.  It listens nowhere but on its control socket.
+as `Parts`.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import logging
 import os
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -27,14 +28,17 @@ from aemesh.errors import (
 )
 from aemesh.host.site.usercredential import read_credential
 from aemesh.master.attend import Attendant
+from aemesh.master.callbacks import Callbacks
 from aemesh.master.delegation import Delegation, check_life, check_mode
 from aemesh.master.group import FLEETING, Context, Group, Tenure
 from aemesh.master.heads import Heads
 from aemesh.master.history import History
 from aemesh.master.idleness import Idleness
 from aemesh.master.keeper import open_keeper
+from aemesh.master.reception import Reception
 from aemesh.master.record import Order, WorkerRecord
 from aemesh.master.roster import Roster
+from aemesh.model.address import Address
 from aemesh.model.job import Chunk, JobExit, JobSpec
 from aemesh.model.view import (
     CertificateView,
@@ -55,7 +59,7 @@ if TYPE_CHECKING:
 
     from aemesh.master.activity import Activity
     from aemesh.master.kept import Estate
-    from aemesh.master.parts import Parts
+    from aemesh.master.parts import Announcer, Parts
     from aemesh.master.remote import DialStream
     from aemesh.model.group import Haste, Receipt
     from aemesh.model.names import GroupName
@@ -78,7 +82,15 @@ class Master:
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
         self.history = History(parts.store, wall=parts.wall)
-        self.roster = Roster(parts, self.history, self._attend)
+        self._callbacks = Callbacks()
+        self.roster = Roster(
+            parts,
+            self.history,
+            self._attend,
+            callbacks=self._callbacks,
+            has_enough=self.has_enough,
+        )
+        self.port: int | None = None  # where workers come in
         self._groups: dict[GroupName, Group] = {}
         self._delegations: dict[GroupName, Delegation | None] = {}
         # What a script with an identity of its own has put aside for its time.
@@ -104,6 +116,8 @@ class Master:
             for name, engine in self._parts.store.groups().items():
                 self._start_group(name, engine)
             crew.start_soon(self.roster.run)
+            if self._parts.port is not None:
+                await self._listen(crew)
             task_status.started()
             await self._stopping.wait()
             await self._close_all()
@@ -131,7 +145,7 @@ class Master:
             version=parts.version,
             pid=os.getpid(),
             state_dir=parts.state_dir,
-            listening=(),
+            listening=self._listening(),
             started_at=self._started_at,
             workers=tuple(self.workers()),
             groups=tuple(self.groups()),
@@ -342,6 +356,32 @@ class Master:
                 keeper=parts.word(keeper.port) if keeper.port else None,
             )
             yield
+
+    def has_enough(self) -> bool:
+        """Whether no group takes one more worker."""
+        return False
+
+    async def _listen(self, crew: trio.Nursery) -> None:
+        """Let workers in that dial us, and announce where."""
+        reception = Reception(
+            self._parts, self.roster, self._callbacks, has_enough=self.has_enough
+        )
+        self.port = await crew.start(reception.run)
+        if self._parts.announcer is not None:
+            crew.start_soon(self._announce, self._parts.announcer, self.port)
+
+    async def _announce(self, announcer: Announcer, port: int) -> None:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(partial(announcer.announce, port=port))
+            while True:
+                await self._parts.desk.wait_change()
+                announcer.announce_again()
+
+    def _listening(self) -> tuple[str, ...]:
+        if self.port is None:
+            return ()
+        hosts = self._parts.addresses()
+        return tuple(str(Address(host, self.port)) for host in hosts)
 
     def _delegation(self, wish: Delegate) -> Delegation | None:
         """Read the user's credential; raises `SettingsError`."""

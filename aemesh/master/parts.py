@@ -30,6 +30,16 @@ class Finder(Protocol):
         """Yield what is heard of workers, until cancelled."""
 
 
+class Announcer(Protocol):
+    """Makes the master known; `aemesh.net.discovery` or nothing at all."""
+
+    async def announce(self, *, port: int) -> None:
+        """Announce until cancelled; then take it back."""
+
+    def announce_again(self) -> None:
+        """Announce anew now: workers that were refused should try again."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Parts:
     """What a master is made of."""
@@ -58,3 +68,8 @@ class Parts:
     heirs: tuple[KeyId, ...] = ()  # masters that may take over from us
     word: Callable[[int], wire.Keeper | None] = lambda _: None  # for the keeper's port
     dialable: Callable[[Address], bool] = dialable  # where strangers may send us
+    port: int | None = None  # where workers come in; 0: any; None: nowhere
+    hosts: tuple[str, ...] = ()
+    announcer: Announcer | None = None  # of one that listens
+    chance: Callable[[], float] = lambda: 1.0  # in [0, 1), for the early drop
+    addresses: Callable[[], tuple[str, ...]] = tuple  # of ours, to be shown

@@ -49,6 +49,7 @@ class WorkerRecord:
     groups: frozenset[GroupName] = frozenset()  # its owner allows; empty: any
     clone: str = ""  # where else its key is in use, as a sentence; while it is linked
     holder: Holder | None = None  # who holds it now, as it says; while it is linked
+    serial: int = 0  # of the latest facts on this link
     imposters: int = 0  # announcements in its name that could not prove it
     home: GroupName | None = None  # the group it comes back to
     until: float = 0.0  # when it leaves, by our clock; 0.0: it did not say

@@ -14,11 +14,13 @@ import trio
 from aemesh import limits
 from aemesh.errors import UnknownNameError, UsageError, quoted
 from aemesh.master.anteroom import Anteroom
+from aemesh.master.callbacks import Callbacks
 from aemesh.master.clones import CloneWatch
-from aemesh.master.courier import Attend, Courier
+from aemesh.master.courier import Attend, Courier, tell_request
 from aemesh.master.imposters import Imposters, Lie, Seen
 from aemesh.master.record import WorkerRecord
 from aemesh.model.trust import Decision
+from aemesh.net.links import Links
 from aemesh.policy.discovery import (
     Expired,
     Imposter,
@@ -31,16 +33,29 @@ from aemesh.policy.discovery import (
 from aemesh.policy.membership import LINKED_STATES, Happening
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from aemesh.master.history import History
     from aemesh.master.parts import Parts
     from aemesh.model.key import KeyId
     from aemesh.model.machine import Announcement
+    from aemesh.model.names import NodeName
+    from aemesh.model.trust import Peer, Verdict
+    from aemesh.net.shake import Channel
 
 
 class Roster:
     """All workers by key; `run` finds them."""
 
-    def __init__(self, parts: Parts, history: History, attend: Attend) -> None:
+    def __init__(
+        self,
+        parts: Parts,
+        history: History,
+        attend: Attend,
+        *,
+        callbacks: Callbacks | None = None,
+        has_enough: Callable[[], bool] = lambda: False,
+    ) -> None:
         self.records: dict[KeyId, WorkerRecord] = {}
         self._parts = parts
         self._history = history
@@ -48,6 +63,10 @@ class Roster:
         self._couriers: dict[KeyId, Courier] = {}
         self.imposters = Imposters()
         self._anteroom = Anteroom()
+        self.links = Links(parts.key_id)
+        self._callbacks = callbacks or Callbacks()
+        self._has_enough = has_enough
+        self._nursery: trio.Nursery | None = None
         self._dialling = trio.CapacityLimiter(limits.DIALS_AT_ONCE)
 
     def __repr__(self) -> str:
@@ -57,16 +76,38 @@ class Roster:
     async def run(self) -> None:
         """Find workers and keep their couriers, until cancelled."""
         async with trio.open_nursery() as nursery:
+            self._nursery = nursery
             nursery.start_soon(self._watch_trust)
             nursery.start_soon(self._watch_network)
             async for news in self._parts.finder.news():
                 match news:
                     case New(said) | Updated(said) | Same(said):
-                        self._hear(said, nursery)
+                        self._hear(said)
                     case Imposter() | Replayed() | Expired():
                         self._doubt(news)
                     case Silent():
                         pass  # a good-bye, perhaps forged: links tell who is gone
+
+    async def welcome(self, channel: Channel) -> None:
+        """Have a worker that dialled us attended until its link ends."""
+        peer = channel.peer
+        self._record(peer.key_id, peer.name)
+        await self._couriers[peer.key_id].serve(channel)
+
+    def note_guest(self, peer: Peer, verdict: Verdict) -> None:
+        """Show a worker that dialled us and waits for trust; who is refused is not."""
+        if verdict.decision is not Decision.PENDING or peer.key_id in self.links:
+            return
+        record = self._record(peer.key_id, peer.name)
+        if record.waiting is not verdict.reason:
+            record.waiting = verdict.reason
+            record.address = peer.address
+            tell_request(self._history, peer, verdict)
+
+    def try_all(self) -> None:
+        """Let every courier look again whether its worker is to be dialled."""
+        for courier in self._couriers.values():
+            courier.try_now()
 
     def wake_all(self) -> None:
         """Let every worker's task look again at what is to be done."""
@@ -97,15 +138,10 @@ class Roster:
         if len(self.records) > limits.NAMES_SEEN:
             assert not any(map(self._may_go, self.records.values()))
 
-    def _hear(self, announcement: Announcement, nursery: trio.Nursery) -> None:
+    def _hear(self, announcement: Announcement) -> None:
         """Make a record of a new worker, and let its courier know of any."""
         key_id = announcement.key.key_id
-        record = self.records.get(key_id)
-        if record is None:
-            self._make_room()
-            record = self._new_record(announcement, nursery)
-        # The one heard of last stands last: the first stranger is the next to go.
-        self.records[key_id] = self.records.pop(key_id)
+        record = self._record(key_id, announcement.name)
         if record.membership.state not in LINKED_STATES:
             record.membership.step(Happening.ANNOUNCED, now=self._parts.wall())
             record.address = ", ".join(str(one) for one in announcement.addresses)
@@ -114,13 +150,19 @@ class Roster:
         courier.hear(tuple(addresses))
         courier.clones.hear(announcement)
 
-    def _new_record(
-        self, announcement: Announcement, nursery: trio.Nursery
-    ) -> WorkerRecord:
+    def _record(self, key_id: KeyId, said: NodeName) -> WorkerRecord:
+        """Return the record of a worker that was just heard of, a new one if needed."""
+        if key_id not in self.records:
+            self._make_room()
+            self._new_record(key_id, said)
+        # The one heard of last stands last: the first stranger is the next to go.
+        self.records[key_id] = self.records.pop(key_id)
+        return self.records[key_id]
+
+    def _new_record(self, key_id: KeyId, said: NodeName) -> None:
         parts = self._parts
-        key_id = announcement.key.key_id
         generation, home = parts.store.worker(key_id)
-        name = parts.desk.name_of(key_id) or announcement.name
+        name = parts.desk.name_of(key_id) or said
         record = WorkerRecord(key_id, name, home=home)
         record.membership.know_generation(generation)
         courier = Courier(
@@ -134,6 +176,9 @@ class Roster:
             dialling=self._dialling,
             anteroom=self._anteroom,
             imposters=self.imposters,
+            links=self.links,
+            callbacks=self._callbacks,
+            has_enough=self._has_enough,
             clones=CloneWatch(
                 record=record,
                 network=parts.network,
@@ -145,8 +190,8 @@ class Roster:
         )
         self.records[key_id] = record
         self._couriers[key_id] = courier
-        nursery.start_soon(courier.run)
-        return record
+        assert self._nursery is not None, "workers are heard of while it runs"
+        self._nursery.start_soon(courier.run)
 
     def _make_room(self) -> None:
         """Before one more comes, let go of the stranger heard of longest ago."""

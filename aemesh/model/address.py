@@ -3,9 +3,17 @@
 from __future__ import annotations
 
 import ipaddress
+import re
 from dataclasses import dataclass
 
 from aemesh.errors import BadMessage, quoted
+
+# A name of DNS or an address; IPv6 in brackets, with a scope or without.
+_SEED = re.compile(
+    r"(?:\[(?P<v6>[0-9A-Fa-f:.]{2,45}(?:%[0-9A-Za-z_.-]{1,16})?)\]"
+    r"|(?P<host>[0-9A-Za-z_.-]{1,253}))(?::(?P<port>[0-9]{1,5}))?",
+    re.ASCII,
+)
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -58,3 +66,26 @@ class Address:
             msg = f"expected ADDRESS:PORT, got {quoted(text)}"
             raise BadMessage(msg)
         return cls(str(ip), number)
+
+
+@dataclass(frozen=True, slots=True)
+class Seed:
+    """Where a person said that a master is: a name or an address, and a port."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{host}:{self.port}"
+
+    @classmethod
+    def parse_untrusted(cls, text: str, *, default_port: int) -> Seed:
+        """Return what HOST, HOST:PORT or [ADDRESS]:PORT says, or `BadMessage`."""
+        found = _SEED.fullmatch(text)
+        host = (found["v6"] or found["host"]) if found else ""
+        port = int(found["port"] or default_port) if found else 0
+        if not found or not 0 < port < 65536:
+            msg = f"expected HOST:PORT, got {quoted(text)}"
+            raise BadMessage(msg)
+        return cls(host, port)

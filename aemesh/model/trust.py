@@ -96,6 +96,7 @@ class Reason(enum.Enum):
     USER = "user"
     TRIES = "tries"
     CLONE = "clone"
+    ENOUGH = "enough"  # the master has all the workers that it wants
 
 
 @dataclass(frozen=True, slots=True)

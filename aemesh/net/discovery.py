@@ -21,6 +21,7 @@ from aemesh.tasks.nursery import open_crew
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Collection
 
+    from aemesh.model.key import KeyId
     from aemesh.model.trust import Role
 
 # How often a renewal may be due: the clock of a machine that slept, or that was set
@@ -66,6 +67,12 @@ class LanDiscovery:
         )
         announcer.presence = presence
         await self._send(announcer)
+
+    async def withdraw(self, key_id: KeyId) -> None:
+        """Say good-bye for a node; see `Discovery.withdraw`."""
+        announcer = self._announcers.pop(instance_name(key_id), None)
+        if announcer is not None:
+            await self._mdns.withdraw(announcer.presence.role, announcer.instance)
 
     async def re_announce(self) -> None:
         """Sign and send all announcements afresh."""

@@ -92,8 +92,10 @@ class Desk(Protocol):
     def admits(self, key_id: KeyId, chain: tuple[bytes, ...]) -> Verdict | None:
         """Return None if what is announced is worth a handshake, else the no."""
 
-    def judge(self, peer: Peer, *, expected: KeyId | None = None) -> Verdict:
-        """Return the verdict on a peer."""
+    def judge(
+        self, peer: Peer, *, expected: KeyId | None = None, asks: bool = True
+    ) -> Verdict:
+        """Return the verdict on a peer; without `asks` no person is asked about it."""
 
     def commit(self, peer: Peer, verdict: Verdict) -> None:
         """Keep what an ok is worth keeping of."""

@@ -226,6 +226,13 @@ class Mdns:
         if self._zc is not None:
             await _on_thread(self._zc, self._send(self._zc, info))
 
+    async def withdraw(self, role: Role, instance: str) -> None:
+        """Announce an instance no longer; says good-bye once, at once."""
+        kind = _kind(role)
+        info = self._infos.pop(f"{instance}.{kind}", None)
+        if info is not None and self._zc is not None:
+            await _on_thread(self._zc, self._retract(self._zc, info))
+
     @asynccontextmanager
     async def browse(
         self, role: Role, *, wanted: Callable[[], frozenset[str]] = frozenset
@@ -300,6 +307,16 @@ class Mdns:
         self._repeats[info.name] = asyncio.ensure_future(repeats)
         # The task that sends starts at the loop's next turn.
         await asyncio.sleep(0)
+
+    async def _retract(self, zc: Zeroconf, info: AsyncServiceInfo) -> None:
+        before = self._repeats.pop(info.name, None)
+        if before is not None:
+            before.cancel()
+        known = zc.registry.async_get_info_name(info.name)
+        if known is not None:
+            repeats = await zc.async_unregister_service(known)
+            self._repeats[info.name] = asyncio.ensure_future(repeats)
+            await asyncio.sleep(0)  # the task that sends starts at the next turn
 
     async def _change(self, zc: Zeroconf, interfaces: list[str | int]) -> None:
         await zc.async_update_interfaces(interfaces)

@@ -21,6 +21,7 @@ from aemesh.protocol.announcement import announced_addresses, encode, instance_n
 if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
 
+    from aemesh.model.key import KeyId
     from aemesh.policy.discovery import News, Sightings
 
 Sign = Callable[[bytes], bytes]
@@ -49,6 +50,9 @@ class Discovery(Protocol):
 
         Returns when it was sent the first time.
         """
+
+    async def withdraw(self, key_id: KeyId) -> None:
+        """Announce the node of this key no longer, and say good-bye for it."""
 
     async def re_announce(self) -> None:
         """Sign and send all announcements afresh."""

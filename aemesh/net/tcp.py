@@ -48,6 +48,22 @@ class TcpNetwork:
             msg = f"cannot reach {address}"
             raise UnreachableError(msg, why=_why(exc)) from exc
 
+    async def resolve(self, host: str, port: int) -> tuple[Address, ...]:
+        """Ask the system where a host is; see `Network.resolve`."""
+        try:
+            with trio.fail_after(limits.RESOLVE_AFTER):
+                found = await trio.socket.getaddrinfo(
+                    host, port, type=socket.SOCK_STREAM
+                )
+        except (trio.TooSlowError, OSError) as exc:
+            why = getattr(exc, "strerror", None)
+            why = why or f"no answer in {limits.RESOLVE_AFTER:g} s"
+            msg = f"cannot find the host {quoted(host)}"
+            raise UnreachableError(msg, why=why) from exc
+        names = [name for *_, name in found if isinstance(name[0], str)]
+        both = dict.fromkeys(_address(name) for name in names)
+        return tuple(both)[: limits.ANNOUNCED_ADDRESSES]
+
     async def serve(
         self,
         handler: Handler,

@@ -32,6 +32,9 @@ class Network(Protocol):
     async def dial(self, address: Address) -> Connection:
         """Connect; raises `UnreachableError`."""
 
+    async def resolve(self, host: str, port: int) -> tuple[Address, ...]:
+        """Return where a host is that a person named; raises `UnreachableError`."""
+
     async def serve(
         self,
         handler: Handler,

@@ -132,7 +132,7 @@ class WorkerFacts(Body, frozen=True, kw_only=True):
     """A worker tells its master what it is, and in which generation it is held.
 
     `groups` are those that its owner allows; none named means any.  `lease` is who
-    holds it now; the facts are told again whenever that changes.
+    holds it now; when that changes the facts are told again, with a higher `serial`.
     """
 
     cores: Count
@@ -143,6 +143,7 @@ class WorkerFacts(Body, frozen=True, kw_only=True):
     groups: Annotated[tuple[Name, ...], Meta(max_length=limits.GROUPS_ALLOWED)] = ()
     lease: HeldBy | None = None
     until_after: Span | None = None  # seconds until it leaves, as agreed
+    serial: Count = 0
 
 
 class Keeper(msgspec.Struct, frozen=True, kw_only=True):
@@ -262,6 +263,21 @@ class End(Body, frozen=True, kw_only=True):
     term_after: Span
 
 
+class Dial(Body, frozen=True, kw_only=True):
+    """Dial a stream to me, as you dialled this link, and say `id` on it first.
+
+    Answered by `Done` when that is said.
+    """
+
+    id: Nonce
+
+
+class Dialled(Body, frozen=True, kw_only=True):
+    """On a stream that a worker dialled: this is the one that you asked for."""
+
+    id: Nonce
+
+
 class Attach(Body, frozen=True, kw_only=True):
     """On a stream of its own: this stream carries the job's input and output."""
 
@@ -355,6 +371,8 @@ TYPES: dict[str, type[Body]] = {
     "start": Start,
     "started": Started,
     "end": End,
+    "dial": Dial,
+    "dialled": Dialled,
     "attach": Attach,
     "leave": Leave,
     "leaving": Leaving,

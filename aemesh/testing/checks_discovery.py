@@ -38,6 +38,7 @@ async def check_discovery(open_node: OpenNode) -> None:
         a_new_signature_is_heard,
         roles_are_kept_apart,
         the_end_is_heard,
+        who_is_withdrawn_is_silent_until_it_is_back,
         a_cancelled_wait_loses_nothing,
     ):
         await check(open_node)
@@ -127,6 +128,22 @@ async def the_end_is_heard(open_node: OpenNode) -> None:
         await heard(stream, Silent, presence)
     assert presence.key.key_id in sightings
     sightings.check()
+
+
+async def who_is_withdrawn_is_silent_until_it_is_back(open_node: OpenNode) -> None:
+    """Withdrawing says goodbye for one node; it may be announced again."""
+    presence, sign = new_presence()
+    async with (
+        open_node() as node,
+        open_node() as other,
+        other.browse(presence.role, Sightings()) as stream,
+    ):
+        await node.announce(presence, sign=sign)
+        await heard(stream, New, presence)
+        await node.withdraw(presence.key.key_id)
+        await heard(stream, Silent, presence)
+        await node.announce(presence, sign=sign)
+        await heard(stream, Updated, presence)
 
 
 async def a_cancelled_wait_loses_nothing(open_node: OpenNode) -> None:

@@ -19,6 +19,7 @@ from aemesh.protocol.announcement import instance_name
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable, Mapping
 
+    from aemesh.model.key import KeyId
     from aemesh.model.trust import Role
     from aemesh.policy.discovery import News, Sightings
 
@@ -116,6 +117,13 @@ class MemoryDiscovery:
         )
         announcer.presence = presence
         self._say(announcer)
+
+    async def withdraw(self, key_id: KeyId) -> None:
+        """Say good-bye for a node; see `Discovery.withdraw`."""
+        await trio.lowlevel.checkpoint()
+        announcer = self._announcers.pop(instance_name(key_id), None)
+        if announcer is not None:
+            self._segment.goodbye(announcer.presence.role, announcer.instance)
 
     async def re_announce(self) -> None:
         """Sign and say all announcements afresh."""

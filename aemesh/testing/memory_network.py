@@ -31,6 +31,7 @@ class MemorySegment:
     def __init__(self) -> None:
         self.listeners: dict[Address, trio.MemorySendChannel[Connection]] = {}
         self.cut: set[str] = set()
+        self.closed: set[str] = set()  # hosts that refuse incoming connections
         self.dialled: list[Address] = []
         self.ports = itertools.count(40000)
 
@@ -52,7 +53,8 @@ class MemoryNetwork:
         self._segment.dialled.append(address)
         cut = self._segment.cut
         listener = self._segment.listeners.get(address)
-        if listener is None or address.host in cut or self.ip in cut:
+        refused = address.host in self._segment.closed
+        if listener is None or refused or address.host in cut or self.ip in cut:
             msg = f"cannot reach {address}"
             raise UnreachableError(msg, why="nobody listens")
         one, other = trio.testing.memory_stream_pair()
@@ -66,6 +68,11 @@ class MemoryNetwork:
             msg = f"cannot reach {address}"
             raise UnreachableError(msg, why=why) from exc
         return Connection(ours, local, address)
+
+    async def resolve(self, host: str, port: int) -> tuple[Address, ...]:
+        """Return the address that `host` is; there are no names here."""
+        await trio.lowlevel.checkpoint()
+        return (Address(host, port),)
 
     async def serve(
         self,

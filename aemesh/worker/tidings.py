@@ -8,7 +8,10 @@ owner trusts; the name of the group only those whose line of trust has that grou
 
 from __future__ import annotations
 
+import itertools
 from typing import TYPE_CHECKING
+
+from msgspec.structs import replace
 
 from aemesh.errors import UnreachableError
 from aemesh.protocol import wire
@@ -40,6 +43,7 @@ class Tidings:
         self._held = held
         self._desk = desk
         self._until_after = until_after
+        self._serials = itertools.count(1)
         self._links: set[Link] = set()
         # Who held us when its link ended, and its name: the lease may go on.
         self._gone: tuple[KeyId, NodeName] | None = None
@@ -64,7 +68,9 @@ class Tidings:
     async def tell(self, link: Link) -> None:
         """Tell a master now; one that is gone hears nothing."""
         try:
-            await link.tell(self.body(link.peer))
+            # Notices may be handled in another order than they came in.
+            serial = next(self._serials)
+            await link.tell(replace(self.body(link.peer), serial=serial))
         except UnreachableError:
             return
 

@@ -11,20 +11,21 @@ import math
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
 import trio
 
 from aemesh import limits
 from aemesh.errors import BadMessage, RefusedError, UnreachableError
-from aemesh.model.address import Address
+from aemesh.model.address import Address, Seed
 from aemesh.model.group import Haste, Receipt
+from aemesh.model.key import KeyId
 from aemesh.model.machine import Facts
 from aemesh.model.names import GroupName, group_name_untrusted
 from aemesh.model.trust import Decision
-from aemesh.net.doorman import Desk
-from aemesh.net.entrance import Door, Entry
+from aemesh.net.doorman import Desk, Doorman
+from aemesh.net.entrance import Door
 from aemesh.net.link import Closed, Ending, Link, open_link
 from aemesh.net.links import Links
 from aemesh.net.listener import Listener
@@ -40,11 +41,12 @@ from aemesh.protocol.strictjson import convert_untrusted, decode_untrusted
 from aemesh.tasks.nursery import open_crew
 from aemesh.worker.held import Held, Jobs
 from aemesh.worker.notebook import Notebook
+from aemesh.worker.outreach import Finder, Nobody, Outreach, StreamCaller
 from aemesh.worker.parting import Parting
+from aemesh.worker.patience import give_up
 from aemesh.worker.tidings import Tidings
 
 if TYPE_CHECKING:
-    from aemesh.model.key import KeyId
     from aemesh.model.trust import Peer
 
 _log = logging.getLogger(__name__)
@@ -76,7 +78,7 @@ class Silence:
 class Parts:
     """What a worker is made of."""
 
-    shaker: Callable[[Entry], Shaker]
+    shaker: Callable[[Doorman], Shaker]
     desk: Desk
     network: Network
     announcer: Announcer
@@ -90,6 +92,10 @@ class Parts:
     notebook: Notebook | None = None  # of a keeper
     port: int = 0
     hosts: tuple[str, ...] = ()
+    finder: Finder = field(default_factory=Nobody)  # of masters
+    seeks: Callable[[KeyId], bool] = lambda _: False  # of those that were found
+    seeds: tuple[Seed, ...] = ()  # if any: only these are dialled, and nobody listens
+    give_up_after: float | None = None  # without any link
     wall: Callable[[], float] = time.time
 
 
@@ -114,6 +120,16 @@ class Worker:
         )
         self._door = Door(parts.desk, chance=parts.chance, linked=self._linked)
         self._listener = Listener(self._door, parts.shaker, self._serve_channel)
+        self._outreach = Outreach(
+            network=parts.network,
+            shaker=parts.shaker,
+            desk=parts.desk,
+            links=self.links,
+            serve=self._serve_dialled,
+            finder=parts.finder,
+            seeks=parts.seeks,
+            seeds=parts.seeds,
+        )
         self._lost_sight: object = (
             None  # of the master that holds us, for the last time
         )
@@ -131,11 +147,15 @@ class Worker:
         try:
             async with open_crew() as crew:
                 self.held.crew = crew
-                self.port = await crew.start(self._serve)
+                if not self._parts.seeds:
+                    self.port = await crew.start(self._serve)
+                    crew.start_soon(self._announce)
                 if self._parts.notebook is not None:
                     self.held.port = self.port
-                crew.start_soon(self._announce)
+                crew.start_soon(self._outreach.run)
                 crew.start_soon(self._watch_trust)
+                if self._parts.give_up_after is not None:
+                    crew.start_soon(give_up, self, self._parts.give_up_after)
                 task_status.started(self.port)
                 await self.parting.run()
                 await self.parting.end_jobs()
@@ -200,11 +220,26 @@ class Worker:
         else:
             await self._serve_link(channel)
 
+    async def _serve_dialled(self, channel: Channel) -> Closed | None:
+        """Serve a link that we dialled, as one that came in."""
+        with self._listener.trusting(channel.connection):
+            closed = await self._keep_link(channel)
+        if closed is not None:
+            assert self.held.crew is not None, "links come while the worker runs"
+            # Not here: it takes as long as a lease outlives its link.
+            self.held.crew.start_soon(self._after, channel.peer.key_id, closed)
+        return closed
+
     async def _serve_link(self, channel: Channel) -> None:
-        master = channel.peer.key_id
+        closed = await self._keep_link(channel)
+        if closed is not None:
+            await self._after(channel.peer.key_id, closed)
+
+    async def _keep_link(self, channel: Channel) -> Closed | None:
+        """Serve a link until it ends; return how, or None if another one counts."""
         async with open_link(channel, self._handle) as link, open_crew() as crew:
             if not await self._takes_place(link):
-                return
+                return None
             self._judge_again(link)  # trust may have changed while it waited
             crew.start_soon(self._offer_key, link)
             try:
@@ -219,7 +254,7 @@ class Worker:
                 crew.cancel_scope.cancel()
         ending = closed.ending.value
         _log.info("the link to master %s ended: %s", link.peer.name, ending)
-        await self._after(master, closed)
+        return closed
 
     async def _offer_key(self, link: Link) -> None:
         present = self.held.tenancy.worker
@@ -288,6 +323,8 @@ class Worker:
             return None
         if isinstance(body, wire.Rotate):
             return take(link, body, self._parts.desk)
+        if isinstance(body, wire.Dial):
+            return await self._dial_stream(link, body)
         if isinstance(body, wire.Assign | wire.Adopt):
             return await self._assign(link, body)
         return await self.held.handle(link.peer.key_id, body)
@@ -303,6 +340,27 @@ class Worker:
             # again in vain.
             await self._tidings.tell(link)
             raise
+
+    async def _dial_stream(self, link: Link, body: wire.Dial) -> wire.Body:
+        """Dial a stream to a master whose link we dialled, at the same address."""
+        if not link.dialled:
+            what = "the stream is for the master to dial"
+            raise RefusedError(what, why="it dialled the link")
+        connection = await self._parts.network.dial(link.connection.remote)
+        shaker = self._parts.shaker(StreamCaller(self._parts.desk, link.peer))
+        channel = await shaker.connect(
+            connection, expected=link.peer.key_id, purpose=Purpose.STREAM
+        )
+        said = wire.encode(wire.Dialled(id=body.id))
+        try:
+            await channel.stream.send_all(encode_frame(said, limit=limits.HELLO_BYTES))
+        except trio.BrokenResourceError as exc:
+            await trio.aclose_forcefully(channel.connection.stream)
+            what = "the stream broke"
+            raise UnreachableError(what) from exc
+        assert self.held.crew is not None, "commands come while the worker runs"
+        self.held.crew.start_soon(self._serve_stream, channel)
+        return wire.Done()
 
     def _check_group(self, master: Peer, group: GroupName) -> None:
         """Raise `RefusedError` if the master's line of trust forbids this group."""

@@ -36,7 +36,6 @@ from aemesh.protocol.hello import Ourselves
 from aemesh.testing.memory_engine import MemoryEngine
 from aemesh.testing.memory_jobs import MemoryJobs
 from aemesh.testing.memory_network import MemorySegment
-from aemesh.worker.notebook import Notebook
 from aemesh.worker.worker import Parts as WorkerParts
 from aemesh.worker.worker import Worker
 
@@ -110,9 +109,9 @@ class Mesh:
         announce: bool = True,
         groups: frozenset[GroupName] = frozenset(),
         next_key: FindNext = lambda: None,
-        notebook: Notebook | None = None,
+        **parts: Any,
     ) -> Machine:
-        """Start a worker, on its old machine if it has one."""
+        """Start a worker, on its old machine if it has one; `parts` are its further."""
         machine = self.machines.get(name)
         if machine is None:
             machine = Machine(NodeName(name), next(self._ips), Identity.ephemeral(name))
@@ -126,7 +125,8 @@ class Mesh:
             folder=None,
             wall=wall,
         )
-        machine.worker = self._worker(machine, machine.desk, groups, next_key, notebook)
+        parts |= {"groups": groups, "next_key": next_key}
+        machine.worker = self._worker(machine, machine.desk, parts)
         machine.scope = trio.CancelScope()
         await self.nursery.start(self._run_worker, machine)
         if announce:
@@ -154,7 +154,7 @@ class Mesh:
         desk: TrustDesk | None = None,
         delegation: Delegation | None = None,
         identity: Identity | None = None,
-        **more: Any,
+        **parts: Any,
     ) -> Master:
         """Make a process of the master's key, or of another, at this address."""
         identity = identity or self.master_id
@@ -179,7 +179,7 @@ class Mesh:
                 wait_move=self.wait_move,
                 delegation=delegation,
                 has_clients=lambda: self.clients,
-                **more,
+                **parts,
             )
         )
 
@@ -233,9 +233,7 @@ class Mesh:
         self,
         machine: Machine,
         desk: TrustDesk,
-        groups: frozenset[GroupName],
-        next_key: FindNext,
-        notebook: Notebook | None,
+        parts: dict[str, Any],
     ) -> Worker:
         def remember(generation: int) -> None:
             machine.generation = generation
@@ -253,11 +251,9 @@ class Mesh:
                 chance=lambda: 0.999,
                 generation=machine.generation,
                 remember_generation=remember,
-                groups=groups,
-                next_key=next_key,
-                notebook=notebook,
                 port=PORT,
                 wall=wall,
+                **parts,
             ),
             key_id=machine.identity.key_id,
         )
@@ -283,6 +279,7 @@ async def open_mesh(
     policy: TrustPolicy | None = None,
     store: Path | None = None,
     delegation: Delegation | None = None,
+    **parts: Any,
 ) -> AsyncIterator[Mesh]:
     """A master with these groups, and no worker yet."""
     with open_store(store) as state:
@@ -293,7 +290,12 @@ async def open_mesh(
             master_policy = policy or TrustPolicy(role=Role.MASTER, accept_new=True)
             mesh.desk = TrustDesk(master_policy, folder=None, wall=wall)
             mesh.master = mesh.new_master(
-                "10.0.0.1", state, finder=mesh, desk=mesh.desk, delegation=delegation
+                "10.0.0.1",
+                state,
+                finder=mesh,
+                desk=mesh.desk,
+                delegation=delegation,
+                **parts,
             )
             await nursery.start(mesh.master.run)
             yield mesh

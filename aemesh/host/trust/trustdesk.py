@@ -118,8 +118,13 @@ class TrustDesk:
         known = self.book.by_key(key_id)
         return None if known is None else known.name
 
-    def judge(self, peer: Peer, *, expected: KeyId | None = None) -> Verdict:
-        """Return the verdict on a peer, and see to it that a person is asked."""
+    def judge(
+        self, peer: Peer, *, expected: KeyId | None = None, asks: bool = True
+    ) -> Verdict:
+        """Return the verdict on a peer, and see to it that a person is asked.
+
+        Without `asks` nobody is, and no request is kept: what is pending stays so.
+        """
         book = self.book
         if self.memory.is_unreadable:
             # An empty book refuses nobody who is revoked, and has no owner.
@@ -135,7 +140,8 @@ class TrustDesk:
             verdict = Verdict(Decision.NO, Reason.TIMED_OUT, told)
         if peer.code and verdict.decision is Decision.OK:
             self._told.code(peer)
-        if verdict.decision is Decision.PENDING or verdict.reason is Reason.OWNED:
+        waits = verdict.decision is Decision.PENDING or verdict.reason is Reason.OWNED
+        if waits and asks:
             self._queue(peer, verdict.reason)
         if verdict.decision is not Decision.OK:
             self._record_once(peer, verdict)
