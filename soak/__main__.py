@@ -16,14 +16,25 @@ from pathlib import Path
 import trio
 
 from aemesh.testing.lab import reexec_in_user_namespace
-from soak.stage import GROUPS, LAPTOP, WORKERS, open_stage
+from soak.stage import GROUPS, LAPTOP, WORKERS, Stage, open_stage
 from soak.story import Deed, Fault, read, tell
 from soak.watch import Watch
+
+_LAST_WORDS = 25
 
 
 def say(line: str) -> None:
     """Print a line at once: whoever kills us still has the story."""
     print(line, flush=True)  # noqa: T201
+
+
+def tell_logs(stage: Stage) -> None:
+    """Print the last words of each master: they tell why, and are gone with the lab."""
+    for agent in stage.office.agents:
+        if agent.host.name == LAPTOP:
+            say(f"# --- {agent.log.name}")
+            for line in agent.said.splitlines()[-_LAST_WORDS:]:
+                say(f"# {line}")
 
 
 async def soak(story: list[Deed], seconds: float) -> Watch:
@@ -55,6 +66,8 @@ async def soak(story: list[Deed], seconds: float) -> Watch:
                 over.set()
             await watch.settled()
             looking.cancel_scope.cancel()
+        if watch.falls:
+            tell_logs(stage)
         await stage.end_all()
         await watch.nothing_left()
     return watch
@@ -81,8 +94,8 @@ def main() -> int:
     watch = trio.run(soak, story, words.seconds)
     done = ", ".join(f"{group} {count}" for group, count in watch.done.items())
     say(f"# analyses that ended right: {done}; {watch.looks} looks")
-    if watch.interrupted:
-        say(f"# {watch.interrupted} met the end of their master")
+    if watch.unanswered:
+        say(f"# {watch.unanswered} were not begun: their master was killed just then")
     for fall in watch.falls:
         say(f"# FALL {fall}")
     return 1 if watch.falls else 0

@@ -52,6 +52,7 @@ class Stage:
         self.trouble = {name: Trouble() for name in (LAPTOP, *WORKERS)}
         self.master_up = trio.Event()
         self.lives = 0  # of the master
+        self.killed_at = float("-inf")
         self.has_clocks = bool(_LIBRARIES)
         self._say = say
         self._addresses = 100
@@ -130,6 +131,7 @@ class Stage:
     async def kill_master(self, deed: Deed, host: Host) -> None:
         """Kill the master in the midst of its work, and start it again."""
         self.master_up = trio.Event()
+        self.killed_at = trio.current_time()
         _kill(self._agent_pid(host.name))
         await self.agents[host.name].wait()
         await trio.sleep(deed.lasts)
