@@ -242,6 +242,16 @@ TERM_CAP_AFTER = 30.0
 # A worker whose master is lost keeps its jobs so long, in case only the line is.
 ORPHANED_JOB_AFTER = 3.0
 JOBS_PER_WORKER = 256
+# A worker that another master wants is given back when it was idle for so long: the
+# pauses of somebody who works with it interactively are shorter, or he is at lunch.
+IDLE_GIVEN_AFTER = 5.0
+# A worker that was given back is for others so long; after it nobody wanted it enough.
+TURN_AFTER = 10.0
+# A lease that is over, by the owner's span: its holder has this long to retire the
+# worker (RETIRE_AFTER), and to notice that it is to.
+LEASE_OVER_AFTER = 40.0
+# Masters whose wishes a worker passes on; an office has a few.
+WISHES = 16
 # Groups that a worker's owner names on one command line.
 GROUPS_ALLOWED = 64
 # A worker whose master is out of sight keeps its lease and its lasting jobs as long as

@@ -70,6 +70,7 @@ class WorkerOptions(NodeOptions):
     until: float | None = None  # seconds since 1970
     masters: tuple[str, ...] = ()
     give_up_after: float | None = None
+    lease_after: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -48,6 +48,13 @@ _JOIN_HELP = (
     metavar="SPAN",
     help="Exit with code 5 when there was no master for so long: 10m.",
 )
+@click.option(
+    "--lease",
+    "lease_after",
+    type=span,
+    metavar="SPAN",
+    help="After so long, let other masters that want this machine have their turn.",
+)
 @click.option("--cores", type=click.IntRange(1), help="Cores to offer, not all.")
 @click.option(
     "--group",

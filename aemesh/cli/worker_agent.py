@@ -96,6 +96,7 @@ async def run(
                     seeks=partial(_seeks, node, token),
                     seeds=seeds,
                     give_up_after=options.give_up_after,
+                    lease_after=options.lease_after,
                     port=options.port,
                     hosts=(options.host,) if options.host else (),
                 ),

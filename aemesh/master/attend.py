@@ -228,7 +228,7 @@ class Attendant:
         record = self.record
         for happening in (Happening.LEAVING, Happening.RETIRED):
             record.membership.step(happening, now=self.wall())
-        self._say("worker.held", f"{record.name} is held by {record.holder}")
+        self._say("worker.held", f"{record.name} is {_whose(record)}")
 
     async def _obey(self, order: Order) -> None:
         """Carry out a move or a leave; the worker's answer to it is the receipt."""
@@ -382,3 +382,9 @@ def summed_up(receipt: Receipt) -> str:
     text = f"{receipt.moved} pieces moved ({receipt.moved_bytes} bytes),"
     text += f" {receipt.lost} lost, {receipt.finished} tasks finished,"
     return f"{text} {receipt.restarted} cut off, in {receipt.took_after:.1f} s"
+
+
+def _whose(record: WorkerRecord) -> str:
+    if record.waits:
+        return "for other masters, which want it"
+    return f"held by {record.holder}"

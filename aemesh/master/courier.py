@@ -174,6 +174,7 @@ class Courier:
                 return await self.attend(record, link, dial)
             finally:
                 record.link = record.holder = None
+                record.wanted, record.over, record.waits = {}, False, False
                 record.clone = ""
                 self.links.leave(link)
                 crew.cancel_scope.cancel()

@@ -34,8 +34,12 @@ def take_facts_untrusted(
     if abs(until - record.until) > _SAME_END:
         record.until = until
         record.wake()
-    if holder != record.holder:
-        record.holder = holder
+    record.wanted = {
+        KeyId.parse_untrusted(one.master): one.workers for one in body.wanted
+    }
+    record.over = body.over
+    if (holder, body.waits) != (record.holder, record.waits):
+        record.holder, record.waits = holder, body.waits
         record.wake()
 
 

@@ -12,7 +12,6 @@ import logging
 import os
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -34,7 +33,9 @@ from aemesh.master.group import FLEETING, Context, Group, Tenure
 from aemesh.master.heads import Heads
 from aemesh.master.history import History
 from aemesh.master.idleness import Idleness
+from aemesh.master.invitation import Invitation
 from aemesh.master.keeper import open_keeper
+from aemesh.master.neighbours import Neighbours
 from aemesh.master.reception import Reception
 from aemesh.master.record import Order, WorkerRecord
 from aemesh.master.roster import Roster
@@ -52,6 +53,7 @@ from aemesh.model.view import (
 )
 from aemesh.plugin import Engine, Exec
 from aemesh.policy.lease import allows
+from aemesh.policy.masters import Need, has_enough
 from aemesh.tasks.nursery import open_crew
 
 if TYPE_CHECKING:
@@ -90,6 +92,7 @@ class Master:
             callbacks=self._callbacks,
             has_enough=self.has_enough,
         )
+        self.invitation = Invitation(self.has_enough, self.roster.try_all)
         self.port: int | None = None  # where workers come in
         self._groups: dict[GroupName, Group] = {}
         self._delegations: dict[GroupName, Delegation | None] = {}
@@ -116,6 +119,7 @@ class Master:
             for name, engine in self._parts.store.groups().items():
                 self._start_group(name, engine)
             crew.start_soon(self.roster.run)
+            crew.start_soon(self._neighbours().run)
             if self._parts.port is not None:
                 await self._listen(crew)
             task_status.started()
@@ -359,7 +363,18 @@ class Master:
 
     def has_enough(self) -> bool:
         """Whether no group takes one more worker."""
-        return False
+        demand = self._parts.store.demand
+        return has_enough(
+            Need(group.size, demand(name)) for name, group in self._groups.items()
+        )
+
+    def _neighbours(self) -> Neighbours:
+        return Neighbours(
+            key_id=self._parts.key_id,
+            records=self.roster.records,
+            groups=self._groups,
+            demand=self._parts.store.demand,
+        )
 
     async def _listen(self, crew: trio.Nursery) -> None:
         """Let workers in that dial us, and announce where."""
@@ -368,14 +383,13 @@ class Master:
         )
         self.port = await crew.start(reception.run)
         if self._parts.announcer is not None:
-            crew.start_soon(self._announce, self._parts.announcer, self.port)
+            crew.start_soon(self._watch_trust, self._parts.announcer)
+            crew.start_soon(self.invitation.run, self._parts.announcer, self.port)
 
-    async def _announce(self, announcer: Announcer, port: int) -> None:
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(partial(announcer.announce, port=port))
-            while True:
-                await self._parts.desk.wait_change()
-                announcer.announce_again()
+    async def _watch_trust(self, announcer: Announcer) -> None:
+        while True:
+            await self._parts.desk.wait_change()
+            announcer.announce_again()
 
     def _listening(self) -> tuple[str, ...]:
         if self.port is None:
@@ -435,6 +449,7 @@ class Master:
         while True:
             changed = group.changed  # taken first, so that no change is missed
             self.roster.wake_all()
+            self.invitation.look()
             await changed.wait()
 
     async def _close_all(self) -> None:

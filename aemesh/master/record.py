@@ -49,6 +49,9 @@ class WorkerRecord:
     groups: frozenset[GroupName] = frozenset()  # its owner allows; empty: any
     clone: str = ""  # where else its key is in use, as a sentence; while it is linked
     holder: Holder | None = None  # who holds it now, as it says; while it is linked
+    wanted: dict[KeyId, int] = field(default_factory=dict)  # by other masters
+    over: bool = False  # its owner's span of our lease is over
+    waits: bool = False  # we had it, and others have their turn
     serial: int = 0  # of the latest facts on this link
     imposters: int = 0  # announcements in its name that could not prove it
     home: GroupName | None = None  # the group it comes back to
@@ -78,7 +81,9 @@ class WorkerRecord:
         self.wake()
 
     def is_held_by_other(self, ours: KeyId) -> bool:
-        """Whether another master than the one of this key holds it now."""
+        """Whether another master than this holds it, or is to have it next."""
+        if self.waits:
+            return True
         return self.holder is not None and self.holder.master != ours
 
     def wake(self) -> None:

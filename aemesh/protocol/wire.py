@@ -128,6 +128,13 @@ class HeldBy(msgspec.Struct, frozen=True, kw_only=True):
     generation: Count
 
 
+class WantedBy(msgspec.Struct, frozen=True, kw_only=True):
+    """A master that wants the worker of another: its fingerprint, how many in all."""
+
+    master: Name
+    workers: Count
+
+
 class WorkerFacts(Body, frozen=True, kw_only=True):
     """A worker tells its master what it is, and in which generation it is held.
 
@@ -144,6 +151,9 @@ class WorkerFacts(Body, frozen=True, kw_only=True):
     lease: HeldBy | None = None
     until_after: Span | None = None  # seconds until it leaves, as agreed
     serial: Count = 0
+    wanted: Annotated[tuple[WantedBy, ...], Meta(max_length=limits.WISHES)] = ()
+    over: bool = False
+    waits: bool = False
 
 
 class Keeper(msgspec.Struct, frozen=True, kw_only=True):
@@ -153,6 +163,16 @@ class Keeper(msgspec.Struct, frozen=True, kw_only=True):
     key: Name  # of the keeper, SHA256:…
     master: Annotated[bytes, Meta(max_length=32)]  # the public key that signed
     sig: Annotated[bytes, Meta(max_length=64)]
+
+
+class Want(Body, frozen=True, kw_only=True):
+    """I want so many workers, of all those that others hold; 0: none.  `Done`.
+
+    The worker tells its holder, in its facts: `wanted`, and `over` if its owner's span
+    of a lease is over.  `waits` is for who had it, while it is the turn of others.
+    """
+
+    workers: Count
 
 
 class Assign(Body, frozen=True, kw_only=True):
@@ -358,6 +378,7 @@ TYPES: dict[str, type[Body]] = {
     "done": Done,
     "bye": Bye,
     "facts": WorkerFacts,
+    "want": Want,
     "assign": Assign,
     "assigned": Assigned,
     "orphaned": Orphaned,

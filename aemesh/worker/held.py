@@ -292,6 +292,7 @@ class Held:
         self._running[job_id] = running
 
     def tell_changed(self) -> None:
+        """Let those who tell masters of us look again."""
         """Wake whoever tells masters of us."""
         self.changed.set()
         self.changed = trio.Event()

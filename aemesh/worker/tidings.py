@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from aemesh.net.doorman import Desk
     from aemesh.net.link import Link
     from aemesh.worker.held import Held
+    from aemesh.worker.wishes import Wishes
 
 
 class Tidings:
@@ -38,11 +39,13 @@ class Tidings:
         desk: Desk,
         *,
         until_after: Callable[[], float | None] = lambda: None,
+        wishes: Wishes | None = None,
     ) -> None:
         self._facts = facts
         self._held = held
         self._desk = desk
         self._until_after = until_after
+        self._wishes = wishes
         self._serials = itertools.count(1)
         self._links: set[Link] = set()
         # Who held us when its link ended, and its name: the lease may go on.
@@ -54,6 +57,10 @@ class Tidings:
     def body(self, listener: Peer) -> wire.WorkerFacts:
         """Return what this master is told now."""
         facts, tenancy = self._facts, self._held.tenancy
+        told = (
+            self._wishes.told(listener.key_id) if self._wishes else ((), False, False)
+        )
+        wanted, over, waits = told
         return wire.WorkerFacts(
             cores=facts.cores,
             memory=facts.memory,
@@ -63,6 +70,9 @@ class Tidings:
             groups=tuple(sorted(tenancy.groups)),
             lease=self._lease(listener),
             until_after=self._until_after(),
+            wanted=wanted,
+            over=over,
+            waits=waits,
         )
 
     async def tell(self, link: Link) -> None:

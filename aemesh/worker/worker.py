@@ -45,6 +45,7 @@ from aemesh.worker.outreach import Finder, Nobody, Outreach, StreamCaller
 from aemesh.worker.parting import Parting
 from aemesh.worker.patience import give_up
 from aemesh.worker.tidings import Tidings
+from aemesh.worker.wishes import Wishes
 
 if TYPE_CHECKING:
     from aemesh.model.trust import Peer
@@ -96,6 +97,7 @@ class Parts:
     seeks: Callable[[KeyId], bool] = lambda _: False  # of those that were found
     seeds: tuple[Seed, ...] = ()  # if any: only these are dialled, and nobody listens
     give_up_after: float | None = None  # without any link
+    lease_after: float | None = None  # then others have their turn; None: no end
     wall: Callable[[], float] = time.time
 
 
@@ -115,8 +117,13 @@ class Worker:
             notebook=parts.notebook,
         )
         self.parting = Parting(self.held, self.links, parts.wall)
+        self.wishes = Wishes(self.held, self.links, parts.lease_after)
         self._tidings = Tidings(
-            parts.facts, self.held, parts.desk, until_after=self.parting.until_after
+            parts.facts,
+            self.held,
+            parts.desk,
+            until_after=self.parting.until_after,
+            wishes=self.wishes,
         )
         self._door = Door(parts.desk, chance=parts.chance, linked=self._linked)
         self._listener = Listener(self._door, parts.shaker, self._serve_channel)
@@ -153,6 +160,7 @@ class Worker:
                 if self._parts.notebook is not None:
                     self.held.port = self.port
                 crew.start_soon(self._outreach.run)
+                crew.start_soon(self.wishes.run)
                 crew.start_soon(self._watch_trust)
                 if self._parts.give_up_after is not None:
                     crew.start_soon(give_up, self, self._parts.give_up_after)
@@ -311,7 +319,7 @@ class Worker:
         with suppress(UnreachableError):
             await older.tell(wire.Clone(address=str(second), you=str(first)))
 
-    async def _handle(self, link: Link, body: wire.Body) -> wire.Body | None:
+    async def _handle(self, link: Link, body: wire.Body) -> wire.Body | None:  # noqa: PLR0911 - one for each message
         if self.links.get(link.peer.key_id) is not link:
             what = "this link is not the one that counts"
             raise RefusedError(what, why="another of the same key is up")
@@ -323,6 +331,8 @@ class Worker:
             return None
         if isinstance(body, wire.Rotate):
             return take(link, body, self._parts.desk)
+        if isinstance(body, wire.Want):
+            return self.wishes.take(link.peer.key_id, body)
         if isinstance(body, wire.Dial):
             return await self._dial_stream(link, body)
         if isinstance(body, wire.Assign | wire.Adopt):
@@ -334,6 +344,8 @@ class Worker:
     ) -> wire.Body | None:
         self._check_group(link.peer, group_name_untrusted(body.group))
         try:
+            if isinstance(body, wire.Assign):
+                self.wishes.check_turn(link.peer.key_id)
             return await self.held.handle(link.peer.key_id, body)
         except RefusedError:
             # The news that it waits for comes before the no, so that it need not ask

@@ -12,6 +12,8 @@ from aemesh.host.keys.keystore import Identity
 from aemesh.host.store import open_store
 from aemesh.host.trust.trustdesk import TrustDesk
 from aemesh.master.master import Master
+from aemesh.model.address import Seed
+from aemesh.model.group import Demand
 from aemesh.model.names import GroupName
 from aemesh.model.trust import KnownPeer, Mode, Role, Terms
 from aemesh.model.view import WorkerView
@@ -158,3 +160,142 @@ async def test_a_master_whose_line_has_other_groups_does_not_hear_the_groups_nam
         view = mary.view("office-1")
         assert view is not None
         assert view.held_group is None
+
+
+def held(mesh: Mesh, mary: Desk) -> tuple[list[str], list[str]]:
+    """The members of A and of B; nobody is in both."""
+    (ours,) = mesh.master.groups()
+    (theirs,) = mary.master.groups()
+    assert not set(ours.members) & set(theirs.members)
+    return sorted(ours.members), sorted(theirs.members)
+
+
+async def three_workers(mesh: Mesh, mary: Desk, **parts) -> None:
+    """Three workers, all of which the first master takes; both know them."""
+    for number in range(3):
+        machine = await mesh.start_worker(
+            f"office-{number}", policy=trusts(mesh.master_id, mary.identity), **parts
+        )
+        await until(lambda name=machine.name: name in held(mesh, mary)[0])
+    for machine in mesh.machines.values():
+        mary.hear(machine)
+
+
+def work(mesh: Mesh, group: GroupName, *, on: int) -> None:
+    """Let so many members of a group be at work."""
+    running = mesh.engine.running[group]
+    running.busy = set(sorted(running.nodes)[:on])
+
+
+async def test_a_master_gives_back_what_it_does_not_use(autojump_clock) -> None:
+    """Shows: G5 (idle); the second gets what it needs, and no more to no purpose."""
+    async with (
+        open_mesh("A") as mesh,
+        second_master(mesh, "10.0.1.1", "B") as mary,
+    ):
+        await three_workers(mesh, mary)
+        work(mesh, A, on=3)
+        await trio.sleep(60)
+        assert len(held(mesh, mary)[0]) == 3  # all are at work
+        work(mesh, A, on=1)
+        await until(lambda: len(held(mesh, mary)[1]) == 1)
+        await trio.sleep(120)
+        assert [len(names) for names in held(mesh, mary)] == [2, 1]
+
+        work(mesh, B, on=1)
+        await until(lambda: len(held(mesh, mary)[1]) == 2)
+        work(mesh, B, on=2)
+        await trio.sleep(120)
+
+        assert [len(names) for names in held(mesh, mary)] == [1, 2]
+        assert "worker.failed" not in await mesh.events()
+
+
+async def test_at_the_end_of_its_span_a_lease_changes_hands(autojump_clock) -> None:
+    """Shows: G5 (span); the master that is at work does not get it back at once."""
+    async with (
+        open_mesh("A") as mesh,
+        second_master(mesh, "10.0.1.1", "B") as mary,
+    ):
+        await three_workers(mesh, mary, lease_after=300.0)
+        work(mesh, A, on=3)
+        await trio.sleep(200)
+        assert len(held(mesh, mary)[0]) == 3
+        await until(lambda: bool(held(mesh, mary)[1]))
+
+        assert trio.current_time() >= 300
+        await trio.sleep(60)
+        assert [len(names) for names in held(mesh, mary)] == [2, 1]
+
+
+async def test_a_lease_that_nobody_waits_for_goes_on(autojump_clock) -> None:
+    """Shows: G5 (span)."""
+    async with open_mesh("A") as mesh:
+        machine = await mesh.start_worker("office-1", lease_after=60.0)
+        await mesh.wait_worker("office-1", lambda v: v.state == "leased")
+        await trio.sleep(3600)
+
+        assert machine.generation == 1
+        assert machine.worker is not None
+        machine.worker.wishes.turns.check()
+
+
+async def test_a_turn_that_nobody_takes_ends(autojump_clock) -> None:
+    """The one that wanted it is cut off: the first has the worker again."""
+    async with (
+        open_mesh("A") as mesh,
+        second_master(mesh, "10.0.1.1", "B") as mary,
+    ):
+        await three_workers(mesh, mary, lease_after=100.0)
+        work(mesh, A, on=3)
+        await trio.sleep(95)
+        mesh.segment.cut.add("10.0.1.1")
+        await trio.sleep(120)
+
+        assert len(held(mesh, mary)[0]) == 3
+
+
+async def test_a_master_that_has_enough_says_so_and_is_silent(autojump_clock) -> None:
+    """Shows: D10; it announces itself again when it wants more."""
+    async with open_mesh("A", port=7472, announcer=Calls()) as mesh:
+        calls = mesh.master._parts.announcer
+        assert isinstance(calls, Calls)
+        store = mesh.master._parts.store
+        store.put_demand(A, Demand(max=1))
+        await until(lambda: calls.is_announced)
+        seed = Seed("10.0.0.1", 7472)
+        await mesh.start_worker("office-1", announce=False, seeds=(seed,))
+        await mesh.wait_worker("office-1", lambda v: v.state == "leased")
+        await until(lambda: not calls.is_announced)
+        late = await mesh.start_worker("office-2", announce=False, seeds=(seed,))
+        announced = await mesh.start_worker("office-3")
+        dialled = mesh.segment.dialled
+        await trio.sleep(90)
+        assert late.worker is not None
+        assert announced.worker is not None
+        assert not late.worker.links
+        assert not announced.worker.links
+        assert len([one for one in dialled if one.host == "10.0.0.1"]) <= 4
+
+        store.put_demand(A, Demand(max=3))
+        mesh.master.invitation.look()
+        await until(lambda: calls.is_announced)
+        for name in ("office-2", "office-3"):
+            await mesh.wait_worker(name, lambda v: v.state == "leased")
+
+
+class Calls:
+    """Notes whether the master is announced."""
+
+    is_announced = False
+
+    async def announce(self, *, port: int) -> None:
+        assert port == 7472
+        self.is_announced = True
+        try:
+            await trio.sleep_forever()
+        finally:
+            self.is_announced = False
+
+    def announce_again(self) -> None:
+        pass
