@@ -55,11 +55,11 @@ async def wait_keeper(
         return None
     key_id = load_or_make(folder, NAME).key_id
     network = LocalNetwork(connect=partial(connected, folder / SOCKET_FILE, None))
-    return keeper_place(key_id, ours, network=network, address=HERE)
+    return keeper_place(HERE, key_id, ours=ours, network=network)
 
 
 def keeper_place(
-    keeper: KeyId, ours: Identity, *, network: Network, address: Address
+    address: Address, keeper: KeyId, *, ours: Identity, network: Network
 ) -> KeeperPlace:
     """Return how a master reaches a keeper: ours, or one that it inherits."""
     return KeeperPlace(

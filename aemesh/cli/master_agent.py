@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from aemesh import __version__, limits
 from aemesh.cli import ui
 from aemesh.cli.announcing import Announcing, Finder
-from aemesh.cli.keeping import KeeperWord, wait_keeper
+from aemesh.cli.keeping import KeeperWord, keeper_place, wait_keeper
 from aemesh.cli.node import (
     Node,
     ask_for,
@@ -110,6 +110,10 @@ async def _run(
                     keeper=keeper,
                     kept_after=options.kept_after or limits.LEASE_KEPT_AFTER,
                     heirs=options.heir_keys(),
+                    adopts=options.adopts_key(),
+                    inherit=partial(
+                        keeper_place, ours=node.identity, network=TcpNetwork()
+                    ),
                     word=KeeperWord(node.identity, keeper, head_address),
                     port=None if options.no_listen else options.port,
                     hosts=(options.host,) if options.host else (),
@@ -192,7 +196,7 @@ def _remember_groups(store: Store, options: MasterOptions) -> None:
     """Add the groups of the command line to those of the last time."""
     with typed():
         names = [group_name_untrusted(name) for name in options.groups]
-    if not names and not store.groups():
+    if not names and not store.groups() and options.adopt is None:
         names = [_DEFAULT_GROUP]
     for name in names:
         store.put_group(name, options.engine)

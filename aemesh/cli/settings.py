@@ -92,6 +92,10 @@ class MasterOptions(NodeOptions):
         """Return the keys of the masters that may take over."""
         return _keys(self.heirs)
 
+    def adopts_key(self) -> KeyId | None:
+        """Return the key of the master that we take over from."""
+        return _keys((self.adopt,))[0] if self.adopt else None
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KeeperOptions:

@@ -21,6 +21,7 @@ from aemesh.master.group import Group
 from aemesh.master.history import History
 from aemesh.master.record import Order, WorkerRecord
 from aemesh.master.remote import DialStream, RemoteMember, ask
+from aemesh.master.takeover import Takeover
 from aemesh.model.group import MemberState, Orphan, Receipt
 from aemesh.model.key import KeyId
 from aemesh.model.names import GroupName
@@ -53,6 +54,7 @@ class Attendant:
     store: Store
     history: History
     wall: Callable[[], float]
+    takeover: Takeover | None = None
     member: RemoteMember | None = None
     failures: int = 0
     expected: float = 0.0  # the end that the engine knows of
@@ -168,6 +170,8 @@ class Attendant:
         """Whether the worker is held in a lease that is for us to adopt, or to end."""
         if orphan is None:
             return False
+        if self.takeover is not None:
+            self.takeover.hear(orphan)
         group = self.groups.get(orphan.group)
         expected = group is not None and group.expects(
             self.record.key_id, orphan.generation

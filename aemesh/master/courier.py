@@ -41,6 +41,7 @@ from aemesh.policy.membership import LINKED_STATES, Happening
 from aemesh.policy.redial import pause_after
 from aemesh.protocol import wire
 from aemesh.protocol.hello import Purpose
+from aemesh.protocol.keeperword import keeper_untrusted
 from aemesh.tasks.nursery import open_crew
 from aemesh.tasks.waiting import wait_any
 
@@ -308,10 +309,11 @@ class Courier:
 
     def _note_orphan(self, body: wire.Orphaned) -> None:
         """The worker is held in a lease that we, or somebody we inherit from, had."""
+        master, keeper = KeyId.parse_untrusted(body.master), None
+        if body.keeper is not None:
+            keeper = keeper_untrusted(body.keeper, master=master)
         self.record.orphan = Orphan(
-            KeyId.parse_untrusted(body.master),
-            group_name_untrusted(body.group),
-            body.generation,
+            master, group_name_untrusted(body.group), body.generation, keeper
         )
         self.record.wake()
 

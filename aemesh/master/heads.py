@@ -38,8 +38,14 @@ class LocalJobs(Protocol):
 class Heads:
     """Starts heads, and adopts those that a former master left."""
 
-    def __init__(self, local: LocalJobs, *, wall: Callable[[], float]) -> None:
-        self.keeper: Keeper | None = None
+    def __init__(
+        self,
+        local: LocalJobs,
+        *,
+        wall: Callable[[], float],
+        keeper: Keeper | None = None,
+    ) -> None:
+        self.keeper = keeper
         self._local = local
         self._wall = wall
 

@@ -65,7 +65,7 @@ class Keeper:
     csr: str
     generation: int
     port: int  # where our heirs reach it, 0 if they do not
-    estates: dict[GroupName, Estate] = field(default_factory=dict)
+    estates: dict[GroupName, Estate] = field(default_factory=dict)  # whose heads run
     _streams: list[Channel] = field(default_factory=list)
 
     async def dial_stream(self) -> Channel:
@@ -119,19 +119,29 @@ class _Told:
 
 @asynccontextmanager
 async def open_keeper(
-    place: KeeperPlace, *, kept_after: float, heirs: tuple[KeyId, ...]
+    place: KeeperPlace,
+    *,
+    kept_after: float = 0.0,
+    heirs: tuple[KeyId, ...] = (),
+    inherits: bool = False,
 ) -> AsyncIterator[Keeper]:
     """Hold the keeper while the block lasts; then let it go, and it ends.
 
+    With `inherits` it is another master's, and taken only with what that one left.
     Raises `RefusedError` when another master has adopted what it keeps.
     """
     told = _Told()
     channel = await place.dial(Purpose.CONTROL)
     async with open_link(channel, told.handle) as link, open_crew() as crew:
         facts = await told.wait()
-        keeper = await _take(place, link, told.orphaned, facts=facts) or (
-            await _assign(place, link, facts, kept_after=kept_after, heirs=heirs)
-        )
+        keeper = await _take(place, link, told.orphaned, facts=facts)
+        if keeper is None and inherits:
+            what = "there is nothing to take over"
+            raise RefusedError(what, why="that master is there, or left nothing")
+        if keeper is None:
+            keeper = await _assign(
+                place, link, facts, kept_after=kept_after, heirs=heirs
+            )
         crew.start_soon(keeper.watch)
         yield keeper
         await _release(keeper)
@@ -187,7 +197,8 @@ async def _take(
     running = frozenset(orphaned.jobs)
     for name, estate in read_estates_untrusted(entries).items():
         estate.heads = tuple(job for job in estate.heads if job in running)
-        keeper.estates[name] = estate
+        if estate.heads:
+            keeper.estates[name] = estate
     return keeper
 
 

@@ -10,7 +10,7 @@ import base64
 import itertools
 import logging
 import os
-from contextlib import aclosing, asynccontextmanager
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -40,6 +40,7 @@ from aemesh.master.reception import Reception
 from aemesh.master.record import Order, WorkerRecord
 from aemesh.master.roster import Roster
 from aemesh.model.address import Address
+from aemesh.master.takeover import Takeover
 from aemesh.model.job import Chunk, JobExit, JobSpec
 from aemesh.model.view import (
     CertificateView,
@@ -60,6 +61,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
 
     from aemesh.master.activity import Activity
+    from aemesh.master.keeper import Keeper
     from aemesh.master.kept import Estate
     from aemesh.master.parts import Announcer, Parts
     from aemesh.master.remote import DialStream
@@ -100,6 +102,15 @@ class Master:
         self._set_aside: dict[GroupName, Delegation | None] = {}
         self.heads = Heads(parts.jobs, wall=parts.wall)
         self._estates: dict[GroupName, Estate] = {}  # that were left to us
+        self._inherited: dict[GroupName, Heads] = {}  # elsewhere, of a former master
+        self._takeover: Takeover | None = None
+        if parts.adopts is not None and parts.inherit is not None:
+            self._takeover = Takeover(
+                parts.adopts,
+                parts.inherit,
+                history=self.history,
+                opened=self._take_over,
+            )
         self._tenure = FLEETING
         self._started_at = parts.wall()
         self._stopping = trio.Event()
@@ -122,6 +133,8 @@ class Master:
             crew.start_soon(self._neighbours().run)
             if self._parts.port is not None:
                 await self._listen(crew)
+            if self._takeover is not None:
+                crew.start_soon(self._takeover.run)
             task_status.started()
             await self._stopping.wait()
             await self._close_all()
@@ -343,16 +356,23 @@ class Master:
     async def _open_heads(self) -> AsyncIterator[None]:
         """Have a keeper for the heads while the block lasts, if there is to be one."""
         parts = self._parts
-        if parts.keeper is None:
-            yield
-            return
-        async with open_keeper(
-            parts.keeper, kept_after=parts.kept_after, heirs=parts.heirs
-        ) as keeper:
+        async with AsyncExitStack() as stack:
+            keeper = None
+            if parts.keeper is not None:
+                opening = open_keeper(
+                    parts.keeper, kept_after=parts.kept_after, heirs=parts.heirs
+                )
+                try:
+                    keeper = await stack.enter_async_context(opening)
+                except UnreachableError as exc:
+                    _log.warning("engines end with this master: %s", exc)
+            if keeper is None:
+                yield
+                return
             self.heads.keeper = keeper
             known = parts.store.groups()
             for name, estate in keeper.estates.items():
-                if estate.heads and known.get(name) == estate.engine:
+                if known.get(name) == estate.engine:
                     self._estates[name] = estate
             self._tenure = Tenure(
                 kept_after=parts.kept_after,
@@ -406,6 +426,21 @@ class Master:
         credential = read_credential(Path(wish.source), passphrase=wish.passphrase)
         return Delegation(credential, wish.life_after)
 
+    def _take_over(self, keeper: Keeper) -> None:
+        """Go on with the groups of another master, as they were."""
+        for name, estate in keeper.estates.items():
+            if name in self._groups:
+                text = f"group {name} is not taken over: we have one of that name"
+                self.history.add("master.no-takeover", text, group=name)
+                continue
+            estate.is_here = False
+            self._estates[name] = estate
+            self._inherited[name] = Heads(
+                self._parts.jobs, wall=self._parts.wall, keeper=keeper
+            )
+            self._parts.store.put_group(name, estate.engine)
+            self._start_group(name, estate.engine)
+
     def _start_group(self, name: GroupName, engine: str) -> None:
         assert self._crew is not None, "groups open while the master runs"
         group = self._new_group(name, self._parts.engines(engine))
@@ -417,7 +452,7 @@ class Master:
             name,
             engine,
             address=self._parts.head_address,
-            heads=self.heads,
+            heads=self._inherited.pop(name, self.heads),
             history=self.history,
             wall=self._parts.wall,
             delegation=self._delegations.get(name, self._parts.delegation),
@@ -479,6 +514,7 @@ class Master:
             store=self._parts.store,
             history=self.history,
             wall=self._parts.wall,
+            takeover=self._takeover,
         )
         return await attendant.run()
 

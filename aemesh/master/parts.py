@@ -66,6 +66,8 @@ class Parts:
     keeper: KeeperPlace | None = None  # who runs the heads; None: we do
     kept_after: float = 0.0  # how long workers go on without us
     heirs: tuple[KeyId, ...] = ()  # masters that may take over from us
+    adopts: KeyId | None = None  # the master that we take over from
+    inherit: Callable[[Address, KeyId], KeeperPlace] | None = None  # its keeper
     word: Callable[[int], wire.Keeper | None] = lambda _: None  # for the keeper's port
     dialable: Callable[[Address], bool] = dialable  # where strangers may send us
     port: int | None = None  # where workers come in; 0: any; None: nowhere

@@ -5,6 +5,7 @@ from __future__ import annotations
 import enum
 from dataclasses import dataclass
 
+from aemesh.model.address import Address
 from aemesh.model.key import KeyId
 from aemesh.model.names import GroupName, NodeName
 
@@ -60,11 +61,15 @@ class Holder:
 
 @dataclass(frozen=True, slots=True)
 class Orphan:
-    """A lease whose master was out of sight, as its worker tells of it."""
+    """A lease whose master was out of sight, as its worker tells of it.
+
+    `keeper` is where the heads of that master go on, and the key there, as it signed.
+    """
 
     master: KeyId
     group: GroupName
     generation: int
+    keeper: tuple[Address, KeyId] | None = None
 
 
 class MemberState(enum.Enum):

@@ -15,12 +15,15 @@ from aemesh.master.keeper import KeeperPlace
 from aemesh.master.master import Master
 from aemesh.model.address import Address
 from aemesh.model.group import MemberState
+from aemesh.model.key import KeyId
 from aemesh.model.names import GroupName
 from aemesh.model.trust import Mode, Role
 from aemesh.net.shake import shakers
 from aemesh.policy.discovery import New
 from aemesh.policy.trust import TrustPolicy
+from aemesh.protocol import wire
 from aemesh.protocol.hello import Ourselves
+from aemesh.protocol.keeperword import statement
 from aemesh.worker.notebook import Notebook
 from tests.roles.mesh import PORT, Machine, Mesh, announcement, wall
 
@@ -49,6 +52,7 @@ class Office(Mesh):
         super().__init__(nursery)
         self.store = store
         self.keeper: Machine
+        self.heir_id = Identity.ephemeral("desk")
         self.scope = trio.CancelScope()
 
     def place(self, identity: Identity, ip: str) -> KeeperPlace:
@@ -70,6 +74,38 @@ class Office(Mesh):
             desk=TrustDesk(policy, folder=None, wall=wall),
         )
 
+    def word(self, port: int) -> wire.Keeper:
+        """The master's signed word of its keeper."""
+        key_id, address = self.keeper.identity.key_id, Address(self.keeper.ip, port)
+        return wire.Keeper(
+            address=str(address),
+            key=str(key_id),
+            master=self.master_id.public.raw,
+            sig=self.master_id.sign(statement(address, key_id)),
+        )
+
+    async def start_heir(self, store: Store, *, adopts: KeyId) -> Master:
+        """Start another master, on a machine of its own, to take over."""
+        news = News()
+        for machine in self.machines.values():
+            if machine is not self.keeper:
+                news.send.send_nowait(New(announcement(machine)))
+        heir = self.new_master(
+            "10.0.0.200",
+            store,
+            finder=news,
+            identity=self.heir_id,
+            adopts=adopts,
+            inherit=lambda _address, _key: self.place(self.heir_id, "10.0.0.200"),
+        )
+        await self.nursery.start(heir.run)
+        return heir
+
+    def trusting(self) -> TrustPolicy:
+        """Workers, and the keeper, trust both masters."""
+        keys = {self.master_id.key_id, self.heir_id.key_id}
+        return TrustPolicy(role=Role.WORKER, trusted_keys=frozenset(keys))
+
     async def start_master(self) -> Master:
         """Start a process of the master's key, which hears of all workers."""
         news = News()
@@ -82,6 +118,8 @@ class Office(Mesh):
             finder=news,
             keeper=self.place(self.master_id, "10.0.0.1"),
             kept_after=KEPT_AFTER,
+            heirs=(self.heir_id.key_id,),
+            word=self.word,
         )
         self.scope = trio.CancelScope()
 
@@ -111,11 +149,12 @@ async def open_office(*names: str):
         store.put_group(GroupName("A"), "memory")
         async with trio.open_nursery() as nursery:
             office = Office(nursery, store)
+            trusting = office.trusting()
             office.keeper = await office.start_worker(
-                "keeper", announce=False, notebook=Notebook()
+                "keeper", policy=trusting, announce=False, notebook=Notebook()
             )
             for name in names:
-                await office.start_worker(name, announce=False)
+                await office.start_worker(name, policy=trusting, announce=False)
             await office.start_master()
             for name in names:
                 await office.wait_state(name, MemberState.LEASED)
@@ -226,3 +265,41 @@ async def test_without_its_keeper_a_group_starts_anew_and_its_workers_with_it(
 
         assert view.group == "A"
         assert len(office.running("office-1")) == 1
+
+
+async def test_an_heir_takes_over_when_the_master_is_gone_and_not_before(
+    autojump_clock,
+):
+    """Shows: L5; a second, authorised master on another host."""
+    async with open_office("office-1", "office-2") as office:
+        before = {name: office.running(name) for name in office.machines}
+        with open_store(None) as store:
+            heir = await office.start_heir(store, adopts=office.master_id.key_id)
+            await trio.sleep(10 * limits.LOST_AFTER)
+            assert heir.groups() == []  # the master is there
+
+            await office.kill_master()
+            office.master = heir
+            for name in ("office-1", "office-2"):
+                view = await office.wait_state(name, MemberState.LEASED)
+                assert (view.group, view.generation) == ("A", 1)
+
+            assert {name: office.running(name) for name in office.machines} == before
+            (group,) = heir.groups()
+            assert group.members == ("office-1", "office-2")
+            tenancy = office.machines["office-1"].worker.held.tenancy
+            assert tenancy.lease.master == office.heir_id.key_id
+            office.nursery.cancel_scope.cancel()
+
+
+async def test_a_master_that_was_not_asked_to_takes_nothing_over(autojump_clock):
+    async with open_office("office-1") as office:
+        with open_store(None) as store:
+            other = KeyId(bytes(32))
+            heir = await office.start_heir(store, adopts=other)
+            await office.kill_master()
+            await trio.sleep(2 * limits.LOST_AFTER)
+
+            assert heir.groups() == []
+            assert office.running("office-1")
+            office.nursery.cancel_scope.cancel()
