@@ -87,3 +87,48 @@ async def test_if_no_master_comes_workers_free_themselves(muons: Path):
             await wait_for(empty, within=20, what=f"no engine on {name}")
         nothing = lambda: not named(office.laptop, "dask_head.py")  # noqa: E731
         await wait_for(nothing, within=20, what="no scheduler on the laptop")
+
+
+async def test_an_heir_on_another_host_takes_over_from_a_master_that_is_gone(
+    muons: Path, counts: str
+):
+    """Shows: L5; the scheduler and the tasks go on where they are."""
+    async with open_office(["laptop", "desk", *NAMES]) as office:
+        keys = {}
+        for name in ("laptop", "desk"):
+            host = office.host(name)
+            await host.run([*host.aemesh, "key", "csr", "--role", "master"])
+            (shown,) = await office.ask("key", "show", "--role", "master", name=name)
+            keys[name] = shown["key"]
+        trusting = [
+            word for key in keys.values() for word in ("--trust-master", str(key))
+        ]
+        for name in NAMES:
+            await office.worker(name, *trusting)
+        words = ("master", "--group", "A", "--accept-new", "--heir", keys["desk"])
+        first = await office.start("laptop", *words)
+        await first.wait_said("serves A: 1 cores", times=2)
+        analysis = await office.analyse("A", muons)
+        await analysis.wait_share(0.1)
+        engines = {name: await engine_pids(office.host(name)) for name in NAMES}
+        head = await engine_pids(office.laptop)
+
+        kill(first)
+        heir = await office.start(
+            "desk", "master", "--accept-new", "--adopt", keys["laptop"]
+        )
+        await heir.wait_said("took over from .*: A")
+        await heir.wait_said("serves A: 1 cores", times=2)
+
+        assert await engine_pids(office.laptop) == head
+        for name in NAMES:
+            assert await engine_pids(office.host(name)) == engines[name]
+        analysis.check_runs()
+        assert (await analysis.wait())["counts_sha256"] == counts
+        # Whoever sits at the heir's machine has the group now.
+        here = await office.analyse("A", muons, scales=44, name="desk")
+        assert (await here.wait())["hosts"] == NAMES
+        # The first one does not take back what it has lost.
+        back = await office.start("laptop", *words)
+        assert await back.wait() == 4
+        assert "were adopted by another master" in back.said
