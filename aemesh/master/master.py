@@ -39,8 +39,8 @@ from aemesh.master.neighbours import Neighbours
 from aemesh.master.reception import Reception
 from aemesh.master.record import Order, WorkerRecord
 from aemesh.master.roster import Roster
-from aemesh.model.address import Address
 from aemesh.master.takeover import Takeover
+from aemesh.model.address import Address
 from aemesh.model.job import Chunk, JobExit, JobSpec
 from aemesh.model.view import (
     CertificateView,
