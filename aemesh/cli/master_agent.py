@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import os
 import time
 from functools import partial
 from pathlib import Path
@@ -30,6 +31,7 @@ from aemesh.host.plugins import find_engine
 from aemesh.host.site.usercredential import read_credential
 from aemesh.host.statedir import clients_folder
 from aemesh.host.store import Store, open_store
+from aemesh.host.warden import end_all_below
 from aemesh.master.control import serve_control
 from aemesh.master.delegation import Delegation, check_mode
 from aemesh.master.master import Master
@@ -131,6 +133,7 @@ async def _run(
                     jobs,
                     leave=lambda _: master.stop(),
                     scope=crew.cancel_scope,
+                    orphaned=_fall,
                 )
             )
             socket = state.folder / SOCKET_FILE
@@ -190,6 +193,15 @@ def _best(hosts: list[str]) -> str:
     private = [host for host in hosts if ipaddress.ip_address(host).is_private]
     v4 = [host for host in private if ":" not in host]
     return (v4 or private or ["127.0.0.1"])[0]
+
+
+def _fall() -> None:
+    """Go as if we had been killed, for our warden was.
+
+    To say good-bye would end the engines; they can wait for the next master.
+    """
+    end_all_below()
+    os._exit(1)
 
 
 def _remember_groups(store: Store, options: MasterOptions) -> None:

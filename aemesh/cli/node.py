@@ -198,11 +198,17 @@ async def obey(
     *,
     leave: Callable[[str], None],
     scope: trio.CancelScope,
+    orphaned: Callable[[], None] | None = None,
 ) -> None:
-    """Leave when we are told to; at once when told twice, or when the warden died."""
+    """Leave when we are told to; at once when told twice, or when the warden died.
+
+    With `orphaned` that is done then, and not expected to return.
+    """
     leaving = False
     while True:
         notice = await guard.receive()
+        if notice is Notice.ORPHANED and orphaned is not None:
+            orphaned()
         if notice is Notice.ORPHANED:
             jobs.end_all(term_after=0, reason="the warden was killed")
         if leaving or notice is Notice.ORPHANED:
