@@ -63,6 +63,7 @@ class Door:
         self.desk = desk
         self.gate = StrangerGate()
         self.pending: Counter[str] = Counter()
+        self.met: Counter[KeyId] = Counter()  # whose handshake here is under way
         self.linked = linked
         self.strangers: dict[Entry, None] = {}  # the one that came first is first
         self._chance = chance
@@ -107,6 +108,7 @@ class Entry(DeskDoorman):
         self._stranger = True
         self._pending = False
         self._skew_told = False
+        self._met: KeyId | None = None
         self._stream = False
         self.scope = trio.CancelScope()  # of its handshake
         door.strangers[self] = None
@@ -115,6 +117,9 @@ class Entry(DeskDoorman):
         self, peer: Peer, *, purpose: Purpose, skew: float, expected: KeyId | None
     ) -> Verdict:
         """Return the desk's verdict; a stream is only for whom we are linked to."""
+        if self._met is None:
+            self._met = peer.key_id
+            self._door.met[peer.key_id] += 1
         if purpose is Purpose.STREAM:
             link = self._door.linked(peer.key_id)
             if link is None:
@@ -166,6 +171,9 @@ class Entry(DeskDoorman):
     def done(self) -> None:
         """Give back whatever place the entry holds."""
         self._known()
+        if self._met is not None:
+            self._door.met -= Counter({self._met: 1})  # drops what is zero
+            self._met = None
         if self._pending:
             self._pending = False
             self._door.pending -= Counter({self._source: 1})  # drops what is zero

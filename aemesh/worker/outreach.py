@@ -72,6 +72,7 @@ class Outreach:
     serve: ServeLink
     finder: Finder
     seeks: Callable[[KeyId], bool]
+    meets: Callable[[KeyId], bool] = lambda _: False  # whether it is at our door
     dialable: Callable[[Address], bool] = dialable
     seeds: tuple[Seed, ...] = ()
     _approaches: dict[KeyId, _Approach] = field(default_factory=dict)
@@ -203,7 +204,11 @@ class _Approach:
                 with trio.move_on_after(limits.HEAD_START_AFTER) as scope:
                     while self.key_id not in links:
                         await links.changed.wait()
-                if scope.cancelled_caught and self.outreach.seeks(self.key_id):
+                # One that is at our door may wait there for a person, who would be
+                # asked again about the same master.
+                at_door = self.outreach.meets(self.key_id)
+                seeks = self.outreach.seeks(self.key_id)
+                if scope.cancelled_caught and seeks and not at_door:
                     return
 
     async def _wait_news(self, news: trio.Event) -> None:

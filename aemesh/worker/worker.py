@@ -135,6 +135,7 @@ class Worker:
             serve=self._serve_dialled,
             finder=parts.finder,
             seeks=parts.seeks,
+            meets=lambda master: self._door.met[master] > 0,
             seeds=parts.seeds,
         )
         self._lost_sight: object = (

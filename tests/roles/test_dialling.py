@@ -145,6 +145,28 @@ async def test_when_both_dial_at_once_one_link_is_left(
         assert len(machine.jobs.running) == 1
 
 
+async def test_a_master_that_waits_at_the_door_is_not_dialled_as_well(
+    autojump_clock,
+) -> None:
+    """Its owner would be asked about the same worker a second time."""
+    policy = TrustPolicy(role=Role.MASTER)
+    async with open_mesh("A", port=PORT, policy=policy) as mesh:
+        ear = Ear()
+        machine = await start(mesh, "office-1", ear)
+        ear.hear(mesh.master_id)
+        with trio.fail_after(60):
+            while not mesh.desk.waiting:
+                await trio.sleep(0.1)
+        await trio.sleep(120)
+        (request,) = mesh.desk.waiting.values()
+        assert MASTER not in mesh.segment.dialled
+        assert request.tries == 1
+        mesh.desk.accept(request, via="prompt")
+
+        await serving(mesh, "office-1")
+        assert not link_of(machine, mesh).dialled
+
+
 async def test_a_link_that_broke_is_dialled_again_by_the_worker(autojump_clock) -> None:
     async with open_mesh("A", port=PORT) as mesh:
         ear = Ear()
