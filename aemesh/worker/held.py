@@ -229,9 +229,18 @@ class Held:
         if lease is not None:
             _log.info("left group %s", lease.group)
 
+    async def end_fleeting(self, term_after: float) -> None:
+        """End the jobs that do not outlive their master's absence."""
+        await self._end_those(
+            {k: one for k, one in self._running.items() if not one.stream.lasting},
+            term_after,
+        )
+
     async def end_jobs(self, term_after: float) -> None:
         """End every job that runs here now, all at one time."""
-        ending = dict(self._running)
+        await self._end_those(dict(self._running), term_after)
+
+    async def _end_those(self, ending: dict[JobId, Running], term_after: float) -> None:
         async with trio.open_nursery() as nursery:
             for running in ending.values():
                 nursery.start_soon(_end, running.job, term_after)

@@ -138,9 +138,8 @@ class Worker:
             meets=lambda master: self._door.met[master] > 0,
             seeds=parts.seeds,
         )
-        self._lost_sight: object = (
-            None  # of the master that holds us, for the last time
-        )
+        # Of the master that holds us, for the last time.
+        self._lost_sight: object = None
 
     def __repr__(self) -> str:
         return f"<Worker on port {self.port}, {len(self.links)} links, {self.held!r}>"
@@ -281,9 +280,12 @@ class Worker:
             for link in list(self.links.values()):
                 with suppress(UnreachableError):
                     await self._tell_orphaned(link)
-            await trio.sleep(self.held.outlives)
-            if self._lost_sight is not lost_sight:
-                return  # it was there in between: the time began anew
+            grace = self.held.outlives
+            for span in (limits.ORPHANED_JOB_AFTER, grace - limits.ORPHANED_JOB_AFTER):
+                await trio.sleep(span)
+                if self._lost_sight is not lost_sight or master in self.links:
+                    return  # it is there, or was: then the time began anew
+                await self.held.end_fleeting(limits.TERM_AFTER)
         if self.held.tenancy.lease == lease and master not in self.links:
             await self.held.let_go(limits.TERM_AFTER)
 
