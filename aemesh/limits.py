@@ -272,6 +272,8 @@ KEPT_PAGE = 16
 # A member that an adopted group waits for: its worker is dialled, at the latest, every
 # REDIAL_CAP_AFTER.
 ADOPT_AFTER = 15.0
+# An heir that could not take over tries again: its forerunner may be there still.
+TAKEOVER_AGAIN_AFTER = 5.0
 # The keeper beside a new master: it starts in a third of a second.
 KEEPER_UP_AFTER = 10.0
 # A keeper that no master holds has no use.

@@ -8,7 +8,7 @@ they outlive the master as the members' jobs do, within the lease's time.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -21,7 +21,7 @@ from aemesh.master.kept import Estate, read_estates_untrusted
 from aemesh.master.remote import ask
 from aemesh.model.address import Address
 from aemesh.model.key import KeyId
-from aemesh.model.names import GroupName
+from aemesh.model.names import GroupName, JobId, job_id_untrusted
 from aemesh.net.doorman import Desk, DeskDoorman, Doorman
 from aemesh.net.link import Link, open_link
 from aemesh.net.shake import Channel, Shaker
@@ -66,6 +66,7 @@ class Keeper:
     generation: int
     port: int  # where our heirs reach it, 0 if they do not
     estates: dict[GroupName, Estate] = field(default_factory=dict)  # whose heads run
+    left: frozenset[JobId] = frozenset()  # jobs that ran when we came
     _streams: list[Channel] = field(default_factory=list)
 
     async def dial_stream(self) -> Channel:
@@ -80,8 +81,28 @@ class Keeper:
         for channel in self._streams:
             await trio.aclose_forcefully(channel.connection.stream)
 
+    async def keep_only(self, groups: Mapping[GroupName, str]) -> None:
+        """End and forget what was left of other groups, or of other engines."""
+        wanted = {
+            name: estate
+            for name, estate in self.estates.items()
+            if groups.get(name) == estate.engine
+        }
+        useful = {job for estate in wanted.values() for job in estate.heads}
+        try:
+            for job in self.left - useful:
+                body = wire.End(job=job, term_after=limits.TERM_AFTER)
+                within = limits.TERM_AFTER + limits.ANSWER_AFTER
+                await ask(self.link, body, wire.Done, within=within)
+            for name in self.estates.keys() - wanted.keys():
+                await self.keep(name, "")
+        except AemeshError as exc:
+            _log.warning("what was left is not ended: %s", exc)
+        self.left = frozenset()
+        self.estates = wanted
+
     async def keep(self, key: str, data: str) -> None:
-        """Have an entry kept, or forgotten if `data` is empty."""
+        """Have an entry kept, or it and all beneath it forgotten, without `data`."""
         body = wire.Keep(key=key, data=data)
         await ask(self.link, body, wire.Done, within=limits.ANSWER_AFTER)
 
@@ -194,11 +215,13 @@ async def _take(
         if not page.entries or len(entries) > limits.KEPT_ENTRIES:
             break
         after = page.entries[-1].key
-    running = frozenset(orphaned.jobs)
+    keeper.left = running = frozenset(map(job_id_untrusted, orphaned.jobs))
     for name, estate in read_estates_untrusted(entries).items():
         estate.heads = tuple(job for job in estate.heads if job in running)
         if estate.heads:
             keeper.estates[name] = estate
+        else:
+            await keeper.keep(name, "")
     return keeper
 
 

@@ -370,10 +370,8 @@ class Master:
                 yield
                 return
             self.heads.keeper = keeper
-            known = parts.store.groups()
-            for name, estate in keeper.estates.items():
-                if known.get(name) == estate.engine:
-                    self._estates[name] = estate
+            await keeper.keep_only(parts.store.groups())
+            self._estates.update(keeper.estates)
             self._tenure = Tenure(
                 kept_after=parts.kept_after,
                 heirs=tuple(map(str, parts.heirs)),

@@ -1,7 +1,8 @@
 """What a group leaves for a successor of its master, and what it got from a former one.
 
 Records are written before what they tell is done.  One of a member that is gone stays
-until the group ends: a successor waits for that member in vain, and then goes on.
+until this life of the group ends: a successor waits for that member in vain, and then
+goes on.
 """
 
 from __future__ import annotations
@@ -67,6 +68,8 @@ class Succession:
     async def start_head(self, job_id: JobId, spec: JobSpec) -> Job:
         """Start a head, which a successor is to know of if it is lasting."""
         if spec.lasting:
+            if not self._started:  # what a former life left is of no use any more
+                await self._heads.keep(group_key(self._group))
             self._started = (*self._started, job_id)
             record = GroupRecord(
                 self._engine, self.authority.kept(), self.address, self._started
@@ -85,6 +88,7 @@ class Succession:
             if job is not None:
                 return job
         self.expected.clear()  # nobody can come back to a head that is gone
+        self._started = ()
         return None
 
     async def note_member(self, key_id: KeyId, heir: Heir) -> None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
+from aemesh import limits
 from aemesh.errors import AemeshError
 from aemesh.master.keeper import open_keeper
 
@@ -41,9 +42,10 @@ class Takeover:
         self._place = place
         self._history = history
         self._opened = opened
-        self._heard: tuple[Address, KeyId] | None = None
+        self._heard: dict[tuple[Address, KeyId], None] = {}  # that may be held
+        self._held: set[tuple[Address, KeyId]] = set()  # that were
         self._news = trio.Event()
-        self._tried: set[tuple[Address, KeyId]] = set()
+        self._told = ""
 
     def __repr__(self) -> str:
         return f"<Takeover from {self._adopts}>"
@@ -51,22 +53,35 @@ class Takeover:
     def hear(self, orphan: Orphan) -> None:
         """A worker tells of a lease that its master left."""
         keeper = orphan.keeper
-        if orphan.master == self._adopts and keeper not in {None, *self._tried}:
-            self._heard = keeper
-            self._news.set()
+        if keeper is None or keeper in self._held or orphan.master != self._adopts:
+            return
+        self._heard[keeper] = None
+        self._news.set()
 
     async def run(self) -> None:
         """Take over once it is possible, and hold it until cancelled."""
         while True:
             await self._news.wait()
             self._news = trio.Event()
-            assert self._heard is not None
-            self._tried.add(self._heard)
-            try:
-                await self._hold(*self._heard)
-            except AemeshError as exc:
-                text = f"what {self._adopts} left is not taken over: {exc}"
+            for keeper in list(self._heard):
+                await self._try(keeper)
+            if self._heard:
+                # A worker lost its master before the keeper did, or the keeper is out
+                # of reach for a moment; nobody would tell us of it again.
+                await trio.sleep(limits.TAKEOVER_AGAIN_AFTER)
+                self._news.set()
+
+    async def _try(self, keeper: tuple[Address, KeyId]) -> None:
+        try:
+            await self._hold(*keeper)
+        except AemeshError as exc:
+            text = f"what {self._adopts} left is not taken over: {exc}"
+            if text != self._told:
+                self._told = text
                 self._history.add("master.no-takeover", text)
+        else:
+            del self._heard[keeper]
+            self._held.add(keeper)
 
     async def _hold(self, address: Address, key_id: KeyId) -> None:
         async with open_keeper(self._place(address, key_id), inherits=True) as keeper:

@@ -22,9 +22,14 @@ class Notebook:
         return f"<Notebook of {len(self._entries)} entries>"
 
     def keep(self, key: str, data: str) -> None:
-        """Keep one entry, or forget it if there is no data; raises `RefusedError`."""
+        """Keep one entry; without data forget it, and those beneath it (`key/…`).
+
+        Raises `RefusedError`.
+        """
         if not data:
-            self._entries.pop(key, None)
+            beneath = f"{key}/"
+            for one in [o for o in self._entries if o == key or o.startswith(beneath)]:
+                del self._entries[one]
             return
         if key not in self._entries and len(self._entries) >= limits.KEPT_ENTRIES:
             what = "the keeper keeps no more"

@@ -52,6 +52,7 @@ class Office(Mesh):
         super().__init__(nursery)
         self.store = store
         self.keeper: Machine
+        self.notes = Notebook()
         self.heir_id = Identity.ephemeral("desk")
         self.scope = trio.CancelScope()
 
@@ -151,7 +152,7 @@ async def open_office(*names: str):
             office = Office(nursery, store)
             trusting = office.trusting()
             office.keeper = await office.start_worker(
-                "keeper", policy=trusting, announce=False, notebook=Notebook()
+                "keeper", policy=trusting, announce=False, notebook=office.notes
             )
             for name in names:
                 await office.start_worker(name, policy=trusting, announce=False)
@@ -303,3 +304,40 @@ async def test_a_master_that_was_not_asked_to_takes_nothing_over(autojump_clock)
             assert heir.groups() == []
             assert office.running("office-1")
             office.nursery.cancel_scope.cancel()
+
+
+async def test_an_heir_that_could_not_take_over_at_once_tries_again(autojump_clock):
+    async with open_office("office-1") as office:
+        with open_store(None) as store:
+            heir = await office.start_heir(store, adopts=office.master_id.key_id)
+            office.segment.cut.add("10.0.0.1")
+            office.scope.cancel()
+            await trio.sleep(limits.LOST_AFTER - 1)
+            office.segment.closed.add(office.keeper.ip)
+            await trio.sleep(limits.LOST_AFTER)
+            assert heir.groups() == []
+
+            office.segment.closed.clear()
+            office.master = heir
+            view = await office.wait_state("office-1", MemberState.LEASED)
+            assert (view.group, view.generation) == ("A", 1)
+            office.nursery.cancel_scope.cancel()
+
+
+async def test_what_nobody_goes_on_with_is_ended(autojump_clock):
+    async with open_office("office-1") as office:
+        await office.kill_master()
+        office.store.put_group(GroupName("A"), "command")
+
+        await office.start_master()
+        await office.wait_worker("office-1", lambda one: one.generation > 1)
+
+        assert office.running("keeper") == []
+        assert office.notes.page("").entries == ()
+
+
+async def test_a_group_that_was_closed_leaves_no_word_of_its_members(autojump_clock):
+    async with open_office("office-1") as office:
+        await office.master.close_group(GroupName("A"))
+
+        assert office.notes.page("").entries == ()
