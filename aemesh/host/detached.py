@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 # Given a descriptor to say, by writing to it, that all is up.
 Main = Callable[[int], int]
+_STREAMS = 3
 
 
 def start_detached(main: Main, *, log: Callable[[], Path] | None = None) -> int:
@@ -26,7 +27,8 @@ def start_detached(main: Main, *, log: Callable[[], Path] | None = None) -> int:
 
     It becomes readable when `main` writes to its own, or with the end of file when it
     has ended.  Standard output and error go to `log`, which begins anew, or nowhere;
-    where it lies is found out by the new process.
+    where it lies is found out by the new process.  It has no other file of ours: a
+    lock or a pipe of whoever started us is not held on to.
     """
     reading, writing = os.pipe()
     sys.stdout.flush()
@@ -39,6 +41,8 @@ def start_detached(main: Main, *, log: Callable[[], Path] | None = None) -> int:
             os.setsid()
             if os.fork() == 0:
                 _open_ends(log)
+                os.closerange(_STREAMS, writing)
+                os.closerange(writing + 1, os.sysconf("SC_OPEN_MAX"))
                 code = _run(main, writing)
             else:
                 code = 0
@@ -66,7 +70,8 @@ def _open_ends(log: Callable[[], Path] | None) -> None:
     null = os.open(os.devnull, os.O_RDWR)
     out = null
     if log is not None:
-        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW
+        # Appended to: one that goes on for longer has the file open as well.
+        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND | os.O_NOFOLLOW
         out = os.open(log(), flags, 0o600)
     os.dup2(null, 0)
     os.dup2(out, 1)
