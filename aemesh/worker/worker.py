@@ -280,11 +280,14 @@ class Worker:
             for link in list(self.links.values()):
                 with suppress(UnreachableError):
                     await self._tell_orphaned(link)
-            grace = self.held.outlives
-            for span in (limits.ORPHANED_JOB_AFTER, grace - limits.ORPHANED_JOB_AFTER):
-                await trio.sleep(span)
+            since = trio.current_time()
+            while (left := since + self.held.outlives - trio.current_time()) > 0.0:
+                # Looked at again: a lease under which nothing runs any more is over.
+                await trio.sleep(min(left, limits.ORPHANED_JOB_AFTER))
                 if self._lost_sight is not lost_sight or master in self.links:
                     return  # it is there, or was: then the time began anew
+                if self.held.tenancy.lease != lease:
+                    return  # an heir has it
                 await self.held.end_fleeting(limits.TERM_AFTER)
         if self.held.tenancy.lease == lease and master not in self.links:
             await self.held.let_go(limits.TERM_AFTER)

@@ -341,3 +341,15 @@ async def test_a_group_that_was_closed_leaves_no_word_of_its_members(autojump_cl
         await office.master.close_group(GroupName("A"))
 
         assert office.notes.page("").entries == ()
+
+
+async def test_a_worker_whose_jobs_ended_meanwhile_is_held_no_longer(autojump_clock):
+    async with open_office("office-1") as office:
+        await office.kill_master()
+        for job in list(office.running("office-1")):
+            await job.end(term_after=0.0)
+
+        await trio.sleep(2 * limits.ORPHANED_JOB_AFTER)
+
+        assert office.machines["office-1"].worker.held.tenancy.lease is None
+        assert office.running("keeper")
