@@ -309,6 +309,24 @@ RETIRE_AFTER = 30.0
 
 # --- sharing ----------------------------------------------------------------
 
+# Workers that serve are moved to others' good when nothing has changed for so long: an
+# office that starts at once is there by then.  Each time soon after another it is twice
+# as long, up to the cap; and a link that never rests puts it off no longer than that.
+SETTLE_AFTER = 2.0
+SETTLE_CAP_AFTER = 60.0
+# Failures in a row until a worker is set aside: one is bad luck, two are a coincidence.
+FAILURES_ENOUGH = 3
+# A failure later than this is not that of a black hole: work takes longer to fail.
+FAILS_QUICKLY_AFTER = 10.0
+# Losses of one worker's link until it is set aside: a cable that is plugged in anew, or
+# a bad radio, breaks twice; what breaks four times in two minutes goes on doing so.
+LOSSES_ENOUGH = 4
+LOSSES_WITHIN = 120.0
+# How long a worker is set aside the first time; each time doubles it, until nothing
+# was wrong for a while.
+ASIDE_AFTER = 60.0
+ASIDE_CAP_AFTER = 3600.0
+ASIDE_FORGOTTEN_AFTER = 3600.0
 # What a group's workers must have, as a person types it: a line or two.  It is kept
 # with the group, and evaluated for each worker.
 REQUIRE_LENGTH = 1000
