@@ -4,16 +4,30 @@ from __future__ import annotations
 
 import shlex
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 import msgspec
 
 from aemesh.cli import ui
 from aemesh.cli.delegation import span, wish_of
-from aemesh.cli.options import assent_option, json_option, state_option
+from aemesh.cli.options import (
+    assent_option,
+    demand_of,
+    demand_options,
+    json_option,
+    state_option,
+)
+from aemesh.cli.spans import shown_span
 from aemesh.cli.status import show_groups
 from aemesh.client.client import Mesh
+from aemesh.errors import UsageError
 from aemesh.model.view import Delegate
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from aemesh.model.view import MoveView, WorkerView
 
 
 @click.group()
@@ -22,10 +36,14 @@ def group() -> None:
 
 
 @group.command("list")
+@click.option("--why", is_flag=True, help="Tell each worker's place, and the reason.")
 @state_option
 @json_option
-def list_(state: str | None, *, as_json: bool) -> None:
+def list_(state: str | None, *, why: bool, as_json: bool) -> None:
     """List the groups."""
+    if why:
+        _tell_why(Mesh(state).workers(), as_json=as_json)
+        return
     found = Mesh(state).groups()
     if as_json:
         for one in found:
@@ -34,15 +52,105 @@ def list_(state: str | None, *, as_json: bool) -> None:
     show_groups(found)
 
 
+def _tell_why(workers: Sequence[WorkerView], *, as_json: bool) -> None:
+    """Show where each worker is, where it is to be, and the reason."""
+    if as_json:
+        for one in workers:
+            ui.write_json(
+                {
+                    "worker": one.name,
+                    "key": one.key,
+                    "group": one.group,
+                    "placed": one.placed,
+                    "why": one.why or one.note or one.state,
+                }
+            )
+        return
+    ui.table(
+        ("WORKER", "GROUP", "TO BE IN", "WHY"),
+        (
+            (one.name, one.group or "-", one.placed or "-", _reason(one))
+            for one in workers
+        ),
+    )
+
+
+def _reason(one: WorkerView) -> str:
+    return one.why or one.note or one.state
+
+
+@group.command()
+@click.argument("name")
+@state_option
+@json_option
+def show(name: str, state: str | None, *, as_json: bool) -> None:
+    """Show all about the group NAME: who serves it, who does not, and why."""
+    status = Mesh(state).group_status(name)
+    if as_json:
+        ui.write_json(msgspec.to_builtins(status))
+        return
+    one, wants = status.group, status.group.demand
+    missing = f", {one.missing} missing" if one.missing else ""
+    most = "any number" if wants.max is None else str(wants.max)
+    ui.fields(
+        {
+            "group": f"{one.name} ({one.state})",
+            "engine": f"{one.engine} {one.address}",
+            "has": f"{len(one.members)} workers, {one.cores} cores{missing}",
+            "wants": f"{wants.min} to {most}, by weight {wants.weight}",
+            "requires": wants.require or "nothing",
+            "waits": shown_span(wants.wait_after),
+            "note": one.note or "-",
+        }
+    )
+    ui.write("")
+    ui.table(
+        ("WORKER", "GROUP", "WHY"),
+        (
+            (placed.worker, placed.group or "-", placed.why)
+            for placed in (*status.members, *status.refused)
+        ),
+    )
+    if status.history:
+        ui.write("")
+    for event in status.history:
+        ui.write(ui.plain(f"{ui.moment(event.at)}  {event.kind:<16} {event.text}"))
+
+
 @group.command()
 @click.argument("name")
 @click.option("--engine", default="dask", show_default=True, help="What runs on it.")
+@demand_options
 @state_option
-def add(name: str, engine: str, state: str | None) -> None:
+def add(name: str, engine: str, state: str | None, **wishes: Any) -> None:  # noqa: ANN401 - of `demand_options`
     """Open the group NAME."""
     with ui.progress(f"opening group {name}"):
-        Mesh(state).open_group(name, engine)
+        Mesh(state).open_group(name, engine, **demand_of(**wishes))
     ui.say(f"group {name} is open, engine {engine}")
+
+
+@group.command("set")
+@click.argument("name")
+@demand_options
+@state_option
+@json_option
+def set_(name: str, state: str | None, *, as_json: bool, **wishes: Any) -> None:  # noqa: ANN401 - of `demand_options`
+    """Change what the group NAME wants; what is not said stays as it is.
+
+    Workers that were moved to it by hand are shared again.
+    """
+    change = demand_of(**wishes)
+    if not change:
+        msg = "nothing is to be changed"
+        hint = "`aemesh group set --help` lists what can be"
+        raise UsageError(msg, hint=hint)
+    view = Mesh(state).set_group(name, **change)
+    if as_json:
+        ui.write_json(msgspec.to_builtins(view))
+        return
+    wants = view.demand
+    most = "any number of" if wants.max is None else wants.max
+    ui.say(f"group {name} wants {wants.min} to {most} workers")
 
 
 @group.command()
@@ -56,25 +164,48 @@ def remove(name: str, state: str | None) -> None:
 
 
 @group.command()
-@click.argument("worker")
-@click.argument("name", metavar="GROUP")
+@click.argument("words", metavar="WORKER... GROUP", nargs=-1, required=True)
+@click.option("--auto", is_flag=True, help="Share the WORKERs again; without GROUP.")
 @state_option
 @json_option
-def move(worker: str, name: str, state: str | None, *, as_json: bool) -> None:
-    """Move WORKER to GROUP, after its work has moved to others."""
-    with ui.progress(f"moving {worker} to {name}"):
-        receipt = Mesh(state).move(worker, name)
-    if as_json:
-        ui.write_json(msgspec.to_builtins(receipt))
-        return
-    left = "in peace" if receipt.graceful else "in haste"
-    ui.write(
-        ui.plain(
-            f"{receipt.member} left {receipt.group} {left} in "
-            f"{receipt.took_after:.1f} s ({receipt.moved} pieces of data moved, "
-            f"{receipt.lost} lost), and is on its way to {name}"
+def move(
+    words: tuple[str, ...], state: str | None, *, auto: bool, as_json: bool
+) -> int:
+    """Move each WORKER to GROUP, after its work has moved to others.
+
+    It stays there until GROUP's wishes change, or `--auto` says otherwise.
+    """
+    if not auto and len(words) == 1:
+        msg = "which group?"
+        raise UsageError(msg, hint=f"aemesh group move {words[0]} GROUP")
+    workers, name = (words, None) if auto else (words[:-1], words[-1])
+    who = " ".join(workers)
+    with ui.progress(f"sharing {who}" if auto else f"moving {who} to {name}"):
+        views = Mesh(state).move_all(workers, name)
+    for view in views:
+        if as_json:
+            ui.write_json(msgspec.to_builtins(view))
+        else:
+            _tell_move(view, name)
+    return max(int(view.error["exit_code"] or 0) if view.error else 0 for view in views)
+
+
+def _tell_move(view: MoveView, name: str | None) -> None:
+    receipt = view.receipt
+    if view.error is not None:
+        why = f": {view.error['why']}" if view.error["why"] else ""
+        ui.say(f"{view.worker} is not in {name}: {view.error['what']}{why}")
+    elif receipt is None:
+        ui.write(ui.plain(f"{view.worker} is shared again"))
+    else:
+        left = "in peace" if receipt.graceful else "in haste"
+        ui.write(
+            ui.plain(
+                f"{view.worker} left {receipt.group} {left} in "
+                f"{receipt.took_after:.1f} s ({receipt.moved} pieces of data moved, "
+                f"{receipt.lost} lost), and is in {name}"
+            )
         )
-    )
 
 
 @group.command()

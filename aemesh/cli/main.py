@@ -25,7 +25,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "attach": ("aemesh.cli.jobs", "attach", "Follow a detached script to its end."),
     "logs": ("aemesh.cli.jobs", "logs", "Show what a detached script printed."),
     "status": ("aemesh.cli.status", "status", "Show the master, its groups, workers."),
-    "workers": ("aemesh.cli.workers", "workers", "List the workers."),
+    "workers": ("aemesh.cli.workers", "workers", "List the workers, or see to some."),
     "group": ("aemesh.cli.group", "group", "List, change and fill groups."),
     "exec": ("aemesh.cli.exec", "exec_", "Run a command on each member of a group."),
     "events": ("aemesh.cli.status", "events", "Tell what happened, and what happens."),

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from aemesh.cli.spans import span
+from aemesh.errors import UsageError, quoted
+
+if TYPE_CHECKING:
+    from aemesh.client.client import DemandChange
 
 # Where a worker finds its join token, if it is not on the command line.
 JOIN_VARIABLE = "AEMESH_JOIN"
@@ -95,6 +99,72 @@ def idle_option(what: str) -> Callable[[_F], _F]:
         metavar="SPAN",
         help=f"End after so long {what}: 30m.",
     )
+
+
+def demand_options(command: _F) -> _F:
+    """Add what a group wants; what is not said is None, and stays as it is."""
+    for add in (
+        click.option(
+            "--require",
+            metavar="WHAT|none",
+            help="What each worker must have: 'cores>=4 and \"gpu\" in labels'.",
+        ),
+        click.option(
+            "--wait",
+            "wait_after",
+            type=_span_or_none,
+            metavar="SPAN|none",
+            help="How long `aemesh run` waits for that least number of workers.",
+        ),
+        click.option(
+            "--weight",
+            type=int,
+            metavar="N",
+            help="Its share of the workers, beside that of other groups.",
+        ),
+        click.option(
+            "--max", "most", metavar="N|none", help="Workers that it has at most."
+        ),
+        click.option(
+            "--min", "least", type=int, metavar="N", help="Workers that it needs."
+        ),
+    ):
+        command = add(command)
+    return command
+
+
+def demand_of(
+    *,
+    least: int | None,
+    most: str | None,
+    weight: int | None,
+    wait_after: float | None,
+    require: str | None,
+) -> DemandChange:
+    """Return what `demand_options` say; raises `UsageError` for a max that is none."""
+    change: DemandChange = {}
+    if least is not None:
+        change["min"] = least
+    if most is not None:
+        change["max"] = None if most == "none" else _number("--max", most)
+    if weight is not None:
+        change["weight"] = weight
+    if wait_after is not None:
+        change["wait_after"] = wait_after
+    if require is not None:
+        change["require"] = "" if require == "none" else require
+    return change
+
+
+def _span_or_none(text: str) -> float:
+    return 0.0 if text == "none" else span(text)
+
+
+def _number(option: str, text: str) -> int:
+    if not text.isascii() or not text.isdigit() or len(text) > 9:
+        msg = f"{option} {quoted(text)}: expected a number, or none"
+        raise UsageError(msg)
+    return int(text)
 
 
 def node_options(command: _F) -> _F:

@@ -21,7 +21,7 @@ from aemesh.errors import UsageError
 @json_option
 @click.pass_context
 def workers(ctx: click.Context, state: str | None, *, as_json: bool) -> None:
-    """List the workers."""
+    """List the workers, or see to some."""
     if ctx.invoked_subcommand is not None:
         return
     found = Mesh(state).workers()
@@ -71,3 +71,16 @@ def drain(
             ui.write_json(msgspec.to_builtins(receipt))
         else:
             ui.write(ui.plain(receipt_line(receipt)))
+
+
+@workers.command()
+@click.argument("worker")
+@state_option
+@json_option
+def readmit(worker: str, state: str | None, *, as_json: bool) -> None:
+    """Take a WORKER back that was set aside."""
+    view = Mesh(state).readmit(worker)
+    if as_json:
+        ui.write_json(msgspec.to_builtins(view))
+        return
+    ui.say(f"{view.name} gets work again")

@@ -15,14 +15,14 @@ from __future__ import annotations
 import os
 import threading
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypedDict, TypeVar, Unpack
 from urllib.parse import quote
 
 import msgspec
 
 from aemesh.client.environment import GROUP_VARIABLE, filled, wants_tls
 from aemesh.client.jobs import JobFolder
-from aemesh.client.transport import ANSWER_AFTER, Transport, error_in
+from aemesh.client.transport import ANSWER_AFTER, Transport, error_in, error_of
 from aemesh.errors import EngineError, UnknownNameError, UnreachableError, UsageError
 from aemesh.host.control.sockets import SOCKET_FILE
 from aemesh.host.livefolder import LiveFolder
@@ -33,6 +33,7 @@ from aemesh.master.control_wire import (
     Exec,
     Move,
     OpenGroup,
+    SetGroup,
 )
 from aemesh.model.group import Receipt
 from aemesh.model.view import (
@@ -42,7 +43,9 @@ from aemesh.model.view import (
     Delegate,
     DelegationView,
     EventView,
+    GroupStatusView,
     GroupView,
+    MoveView,
     OutputView,
     StatusView,
     WorkerView,
@@ -54,6 +57,16 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from aemesh.client.credentials import Credentials
+
+
+class DemandChange(TypedDict, total=False):
+    """What changes of what a group wants: fields of `aemesh.model.group.Demand`."""
+
+    min: int
+    max: int | None
+    weight: int
+    wait_after: float
+    require: str
 
 
 class Mesh:
@@ -78,19 +91,56 @@ class Mesh:
         """Return every group."""
         return self._transport.ask("GET", "/v1/groups", answer=list[GroupView])
 
-    def open_group(self, name: str, engine: str = "dask") -> None:
-        """Make a group."""
-        wish = OpenGroup(name=name, engine=engine)
+    def open_group(
+        self, name: str, engine: str = "dask", **demand: Unpack[DemandChange]
+    ) -> None:
+        """Make a group, or find it there; `demand` as in `set_group`."""
+        change = SetGroup(**demand) if demand else None
+        wish = OpenGroup(name=name, engine=engine, demand=change)
         self._transport.ask("POST", "/v1/groups", body=wish, answer=dict)
+
+    def set_group(self, name: str, **demand: Unpack[DemandChange]) -> GroupView:
+        """Change what a group wants: `min`, `max`, `weight`, `wait_after`, `require`.
+
+        What is not named stays.  A `max` of None is none, a `require` of "" anything.
+        """
+        return self._transport.ask(
+            "PATCH", _of(name), body=SetGroup(**demand), answer=GroupView
+        )
+
+    def group_status(self, name: str) -> GroupStatusView:
+        """Return all about a group: its members, and why others are none."""
+        return self._transport.ask("GET", _of(name), answer=GroupStatusView)
 
     def close_group(self, name: str) -> None:
         """End a group, and give its workers back."""
         self._transport.ask("DELETE", _of(name), answer=dict)
 
     def move(self, worker: str, group: str) -> Receipt:
-        """Move a worker to another group; return how it left the old one."""
-        wish = Move(worker=worker, group=group)
-        return self._transport.ask("POST", "/v1/moves", body=wish, answer=Receipt)
+        """Move a worker to another group, where it stays; return how it left its own.
+
+        If it does not come up there it goes back, and that error is raised.
+        """
+        (view,) = self.move_all([worker], group)
+        if view.error is not None:
+            raise error_of(view.error)
+        assert view.receipt is not None, "it moved, or an error says why not"
+        return view.receipt
+
+    def move_all(self, workers: Sequence[str], group: str | None) -> list[MoveView]:
+        """Move workers to a group, where they stay; None shares them again.
+
+        Each view has the receipt of how the worker left, or the error that it met.
+        """
+        wish = Move(workers=tuple(workers), group=group)
+        return self._transport.ask(
+            "POST", "/v1/moves", body=wish, answer=list[MoveView]
+        )
+
+    def readmit(self, worker: str) -> WorkerView:
+        """Take a worker back that was set aside."""
+        target = f"/v1/workers/{quote(worker, safe='')}/readmit"
+        return self._transport.ask("POST", target, answer=WorkerView)
 
     def drain(
         self, *workers: str, by_after: float = 30.0, haste: str = "soon"
@@ -119,8 +169,13 @@ class Mesh:
         return Group(self, self.connect(name))
 
     def connect(self, name: str) -> ConnectView:
-        """Wait until a group's engine is up; return what its clients need."""
-        return self._transport.ask("POST", _of(name, "connect"), answer=ConnectView)
+        """Wait until a group has its min; return what its clients need.
+
+        Raises `GroupIncompleteError` when it has waited as long as the group says.
+        """
+        return self._transport.ask(
+            "POST", _of(name, "connect"), answer=ConnectView, within=None
+        )
 
     def certify(
         self, name: str, csr_pem: str, *, life_after: float = 0.0

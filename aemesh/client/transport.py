@@ -24,7 +24,7 @@ from aemesh.errors import (
 from aemesh.host.control.sockets import ErrorBody, connected
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
 
 _T = TypeVar("_T")
@@ -55,9 +55,12 @@ class Transport:
         *,
         body: object = None,
         answer: type[_T],
-        within: float = ANSWER_AFTER,
+        within: float | None = ANSWER_AFTER,
     ) -> _T:
-        """Send one request and return its answer, or raise the master's error."""
+        """Send one request and return its answer, or raise the master's error.
+
+        `within` is in seconds; None is for what the master may take any time for.
+        """
         with closing(self._connect(within)) as connection:
             response = self._send(connection, method, target, body)
             try:
@@ -138,6 +141,11 @@ def error_in(line: bytes) -> AemeshError | None:
     except msgspec.MsgspecError:
         return None
     return _same_error(told)
+
+
+def error_of(fields: Mapping[str, object]) -> AemeshError:
+    """Return the error that was told as these fields."""
+    return _same_error(msgspec.convert(dict(fields), ErrorBody))
 
 
 def _error_of(content: bytes) -> AemeshError:

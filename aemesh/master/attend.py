@@ -8,7 +8,7 @@ there, and waits until something changes: an order, the engine, the groups.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from dataclasses import fields as dataclass_fields
 from typing import TypeGuard
 
@@ -21,6 +21,7 @@ from aemesh.master.group import Group
 from aemesh.master.history import History
 from aemesh.master.record import Order, WorkerRecord
 from aemesh.master.remote import DialStream, RemoteMember, ask
+from aemesh.master.sharing import Sharing
 from aemesh.master.takeover import Takeover
 from aemesh.model.group import MemberState, Orphan, Receipt
 from aemesh.model.key import KeyId
@@ -28,8 +29,6 @@ from aemesh.model.names import GroupName
 from aemesh.net.doorman import Desk
 from aemesh.net.link import Closed, Ending, Link
 from aemesh.net.rotation import FindNext, keep_offering
-from aemesh.policy.grouping import place
-from aemesh.policy.lease import allows
 from aemesh.policy.membership import Happening
 from aemesh.protocol import wire
 from aemesh.protocol.session import Pulse
@@ -37,7 +36,7 @@ from aemesh.tasks.nursery import open_crew
 
 # An engine that did not come up on a worker is tried again, ever more slowly.
 _AGAIN_AFTER = 0.5
-_AGAIN_CAP_AFTER = 30.0
+_AGAIN_CAP_AFTER = 60.0
 
 
 @dataclass(slots=True)
@@ -48,6 +47,7 @@ class Attendant:
     link: Link
     dial_stream: DialStream
     groups: Mapping[GroupName, Group]
+    sharing: Sharing
     desk: Desk
     key_id: KeyId  # ours
     next_key: FindNext
@@ -56,7 +56,8 @@ class Attendant:
     wall: Callable[[], float]
     takeover: Takeover | None = None
     member: RemoteMember | None = None
-    failures: int = 0
+    joined_at: float = 0.0
+    failures: dict[GroupName, int] = field(default_factory=dict)  # in a row
     expected: float = 0.0  # the end that the engine knows of
 
     async def run(self) -> Closed:
@@ -75,9 +76,10 @@ class Attendant:
             )
             closed = await self.link.wait_closed()
             nursery.cancel_scope.cancel()
+        # Its home may be where it was on its way to.
+        group = self.groups.get(record.membership.group or GroupName(""))
         # The owner is told first: an engine may take its time over a loss.
         self._tell_end(closed)
-        group = self.groups.get(record.home) if record.home else None
         if group is not None:
             with trio.CancelScope(shield=True):
                 with trio.move_on_after(limits.TERM_AFTER):
@@ -111,9 +113,11 @@ class Attendant:
                 record.membership.step(Happening.RETIRED, now=self.wall())
             group = self._place()
             if group is None:
-                await self._wait(woken.wait, self._groups_change)
-            else:
+                await self._wait(woken.wait)
+            elif group.state == "ready" and self.sharing.has_room(group):
                 await self._join(group)
+            else:
+                await self._wait(woken.wait, group.changed.wait)
         else:
             await self._serve(woken)
 
@@ -127,10 +131,15 @@ class Attendant:
             member, self.member = self.member, None
             await group.lose(record, member)
             await self._let_go("its engine broke")
+            self._count_failure(group, "its engine broke", since=self.joined_at)
         elif group.is_stale(record):
             await self._let_go("its jobs act as somebody else from now on")
         elif not self.desk.allows_group(self.link.peer, group.name):
             await self._let_go("its line of trust has other groups")
+        elif self._goes_elsewhere(group):
+            assert record.placement is not None
+            record.home = record.placement.group or record.home
+            await self._let_go(record.placement.why)
         else:
             await self._expect(group)
             await self._wait(woken.wait, group.changed.wait)
@@ -144,27 +153,30 @@ class Attendant:
         left = until - self.wall() - limits.DEPARTURE_MOVED_BEFORE
         await group.expect(self.record, by_after=max(left, 0.0) if until else None)
 
+    def _goes_elsewhere(self, group: Group) -> bool:
+        """Whether the plan has another place for the worker, and that is open."""
+        placement = self.record.placement
+        if placement is None or placement.group == group.name:
+            return False
+        if placement.group is None:
+            return True
+        target = self.groups.get(placement.group)
+        return target is not None and target.state == "ready"
+
     def _place(self) -> Group | None:
-        if self.record.membership.state is not MemberState.TRUSTED:
+        record = self.record
+        if record.membership.state is not MemberState.TRUSTED:
             return None
-        if self.record.is_held_by_other(self.key_id):
+        if record.is_held_by_other(self.key_id):
             return None  # it says so itself, and will say when it is free
-        if 0.0 < self.record.until < self.wall() + limits.DEPARTURE_MOVED_BEFORE:
+        placement = record.placement
+        name = None if placement is None else placement.group
+        if 0.0 < record.until < self.wall() + limits.DEPARTURE_MOVED_BEFORE:
             return None  # not worth coming any more
-        # One that opens is waited for: else the first that is up would get them all.
-        states = ("opening", "ready")
-        allowed = self.record.groups
-        accepts = {
-            name
-            for name, group in self.groups.items()
-            if group.state in states
-            and allows(allowed, name)
-            and self.desk.allows_group(self.link.peer, name)
-        }
-        counts = {name: g.size for name, g in self.groups.items()}
-        name = place(last=self.record.home, members=counts, accepts=accepts)
-        group = None if name is None else self.groups[name]
-        return group if group is not None and group.state == "ready" else None
+        # What has just failed is not in the plan yet.
+        if name is None or self.sharing.refusal(record, name):
+            return None
+        return self.groups.get(name)
 
     def _is_left_to_us(self, orphan: Orphan | None) -> TypeGuard[Orphan]:
         """Whether the worker is held in a lease that is for us to adopt, or to end."""
@@ -188,14 +200,17 @@ class Attendant:
                 generation=orphan.generation, term_after=limits.TERM_AFTER
             )
             await ask(self.link, body, wire.Done, within=limits.ANSWER_AFTER)
+            self.sharing.changed()
         elif group.state != "ready":
             await self._wait(woken.wait, group.changed.wait)
         else:
             record.orphan = None
             await self._join(group, adopted=orphan.generation)
 
-    async def _join(self, group: Group, *, adopted: int | None = None) -> None:
-        """Bring the worker into a group; what fails is told and tried again.
+    async def _join(
+        self, group: Group, *, adopted: int | None = None
+    ) -> AemeshError | None:
+        """Bring the worker into a group; what fails is told, and not tried at once.
 
         With `adopted` it is there already, in this generation.
         """
@@ -207,25 +222,49 @@ class Attendant:
         generation = record.membership.generation
         record.home = group.name
         self.store.put_worker(record.key_id, generation, group.name)
+        began = trio.current_time()
         try:
             self.expected = 0.0
             self.member = await group.admit(record, self.link, self.dial_stream)
         except AemeshError as exc:
             if record.is_held_by_other(self.key_id):
                 self._stand_back()
-                return
+                return exc
             record.note = str(exc)
-            self.failures += 1
             self._say("worker.failed", f"{record.name} is not in {group.name}: {exc}")
             await self._let_go("it did not come up")
-            again = min(_AGAIN_AFTER * 2**self.failures, _AGAIN_CAP_AFTER)
-            with trio.move_on_after(again):
-                await record.ordered.wait()
-            return
-        self.failures = 0
+            self._bar(group.name)
+            self._count_failure(group, str(exc), since=began)
+            return exc
+        self.joined_at = trio.current_time()
+        self.failures.pop(group.name, None)
         record.note = ""
         text = f"{record.name} serves {group.name}: {self.member.cores} cores"
         self._say("worker.joined", text)
+        return None
+
+    def _bar(self, name: GroupName) -> None:
+        """Try a group in which the worker did not come up ever more slowly."""
+        failures = self.failures[name] = self.failures.get(name, 0) + 1
+        again = min(_AGAIN_AFTER * 2**failures, _AGAIN_CAP_AFTER)
+        self.record.barred[name] = trio.current_time() + again
+        self.sharing.changed()
+
+    def _count_failure(self, group: Group, what: str, *, since: float) -> None:
+        """Set the worker aside if it fails at once, again and again, and others not."""
+        record, now = self.record, trio.current_time()
+        others_well = any(key != record.key_id for key in group.members)
+        if record.standing.failed(
+            what, now=now, took=now - since, others_well=others_well
+        ):
+            self._tell_aside()
+
+    def _tell_aside(self) -> None:
+        standing = self.record.standing
+        span = standing.until - trio.current_time()
+        text = f"{self.record.name} is set aside for {span:.0f} s: {standing.why}"
+        self._say("worker.aside", text)
+        self.sharing.changed()
 
     def _stand_back(self) -> None:
         """Another master was quicker; the worker's own news says when to ask again."""
@@ -238,13 +277,11 @@ class Attendant:
         """Carry out a move or a leave; the worker's answer to it is the receipt."""
         record = self.record
         try:
-            if order.move_to is not None:
-                record.home = order.move_to
-                generation = record.membership.generation
-                self.store.put_worker(record.key_id, generation, order.move_to)
             order.receipt = await self._let_go(
                 order.why, by_after=order.by_after, order=order
             )
+            if order.move_to and order.receipt is not None and record.order is order:
+                await self._join_moved(order, order.receipt.group)
         except AemeshError as exc:
             self._finish(order, exc)
             return
@@ -254,6 +291,28 @@ class Attendant:
             elif order.leave:
                 record.aside = "it leaves"  # until it says good-bye
         self._finish(order, order.error)
+
+    async def _join_moved(self, order: Order, old: GroupName) -> None:
+        """Bring a moved worker into its new group, or back to where it was.
+
+        Raises what the join met; the worker is then shared as before the move.
+        """
+        record = self.record
+        group = self.groups.get(order.move_to) if order.move_to else None
+        while group is not None and group.state == "opening":
+            await group.changed.wait()
+        error: AemeshError | None = UnreachableError(f"{order.move_to} is not open")
+        if group is not None and group.state == "ready":
+            while not self.sharing.has_room(group):  # who makes room is on its way out
+                await group.changed.wait()
+            error = await self._join(group)
+        if error is None:
+            return
+        self.sharing.pin(record, None)
+        record.home = old if old in self.groups else None
+        generation = record.membership.generation
+        self.store.put_worker(record.key_id, generation, record.home)
+        raise error
 
     async def _let_go(
         self,
@@ -281,6 +340,8 @@ class Attendant:
                 receipt = left
             elif record.order is not order or await self._keep(group):
                 return None
+            if trio.current_time() - self.joined_at > limits.FAILS_QUICKLY_AFTER:
+                record.standing.did_well()
         self.member = None
         body = wire.Release(
             generation=record.membership.generation, term_after=limits.TERM_AFTER
@@ -328,9 +389,6 @@ class Attendant:
         await group.lose(record, self.member)
         return False
 
-    async def _groups_change(self) -> None:
-        await self._wait(*(group.changed.wait for group in self.groups.values()))
-
     async def _wait(self, *waits: Callable[[], Awaitable[object]]) -> None:
         """Wait for the first of several things."""
         async with trio.open_nursery() as nursery:
@@ -369,6 +427,8 @@ class Attendant:
         else:
             where = f" while it served {serving}" if serving else ""
             self._say("worker.lost", f"{record.name} is lost{where}: {why}")
+            if record.standing.lost(now=trio.current_time()):
+                self._tell_aside()
 
     def _finish(self, order: Order, error: Exception | None) -> None:
         order.error = error

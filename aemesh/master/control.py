@@ -6,8 +6,11 @@
 | ``GET /v1/workers`` | list of `WorkerView` |
 | ``GET /v1/groups`` | list of `GroupView` |
 | ``POST /v1/groups`` | 201; body `OpenGroup` |
+| ``GET /v1/groups/NAME`` | `GroupStatusView` |
+| ``PATCH /v1/groups/NAME`` | `GroupView`; body `SetGroup` |
 | ``DELETE /v1/groups/NAME`` | 204 |
-| ``POST /v1/moves`` | `Receipt`; body `Move` |
+| ``POST /v1/moves`` | list of `MoveView`; body `Move` |
+| ``POST /v1/workers/NAME/readmit`` | `WorkerView` |
 | ``POST /v1/drains`` | list of `Receipt`; body `Drain` |
 | ``DELETE /v1/drains/WORKER`` | 204: it serves again |
 | ``POST /v1/groups/NAME/connect`` | `ConnectView`, once the engine is up |
@@ -37,13 +40,19 @@ from aemesh.host.control import http
 from aemesh.host.control.http import MEDIA_EVENTS, MEDIA_LINES, Stream, as_lines
 from aemesh.host.control.http import body_of as _body
 from aemesh.host.control.http import json_answer as _json
-from aemesh.master.control_wire import Certify, Drain, Exec, Move, OpenGroup
+from aemesh.master.control_wire import Certify, Drain, Exec, Move, OpenGroup, SetGroup
 from aemesh.model.group import Haste
 from aemesh.model.names import GroupName, group_name_untrusted
 from aemesh.model.view import Delegate
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+    from collections.abc import (
+        AsyncGenerator,
+        AsyncIterator,
+        Callable,
+        Mapping,
+        Sequence,
+    )
     from pathlib import Path
 
     from starlette.applications import Starlette
@@ -51,17 +60,22 @@ if TYPE_CHECKING:
     from starlette.types import ASGIApp, Receive, Scope, Send
 
     from aemesh.master.activity import Activity
-    from aemesh.model.group import Receipt
+    from aemesh.model.group import Demand, Receipt
     from aemesh.model.view import (
         CertificateView,
         ConnectView,
         DelegationView,
         EventView,
+        GroupStatusView,
         GroupView,
+        MoveView,
         OutputView,
         StatusView,
         WorkerView,
     )
+
+    # What a group wants, as a change of what it wanted.
+    Wish = Callable[[Demand], Demand]
 
 
 class ControlApi(Protocol):
@@ -76,14 +90,30 @@ class ControlApi(Protocol):
     def groups(self) -> list[GroupView]:
         """Return every group."""
 
-    async def open_group(self, name: GroupName, engine: str) -> None:
+    async def open_group(
+        self, name: GroupName, engine: str, *, wish: Wish | None = None
+    ) -> None:
         """Make a group; raises `UnknownNameError` for an unknown engine."""
+
+    def set_group(self, name: GroupName, wish: Wish) -> GroupView:
+        """Change what a group wants; raises `UsageError` if that makes no sense."""
+
+    def group_status(self, name: GroupName) -> GroupStatusView:
+        """Return all about one group: its members, and why others are none."""
 
     async def close_group(self, name: GroupName) -> None:
         """End a group, gracefully, and give its workers back."""
 
-    async def move(self, worker: str, group: GroupName) -> Receipt:
-        """Take a worker from its group to `group`; return how the leaving went."""
+    async def move_all(
+        self, workers: Sequence[str], group: GroupName
+    ) -> list[MoveView]:
+        """Move workers to `group`, where they stay; tell how each fared."""
+
+    def share(self, workers: Sequence[str]) -> list[MoveView]:
+        """Let workers be shared again that were moved by hand."""
+
+    def readmit(self, worker: str) -> WorkerView:
+        """Take a worker back that was set aside."""
 
     async def drain(
         self, workers: tuple[str, ...], *, by_after: float, haste: Haste
@@ -94,7 +124,7 @@ class ControlApi(Protocol):
         """Let a worker serve again."""
 
     async def connect(self, group: GroupName) -> ConnectView:
-        """Wait until the engine is up and, bounded, for a first member."""
+        """Wait until the engine is up and, as long as it says, for its min."""
 
     def certify(
         self, group: GroupName, csr_pem: str, *, life_after: float = 0.0
@@ -130,8 +160,11 @@ def make_app(api: ControlApi) -> Starlette:
         ("GET", "/v1/workers", routes.workers),
         ("GET", "/v1/groups", routes.groups),
         ("POST", "/v1/groups", routes.open_group),
+        ("GET", group, routes.group_status),
+        ("PATCH", group, routes.set_group),
         ("DELETE", group, routes.close_group),
         ("POST", "/v1/moves", routes.move),
+        ("POST", "/v1/workers/{name}/readmit", routes.readmit),
         ("POST", "/v1/drains", routes.drain),
         ("DELETE", "/v1/drains/{worker}", routes.undrain),
         ("POST", f"{group}/connect", routes.connect),
@@ -197,8 +230,16 @@ class _Routes:
 
     async def open_group(self, request: Request) -> ASGIApp:
         wish = await _body(request, OpenGroup)
-        await self._api.open_group(_group(wish.name), wish.engine)
+        change = None if wish.demand is None else wish.demand.on
+        await self._api.open_group(_group(wish.name), wish.engine, wish=change)
         return _json({}, status=201)
+
+    async def group_status(self, request: Request) -> ASGIApp:
+        return _json(self._api.group_status(_group(request.path_params["name"])))
+
+    async def set_group(self, request: Request) -> ASGIApp:
+        wish = await _body(request, SetGroup)
+        return _json(self._api.set_group(_group(request.path_params["name"]), wish.on))
 
     async def close_group(self, request: Request) -> ASGIApp:
         await self._api.close_group(_group(request.path_params["name"]))
@@ -206,7 +247,12 @@ class _Routes:
 
     async def move(self, request: Request) -> ASGIApp:
         wish = await _body(request, Move)
-        return _json(await self._api.move(wish.worker, _group(wish.group)))
+        if wish.group is None:
+            return _json(self._api.share(wish.workers))
+        return _json(await self._api.move_all(wish.workers, _group(wish.group)))
+
+    async def readmit(self, request: Request) -> ASGIApp:
+        return _json(self._api.readmit(request.path_params["name"]))
 
     async def drain(self, request: Request) -> ASGIApp:
         wish = await _body(request, Drain)

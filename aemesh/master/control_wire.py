@@ -5,9 +5,33 @@ It imports neither starlette nor hypercorn, so that a client stays cheap.
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
 import msgspec
+from msgspec import UNSET, UnsetType
 
 from aemesh.model.view import Delegate
+
+if TYPE_CHECKING:
+    from aemesh.model.group import Demand
+
+
+class SetGroup(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The body of ``PATCH /v1/groups/NAME``: what changes of a `Demand`."""
+
+    min: int | UnsetType = UNSET
+    max: int | UnsetType | None = UNSET
+    weight: int | UnsetType = UNSET
+    wait_after: float | UnsetType = UNSET
+    require: str | UnsetType = UNSET
+
+    def on(self, demand: Demand) -> Demand:
+        """Return `demand` with what is given here in its place."""
+        given = {name: getattr(self, name) for name in self.__struct_fields__}
+        return replace(
+            demand, **{name: v for name, v in given.items() if v is not UNSET}
+        )
 
 
 class OpenGroup(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -15,13 +39,14 @@ class OpenGroup(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     name: str
     engine: str = "dask"
+    demand: SetGroup | None = None
 
 
 class Move(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The body of ``POST /v1/moves``."""
+    """The body of ``POST /v1/moves``; without a group they are shared again."""
 
-    worker: str
-    group: str
+    workers: tuple[str, ...]
+    group: str | None
 
 
 class Drain(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

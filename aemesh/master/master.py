@@ -19,6 +19,7 @@ import trio
 
 from aemesh import limits
 from aemesh.errors import (
+    AemeshError,
     GroupIncompleteError,
     RefusedError,
     SettingsError,
@@ -39,45 +40,55 @@ from aemesh.master.neighbours import Neighbours
 from aemesh.master.reception import Reception
 from aemesh.master.record import Order, WorkerRecord
 from aemesh.master.roster import Roster
+from aemesh.master.sharing import Sharing
 from aemesh.master.takeover import Takeover
 from aemesh.model.address import Address
+from aemesh.model.group import Demand, Receipt
 from aemesh.model.job import Chunk, JobExit, JobSpec
 from aemesh.model.view import (
     CertificateView,
     ConnectView,
     DelegationView,
     EventView,
+    GroupStatusView,
     GroupView,
+    MoveView,
     OutputView,
+    PlacedView,
     StatusView,
     WorkerView,
 )
 from aemesh.plugin import Engine, Exec
-from aemesh.policy.lease import allows
+from aemesh.policy.demand import check_demand
 from aemesh.policy.masters import Need, has_enough
 from aemesh.tasks.nursery import open_crew
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Mapping
+    from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 
     from aemesh.master.activity import Activity
     from aemesh.master.keeper import Keeper
     from aemesh.master.kept import Estate
     from aemesh.master.parts import Announcer, Parts
     from aemesh.master.remote import DialStream
-    from aemesh.model.group import Haste, Receipt
+    from aemesh.model.group import Haste
+    from aemesh.model.key import KeyId
     from aemesh.model.names import GroupName
     from aemesh.model.view import Delegate
     from aemesh.net.link import Closed, Link
 
+    # What a group wants, as a change of what it wanted.
+    Wish = Callable[[Demand], Demand]
+
 _log = logging.getLogger(__name__)
 
-# How long `connect` waits for a first member before it says why there is none.
-_FIRST_MEMBER_AFTER = 30.0
-_MOVE_AFTER = 60.0
+# A move drains the worker, waits for room, and brings the new engine up.
+_MOVE_AFTER = 2 * limits.RETIRE_AFTER + limits.MEMBER_ADD_AFTER
 # An engine that died may have met bad luck, or something that kills it each time.
 _ENGINE_AGAIN_AFTER = 1.0
 _ENGINE_AGAIN_CAP_AFTER = 60.0
+# Workers that are named in one error; `aemesh group show` has them all.
+_REASONS = 10
 
 
 class Master:
@@ -97,6 +108,13 @@ class Master:
         self.invitation = Invitation(self.has_enough, self.roster.try_all)
         self.port: int | None = None  # where workers come in
         self._groups: dict[GroupName, Group] = {}
+        self.sharing = Sharing(
+            self.roster.records,
+            self._groups,
+            store=parts.store,
+            desk=parts.desk,
+            key_id=parts.key_id,
+        )
         self._delegations: dict[GroupName, Delegation | None] = {}
         # What a script with an identity of its own has put aside for its time.
         self._set_aside: dict[GroupName, Delegation | None] = {}
@@ -131,6 +149,7 @@ class Master:
                 self._start_group(name, engine)
             crew.start_soon(self.roster.run)
             crew.start_soon(self._neighbours().run)
+            crew.start_soon(self.sharing.run)
             if self._parts.port is not None:
                 await self._listen(crew)
             if self._takeover is not None:
@@ -176,10 +195,13 @@ class Master:
 
     def groups(self) -> list[GroupView]:
         """Return every group, by name."""
-        return [self._groups[name].view() for name in sorted(self._groups)]
+        return [self._group_view(self._groups[name]) for name in sorted(self._groups)]
 
-    async def open_group(self, name: GroupName, engine: str) -> None:
+    async def open_group(
+        self, name: GroupName, engine: str, *, wish: Wish | None = None
+    ) -> None:
         """Make a group, or raise `UnknownNameError` for an unknown engine."""
+        demand = check_demand(Demand() if wish is None else wish(Demand()))
         present = self._groups.get(name)
         if present is not None and present.engine.name != engine:
             why = f"its engine is {present.engine.name}"
@@ -188,7 +210,11 @@ class Master:
         if present is None:
             self._parts.engines(engine)
             self._parts.store.put_group(name, engine)
+            self._parts.store.put_demand(name, demand)
             self._start_group(name, engine)
+            self.sharing.asked()
+        elif wish is not None:
+            self.set_group(name, wish)
 
     async def close_group(self, name: GroupName) -> None:
         """End a group; its workers are free for others."""
@@ -197,31 +223,122 @@ class Master:
         self._delegations.pop(name, None)
         self._set_aside.pop(name, None)
         await self._close(group)
+        self.sharing.forget(name)
         self.history.add("group.closed", f"group {name} is closed", group=name)
 
+    def set_group(self, name: GroupName, wish: Wish) -> GroupView:
+        """Change what a group wants; raises `UsageError` if that makes no sense."""
+        group = self._group(name)
+        demand = wish(self.sharing.demand(name))
+        self.sharing.set_demand(name, demand)
+        self.invitation.look()
+        self.history.add("group.set", f"{name} wants {_told(demand)}", group=name)
+        return self._group_view(group)
+
+    def group_status(self, name: GroupName) -> GroupStatusView:
+        """Return all about one group: its members, and why others are none."""
+        group = self._group(name)
+        members: list[PlacedView] = []
+        refused: list[PlacedView] = []
+        for record in sorted(self.roster.records.values(), key=_by_name):
+            serves = record.key_id in group.members
+            why = self._why(record, name, serves=serves)
+            (members if serves else refused).append(
+                PlacedView(
+                    worker=record.name,
+                    key=str(record.key_id),
+                    group=record.membership.group,
+                    why=why,
+                )
+            )
+        events = self._parts.store.group_events(name, most=limits.GROUP_EVENTS_SHOWN)
+        return GroupStatusView(
+            group=self._group_view(group),
+            members=tuple(members),
+            refused=tuple(refused),
+            history=tuple(events),
+        )
+
+    def readmit(self, worker: str) -> WorkerView:
+        """Take a worker back that was set aside."""
+        record = self.roster.find(worker)
+        record.standing.readmit()
+        record.barred.clear()
+        text = f"{record.name} is taken back by hand"
+        self.history.add("worker.readmitted", text, worker=record.name)
+        self.sharing.asked()
+        return record.view()
+
     async def move(self, worker: str, group: GroupName) -> Receipt:
-        """Take a worker out of its group and to another; return how it left."""
+        """Take a worker out of its group and to another; return how it left.
+
+        It stays there, against the sharing.  If it does not come up there it goes back
+        to where it was, and that is raised.
+        """
         self._group(group)
         record = self.roster.find(worker)
+        self._check_move(record, group)
+        return await self._move(record, group)
+
+    async def move_all(
+        self, workers: Sequence[str], group: GroupName
+    ) -> list[MoveView]:
+        """Move several at one time, or nobody if one may not; tell how each fared."""
+        self._group(group)
+        records = [self.roster.find(worker) for worker in workers]
+        for record in records:
+            self._check_move(record, group)
+        views: dict[KeyId, MoveView] = {}
+
+        async def one(record: WorkerRecord) -> None:
+            try:
+                receipt = await self._move(record, group)
+                view = MoveView(worker=record.name, receipt=receipt)
+            except AemeshError as exc:
+                view = MoveView(worker=record.name, error=exc.fields())
+            views[record.key_id] = view
+
+        async with trio.open_nursery() as nursery:
+            for record in dict.fromkeys(records):
+                nursery.start_soon(one, record)
+        return [views[record.key_id] for record in dict.fromkeys(records)]
+
+    def share(self, workers: Sequence[str]) -> list[MoveView]:
+        """Let workers be shared again that were moved by hand."""
+        records = [self.roster.find(worker) for worker in workers]
+        for record in records:
+            self.sharing.pin(record, None)
+        return [MoveView(worker=record.name) for record in records]
+
+    def _check_move(self, record: WorkerRecord, group: GroupName) -> None:
         if record.link is None:
             msg = f"{record.name} is not linked"
             raise UnreachableError(msg, why=record.note)
-        if not allows(record.groups, group):
-            only = ", ".join(sorted(record.groups))
-            what = f"{record.name} does not serve {group}"
-            raise RefusedError(what, why=f"its owner allows only {only}")
-        if not self._parts.desk.allows_group(record.link.peer, group):
-            what = f"{record.name} may not serve {group}"
-            raise RefusedError(what, why="its line of trust has other groups")
+        record.barred.pop(group, None)  # a person tries it once more
+        what = f"{record.name} cannot serve {group}"
         if record.order is not None and record.order.leave:
-            what = f"{record.name} cannot move to {group}"
             raise RefusedError(what, why="it leaves")
+        refusal = self.sharing.refusal(record, group)
+        if refusal:
+            raise RefusedError(what, why=refusal)
+        found, why = self.sharing.would_place(record, group)
+        if found != group:
+            raise RefusedError(what, why=why)
+
+    async def _move(self, record: WorkerRecord, group: GroupName) -> Receipt:
+        # The plan must not call it back on the way.
+        self.sharing.pin(record, group)
+        if record.membership.group == group:
+            return Receipt(record.name, group, graceful=True)  # and stays there
         order = Order(
             why=f"it moves to {group}", move_to=group, by_after=limits.RETIRE_AFTER
         )
         record.give(order)
-        with trio.fail_after(_MOVE_AFTER):
+        with trio.move_on_after(_MOVE_AFTER):
             await order.done.wait()
+        if not order.done.is_set():
+            msg = f"{record.name} is still on its way to {group}"
+            raise UnreachableError(msg, why=f"after {_MOVE_AFTER:g} s")
         if order.error is not None:
             raise order.error
         assert order.receipt is not None
@@ -265,18 +382,31 @@ class Master:
         record.recall()
 
     async def connect(self, group: GroupName) -> ConnectView:
-        """Return what a client's environment needs, once somebody can work for it."""
-        wanted = self._group(group)
-        with trio.move_on_after(_FIRST_MEMBER_AFTER):
-            while wanted.state == "opening" or (
-                wanted.state == "ready" and (wanted.renewing or not wanted.members)
-            ):
+        """Return what a client's environment needs, once enough can work for it."""
+        self._group(group)
+        until = trio.current_time() + self.sharing.demand(group).wait_after
+        # Another life of the group has events of its own.
+        while self._is_short(wanted := self._group(group)):
+            with trio.move_on_at(until) as scope:
                 await wanted.changed.wait()
-        if wanted.state == "ready" and not wanted.members:
-            raise self._nobody(group)
+            if scope.cancelled_caught:
+                break
+        if wanted.state == "ready" and self._missing(wanted):
+            raise self._incomplete(wanted)
         return ConnectView(
             group=group, engine=wanted.engine.name, env=dict(wanted.connect_info())
         )
+
+    def _is_short(self, group: Group) -> bool:
+        """Whether a client of this group is to wait."""
+        return group.state == "opening" or (
+            group.state == "ready" and (group.renewing or self._missing(group) > 0)
+        )
+
+    def _missing(self, group: Group) -> int:
+        """Return how many members a client waits for: nobody computes with none."""
+        least = max(1, self.sharing.demand(group.name).min)
+        return max(0, least - len(group.members))
 
     def certify(
         self, group: GroupName, csr_pem: str, *, life_after: float = 0.0
@@ -331,7 +461,7 @@ class Master:
         if delegation is not None:
             members = [replace(one, delegation=lambda: delegation) for one in members]
         if not members:
-            raise self._nobody(group)
+            raise self._incomplete(wanted)
         async with self._parts.engines("command").open(Context(wanted)) as running:
             assert isinstance(running, Exec)
             for member in members:
@@ -466,7 +596,7 @@ class Master:
         pause = _ENGINE_AGAIN_AFTER
         while self._groups.get(group.name) is group:
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(self._wake_on_change, group)
+                nursery.start_soon(self._look_on_change, group)
                 await group.run()
                 nursery.cancel_scope.cancel()
             self.roster.wake_all()
@@ -477,11 +607,18 @@ class Master:
             if self._groups.get(group.name) is group:
                 group = self._new_group(group.name, group.engine)
                 self._groups[group.name] = group
+                self.roster.wake_all()
 
-    async def _wake_on_change(self, group: Group) -> None:
+    async def _look_on_change(self, group: Group) -> None:
+        state = ""
         while True:
             changed = group.changed  # taken first, so that no change is missed
-            self.roster.wake_all()
+            if group.state != state:
+                state = group.state
+                self.sharing.changed()
+                self.roster.wake_all()
+            else:
+                self.sharing.look()
             self.invitation.look()
             await changed.wait()
 
@@ -506,6 +643,7 @@ class Master:
             link=link,
             dial_stream=dial_stream,
             groups=self._groups,
+            sharing=self.sharing,
             desk=self._parts.desk,
             key_id=self._parts.key_id,
             next_key=self._parts.next_key,
@@ -514,7 +652,13 @@ class Master:
             wall=self._parts.wall,
             takeover=self._takeover,
         )
-        return await attendant.run()
+        record.look, record.attended = self.sharing.look, True
+        self.sharing.changed()
+        try:
+            return await attendant.run()
+        finally:
+            record.attended = False
+            self.sharing.changed()
 
     def _group(self, name: GroupName) -> Group:
         group = self._groups.get(name)
@@ -523,19 +667,53 @@ class Master:
             raise UnknownNameError(msg, name, sorted(self._groups))
         return group
 
-    def _nobody(self, group: GroupName) -> GroupIncompleteError:
+    def _group_view(self, group: Group) -> GroupView:
+        demand = self.sharing.demand(group.name)
+        missing = max(0, demand.min - len(group.members))
+        return replace(group.view(), demand=demand, missing=missing)
+
+    def _why(self, record: WorkerRecord, name: GroupName, *, serves: bool) -> str:
+        """Return why a worker serves a group, or why it does not."""
+        placement = record.placement
+        refusal = self.sharing.refusal(record, name)
+        if refusal:
+            return refusal
+        if placement is None:
+            return "it has just come"
+        if placement.group == name and not serves:
+            return f"it is on its way: {placement.why}"
+        if placement.group in {None, name}:
+            return placement.why
+        return f"it serves {placement.group}: {placement.why}"
+
+    def _incomplete(self, group: Group) -> GroupIncompleteError:
         """Say which workers there are, and why none of them serves the group."""
-        reasons = [
-            f"{r.name}: {r.note or r.membership.state.value}"
-            + (f", in {r.membership.group}" if r.membership.group else "")
-            for r in self.roster.records.values()
-        ]
-        why = "; ".join(reasons) or "no worker was found on this network"
+        status, demand = self.group_status(group.name), self.sharing.demand(group.name)
+        reasons = [f"{one.worker}: {one.why}" for one in status.refused]
+        shown, rest = reasons[:_REASONS], len(reasons) - _REASONS
+        if rest > 0:
+            shown.append(f"{rest} more")
+        why = "; ".join(shown) or "no worker was found on this network"
+        have, least = len(group.members), max(1, demand.min)
+        what = f"group {group.name} has {have} of {least} workers"
+        if not have:
+            what = f"group {group.name} has no workers"
         return GroupIncompleteError(
-            f"group {group} has no workers",
+            what,
             why=why,
-            hint="start `aemesh worker` on a machine, and look at `aemesh workers`",
+            hint="start `aemesh worker` on a machine, and look at "
+            f"`aemesh group show {group.name}`",
         )
+
+
+def _by_name(record: WorkerRecord) -> tuple[str, str]:
+    return record.name, str(record.key_id)
+
+
+def _told(demand: Demand) -> str:
+    most = "any number" if demand.max is None else f"{demand.max}"
+    having = f", having {demand.require}" if demand.require else ""
+    return f"{demand.min} to {most} workers, by weight {demand.weight}{having}"
 
 
 def _output_view(name: str, item: Chunk | JobExit) -> OutputView:

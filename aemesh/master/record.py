@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import trio
@@ -14,7 +15,9 @@ from aemesh.model.names import GroupName, NodeName
 from aemesh.model.trust import Reason
 from aemesh.model.view import WorkerView
 from aemesh.net.link import Link
+from aemesh.policy.grouping import Placement
 from aemesh.policy.membership import LINKED_STATES, Membership
+from aemesh.policy.standing import Standing
 
 
 @dataclass(slots=True)
@@ -58,6 +61,13 @@ class WorkerRecord:
     until: float = 0.0  # when it leaves, by our clock; 0.0: it did not say
     aside: str = ""  # why it serves nobody: it has left its group, or was drained
     orphan: Orphan | None = None  # a lease that may be adopted
+    pinned: GroupName | None = None  # where a person moved it to
+    placement: Placement | None = None  # where it is to be, by the plan of the moment
+    attended: bool = False
+    standing: Standing = field(default_factory=Standing)
+    # Groups in which it did not come up, and until when it is not tried there again.
+    barred: dict[GroupName, float] = field(default_factory=dict)
+    look: Callable[[], None] = lambda: None  # tells the sharing that something changed
     order: Order | None = None
     ordered: trio.Event = field(default_factory=trio.Event)
 
@@ -88,6 +98,11 @@ class WorkerRecord:
 
     def wake(self) -> None:
         """Let the worker's task look again at what is to be done."""
+        self.look()
+        self.rouse()
+
+    def rouse(self) -> None:
+        """As `wake`, by the sharing itself, which has just looked."""
         self.ordered.set()
         self.ordered = trio.Event()
 
@@ -111,6 +126,9 @@ class WorkerRecord:
             held_group=None if self.holder is None else self.holder.group,
             since=self.membership.since,
             until=self.until,
+            placed=None if self.placement is None else self.placement.group,
+            why="" if self.placement is None else self.placement.why,
+            labels=() if facts is None else facts.labels,
         )
 
     def _trust(self) -> str:
@@ -123,5 +141,9 @@ class WorkerRecord:
 
     def _note(self) -> str:
         imposter = f"imposter: {self.imposters} announcements in its name are forged"
-        said = (self.note, self.aside, self.clone, imposter if self.imposters else "")
+        now = trio.current_time()
+        wait = f"{self.standing.until - now:.0f} s"
+        bad = self.standing.is_aside(now)
+        note = f"set aside for {wait}: {self.standing.why}" if bad else self.note
+        said = (note, self.aside, self.clone, imposter if self.imposters else "")
         return "; ".join(filter(None, said))

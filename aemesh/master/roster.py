@@ -163,7 +163,8 @@ class Roster:
         parts = self._parts
         generation, home = parts.store.worker(key_id)
         name = parts.desk.name_of(key_id) or said
-        record = WorkerRecord(key_id, name, home=home)
+        pinned = parts.store.pinned(key_id)
+        record = WorkerRecord(key_id, name, home=home, pinned=pinned)
         record.membership.know_generation(generation)
         courier = Courier(
             record=record,

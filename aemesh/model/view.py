@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from aemesh.model.group import Progress, Receipt
+from aemesh.model.group import Demand, Progress, Receipt
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,6 +27,9 @@ class WorkerView:
     held_key: str = ""  # SHA256:… of that master
     held_group: str | None = None  # its group, if we may know it
     until: float = 0.0  # seconds since 1970 when it leaves; 0.0 if nothing is agreed
+    placed: str | None = None  # the group where it is to be, by the plan of the moment
+    why: str = ""  # the reason of that
+    labels: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,6 +54,37 @@ class GroupView:
     cores: int
     address: str  # where the engine's head is reached, "" if it is not up
     note: str = ""
+    demand: Demand = field(default_factory=Demand)
+    missing: int = 0  # workers, to its min
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlacedView:
+    """One worker as a group sees it: where it is, and why it is there or not here."""
+
+    worker: str
+    key: str  # SHA256:…
+    group: str | None  # that it serves
+    why: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GroupStatusView:
+    """All about one group: what it wants, who serves it, who does not and why."""
+
+    group: GroupView
+    members: tuple[PlacedView, ...]
+    refused: tuple[PlacedView, ...]  # that do not serve it
+    history: tuple[EventView, ...]  # its latest
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MoveView:
+    """How one worker's move went: a receipt, or the fields of an error."""
+
+    worker: str
+    receipt: Receipt | None = None
+    error: dict[str, str | int | None] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

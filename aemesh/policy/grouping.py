@@ -16,7 +16,6 @@ left to do.  How a flow finds the best of all plans is in `policy.shares`.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 
 from aemesh import limits
@@ -152,20 +151,3 @@ class _Reasons:
         return ", ".join(
             f"{name} has its max of {self.groups[name].max}" for name in may
         )
-
-
-def place(
-    *,
-    last: GroupName | None,
-    members: Mapping[GroupName, int],
-    accepts: AbstractSet[GroupName],
-) -> GroupName | None:
-    """Return the group for a free worker, or None when no group takes members.
-
-    `last` is the group that it served or was moved to, `members` counts those that
-    each group has, `accepts` are the groups that the worker may serve now.
-    """
-    if last is not None and last in accepts:
-        return last
-    open_groups = [(count, name) for name, count in members.items() if name in accepts]
-    return min(open_groups, default=(0, None))[1]

@@ -35,7 +35,10 @@ class Standing:
 
         A failure that took its time, or that others have as well, says nothing of it.
         """
-        if took > limits.FAILS_QUICKLY_AFTER or not others_well:
+        if took > limits.FAILS_QUICKLY_AFTER:
+            self.did_well()
+            return False
+        if not others_well:
             return False
         self._failures += 1
         if self._failures < limits.FAILURES_ENOUGH:

@@ -21,8 +21,8 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import NameOID
 
-from aemesh.errors import UnknownNameError
-from aemesh.model.group import Haste, Receipt
+from aemesh.errors import EngineError, UnknownNameError
+from aemesh.model.group import Demand, Haste, Receipt
 from aemesh.model.key import KeyId
 from aemesh.model.names import GroupName, NodeName
 from aemesh.model.view import (
@@ -31,15 +31,21 @@ from aemesh.model.view import (
     Delegate,
     DelegationView,
     EventView,
+    GroupStatusView,
     GroupView,
     ImposterView,
+    MoveView,
     OutputView,
+    PlacedView,
     StatusView,
     WorkerView,
 )
+from aemesh.policy.demand import check_demand
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Mapping
+    from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+
+    Wish = Callable[[Demand], Demand]
 
 ENGINES = ["command", "dask"]
 _STARTED_AT = 1_800_000_000.0  # 2027-01-15, 08:00 UTC
@@ -60,6 +66,9 @@ class MemoryControl:
     engines: dict[str, str] = field(default_factory=dict)  # group: its engine
     imposters: list[ImposterView] = field(default_factory=list)
     history: list[EventView] = field(default_factory=list)
+    demands: dict[str, Demand] = field(default_factory=dict)  # of groups that have one
+    failing: set[str] = field(default_factory=set)  # workers that cannot be moved
+    shared: list[str] = field(default_factory=list)  # by `share`
     env: dict[str, str] = field(default_factory=lambda: {"TLS": "{tls}/ca.pem"})
     delegated: list[Delegate] = field(default_factory=list)
     output: list[OutputView] | None = None  # what `exec` yields; None: made up
@@ -105,18 +114,48 @@ class MemoryControl:
                 members=tuple(w for w, group in self.members.items() if group == name),
                 cores=4 * sum(group == name for group in self.members.values()),
                 address="tls://10.77.0.1:8786",
+                demand=self.demands.get(name, Demand()),
+                missing=self._missing(name),
             )
             for name, engine in self.engines.items()
         ]
 
-    async def open_group(self, name: GroupName, engine: str) -> None:
+    async def open_group(
+        self, name: GroupName, engine: str, *, wish: Wish | None = None
+    ) -> None:
         """Make a group."""
         await self._checkpoint()
+        demand = check_demand(Demand() if wish is None else wish(Demand()))
         if engine not in ENGINES:
             kind = "engine"
             raise UnknownNameError(kind, engine, ENGINES)
         self.engines[name] = engine
+        self.demands[name] = demand
         self.tell("group.ready", f"group {name} is ready", group=name)
+
+    def set_group(self, name: GroupName, wish: Wish) -> GroupView:
+        """Change what a group wants."""
+        self._fail()
+        self._known(name)
+        self.demands[name] = check_demand(wish(self.demands.get(name, Demand())))
+        return next(view for view in self.groups() if view.name == name)
+
+    def group_status(self, name: GroupName) -> GroupStatusView:
+        """Return the group; whoever is no member is elsewhere, or free."""
+        self._fail()
+        self._known(name)
+        placed = [
+            PlacedView(
+                worker=worker, key=str(fake_key(worker)), group=group, why=_why(group)
+            )
+            for worker, group in self.members.items()
+        ]
+        return GroupStatusView(
+            group=next(view for view in self.groups() if view.name == name),
+            members=tuple(one for one in placed if one.group == name),
+            refused=tuple(one for one in placed if one.group != name),
+            history=tuple(event for event in self.history if event.group == name),
+        )
 
     async def close_group(self, name: GroupName) -> None:
         """End a group; its workers are in none then."""
@@ -127,13 +166,43 @@ class MemoryControl:
             if group == name:
                 self.members[worker] = None
 
-    async def move(self, worker: str, group: GroupName) -> Receipt:
-        """Move a worker at once."""
+    async def move_all(
+        self, workers: Sequence[str], group: GroupName
+    ) -> list[MoveView]:
+        """Move workers at once; none of `failing` comes up there."""
         await self._checkpoint()
         self._known(group)
+        for worker in workers:
+            self._known_worker(worker)
+        return [
+            MoveView(
+                worker=worker, error=EngineError(f"no engine on {worker}").fields()
+            )
+            if worker in self.failing
+            else MoveView(worker=worker, receipt=self._move(worker, group))
+            for worker in workers
+        ]
+
+    def share(self, workers: Sequence[str]) -> list[MoveView]:
+        """Note them in `shared`."""
+        self._fail()
+        for worker in workers:
+            self._known_worker(worker)
+        self.shared += workers
+        return [MoveView(worker=worker) for worker in workers]
+
+    def readmit(self, worker: str) -> WorkerView:
+        """Return the worker."""
+        self._fail()
+        self._known_worker(worker)
+        return _worker(worker, self.members[worker])
+
+    def _known_worker(self, worker: str) -> None:
         if worker not in self.members:
             kind = "worker"
             raise UnknownNameError(kind, worker, sorted(self.members))
+
+    def _move(self, worker: str, group: GroupName) -> Receipt:
         old, self.members[worker] = self.members[worker], group
         self.tell("worker.moved", f"{worker} to {group}", worker=worker, group=group)
         return Receipt(
@@ -282,6 +351,10 @@ class MemoryControl:
             for piece in (replace(said, worker=name), OutputView(worker=name, code=0))
         ]
 
+    def _missing(self, name: str) -> int:
+        least = self.demands.get(name, Demand()).min
+        return max(0, least - list(self.members.values()).count(name))
+
     async def _checkpoint(self) -> None:
         await trio.lowlevel.checkpoint()
         self._fail()
@@ -298,6 +371,10 @@ class MemoryControl:
         return self.engines[group]
 
 
+def _why(group: str | None) -> str:
+    return "no group may have it" if group is None else f"it serves {group}"
+
+
 def _worker(name: str, group: str | None) -> WorkerView:
     key = fake_key(name)
     return WorkerView(
@@ -312,6 +389,8 @@ def _worker(name: str, group: str | None) -> WorkerView:
         cores=4,
         memory=8 * 2**30,
         since=_STARTED_AT,
+        placed=group,
+        why=_why(group),
         held_by="laptop" if group else "",
         held_key=str(fake_key("laptop")) if group else "",
         held_group=group,

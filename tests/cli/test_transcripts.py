@@ -63,6 +63,10 @@ class Stage:
             )
         )
 
+    async def failing(self, name: str) -> None:
+        """``% failing NAME``: the worker comes up in no group that it is moved to."""
+        self.api.failing.add(name)
+
     async def stoppable(self) -> None:
         """``% stoppable``: the master's process is one that ends at `aemesh stop`."""
         process = await trio.lowlevel.open_process(["/bin/sleep", "1000"])
@@ -169,6 +173,7 @@ class Stage:
 PREPARE = {
     "master": Stage.master,
     "imposter": Stage.imposter,
+    "failing": Stage.failing,
     "stoppable": Stage.stoppable,
     "settings": Stage.settings,
     "variable": Stage.variable,

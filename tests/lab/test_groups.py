@@ -40,7 +40,8 @@ async def test_a_worker_moves_from_one_analysis_to_the_other_while_both_run(
         seen: list[dict[str, list[str]]] = []
         async with trio.open_nursery() as nursery:
             nursery.start_soon(watch, office, seen)
-            (receipt,) = await office.ask("group", "move", mover, "B")
+            (moved_view,) = await office.ask("group", "move", mover, "B")
+            receipt = moved_view["receipt"]
             await office.joined(mover, after=mark)
             nursery.cancel_scope.cancel()
         one.check_runs()
