@@ -30,6 +30,7 @@ import trio
 from aemesh.testing.lab import Host, open_lab, reexec_in_user_namespace
 from bench import join
 from bench.idle import Family, idle_costs
+from bench.sharing import sharing
 from bench.table import Measured, Row, as_markdown, as_text
 from bench.watched import open_watched
 
@@ -282,7 +283,9 @@ async def measure(times: int, idle: float) -> list[Row]:
         lambda hosts: offices(hosts, max(3, times // 2)),
         lambda hosts: idles(hosts, idle),
     )
-    rows: list[Row] = []
+    rows: list[Row] = sharing(2 * times)
+    print(as_text(rows), flush=True)
+    print(flush=True)
     for part in parts:
         names = ["head", "other", *(f"office-{n + 1}" for n in range(_OFFICE))]
         async with open_lab(names) as lab:

@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import click
 
 from aemesh.cli.delegation import delegate_options, wish_of
-from aemesh.cli.options import idle_option, node_options, state_option
+from aemesh.cli.options import (
+    demand_of,
+    demand_options,
+    idle_option,
+    node_options,
+    state_option,
+)
 from aemesh.cli.spans import span
 
 
@@ -23,6 +31,7 @@ from aemesh.cli.spans import span
 @click.option(
     "--engine", default="dask", show_default=True, help="What runs on new groups."
 )
+@demand_options
 @click.option(
     "--trust-worker",
     "trusted",
@@ -68,16 +77,21 @@ from aemesh.cli.spans import span
     help="Let nobody in, and dial only: nothing listens but Dask's scheduler.",
 )
 @delegate_options
-def master(delegate: str | None, delegate_from: str | None, **options: object) -> int:
+def master(delegate: str | None, delegate_from: str | None, **options: Any) -> int:  # noqa: ANN401 - of many kinds
     """Find workers and form groups of them.
 
     It asks on the terminal about each worker that it does not know; without one,
     `aemesh trust list` and `aemesh trust accept` serve.  Ctrl-C lets all workers go
-    gracefully, a second one at once.
+    gracefully, a second one at once.  --min to --require are for each --group NAME.
     """
     from aemesh.cli.guarded import run_guarded_agent, start_keeper  # noqa: PLC0415
 
     # A passphrase is asked for here, where Ctrl-C still ends all.
     wish = wish_of(delegate, delegate_from)
+    wishes = ("least", "most", "weight", "wait_after", "require")
+    demand = demand_of(**{name: options.pop(name) for name in wishes})
     keeper = start_keeper(options)
-    return run_guarded_agent("master", {**options, "delegate": wish, "keeper": keeper})
+    return run_guarded_agent(
+        "master",
+        {**options, "demand": demand, "delegate": wish, "keeper": keeper},
+    )

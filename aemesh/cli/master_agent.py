@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 import os
 import time
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -43,6 +44,7 @@ from aemesh.net.discovery import open_discovery
 from aemesh.net.interfaces import local_addresses
 from aemesh.net.tcp import TcpNetwork, check_ours
 from aemesh.net.wallclock import chance
+from aemesh.policy.demand import check_demand
 from aemesh.policy.trust import TrustPolicy
 from aemesh.tasks.nursery import open_crew
 
@@ -212,6 +214,9 @@ def _remember_groups(store: Store, options: MasterOptions) -> None:
         names = [_DEFAULT_GROUP]
     for name in names:
         store.put_group(name, options.engine)
+        if options.demand:
+            demand = check_demand(replace(store.demand(name), **options.demand))
+            store.put_demand(name, demand)
 
 
 def _delegation(options: MasterOptions) -> Delegation | None:

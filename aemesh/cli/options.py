@@ -11,7 +11,7 @@ from aemesh.cli.spans import span
 from aemesh.errors import UsageError, quoted
 
 if TYPE_CHECKING:
-    from aemesh.client.client import DemandChange
+    from aemesh.model.group import DemandChange
 
 # Where a worker finds its join token, if it is not on the command line.
 JOIN_VARIABLE = "AEMESH_JOIN"

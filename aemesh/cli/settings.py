@@ -6,9 +6,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from aemesh import limits
 from aemesh.errors import BadMessage, UsageError
+from aemesh.model.group import DemandChange
 from aemesh.model.jointoken import JoinToken
 from aemesh.model.key import KeyId
+from aemesh.model.names import GroupName, group_name_untrusted, label_untrusted
 from aemesh.model.trust import Mode
 from aemesh.model.view import Delegate
 
@@ -62,6 +65,8 @@ class WorkerOptions(NodeOptions):
     port: int = 0
     cores: int | None = None
     groups: tuple[str, ...] = ()
+    more_groups: str | None = None
+    labels: tuple[str, ...] = ()
     accept_first: bool = False
     enrol_after: float | None = None
     enrol_from: tuple[str, ...] = ()
@@ -72,6 +77,22 @@ class WorkerOptions(NodeOptions):
     give_up_after: float | None = None
     lease_after: float | None = None
 
+    def allowed_groups(self) -> frozenset[GroupName]:
+        """Return the groups that may be served, none for any; raises `UsageError`."""
+        listed = self.more_groups.split(",") if self.more_groups is not None else []
+        with typed():
+            names = (*self.groups, *(name.strip() for name in listed))
+            return frozenset(map(group_name_untrusted, names))
+
+    def checked_labels(self) -> tuple[str, ...]:
+        """Return the labels, each once, in order; raises `UsageError`."""
+        with typed():
+            labels = tuple(sorted({label_untrusted(label) for label in self.labels}))
+        if len(labels) > limits.LABELS:
+            msg = f"a worker has at most {limits.LABELS} labels"
+            raise UsageError(msg, why=f"{len(labels)} were given")
+        return labels
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MasterOptions(NodeOptions):
@@ -79,6 +100,7 @@ class MasterOptions(NodeOptions):
 
     groups: tuple[str, ...] = ()
     engine: str = "dask"
+    demand: DemandChange | None = None  # of the groups that are named
     accept_new: bool = False
     port: int = 0
     no_listen: bool = False

@@ -63,6 +63,14 @@ _JOIN_HELP = (
     metavar="NAME",
     help="Serve this group only; may be given several times. Without it: any.",
 )
+@click.option("--groups", "more_groups", metavar="A,B", help="The same, as one list.")
+@click.option(
+    "--label",
+    "labels",
+    multiple=True,
+    metavar="WORD",
+    help="What groups may ask for, like gpu; may be given several times.",
+)
 @click.option(
     "--trust-master",
     "trusted",

@@ -31,7 +31,6 @@ from aemesh.host.trust.auditlog import local_user
 from aemesh.host.trust.trustoptions import terms_untrusted
 from aemesh.model.address import Seed
 from aemesh.model.group import Haste
-from aemesh.model.names import group_name_untrusted
 from aemesh.model.trust import Mode, Role, TrustRequest
 from aemesh.net import gss
 from aemesh.net.discovery import LanDiscovery, open_discovery
@@ -90,7 +89,7 @@ async def run(
                     chance=chance,
                     generation=read_generation(state.folder),
                     remember_generation=partial(write_generation, state.folder),
-                    groups=frozenset(map(group_name_untrusted, options.groups)),
+                    groups=options.allowed_groups(),
                     next_key=node.next_key,
                     finder=_finder(node, discovery),
                     seeks=partial(_seeks, node, token),
@@ -195,7 +194,8 @@ def _seeks(node: Node, token: JoinToken | None, key_id: KeyId) -> bool:
 
 def _facts(options: WorkerOptions) -> Facts:
     facts = find_facts()
-    return replace(facts, cores=options.cores or facts.cores)
+    labels = options.checked_labels()
+    return replace(facts, cores=options.cores or facts.cores, labels=labels)
 
 
 def _greet(node: Node, facts: Facts) -> None:

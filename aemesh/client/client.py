@@ -15,7 +15,7 @@ from __future__ import annotations
 import os
 import threading
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, Self, TypedDict, TypeVar, Unpack
+from typing import TYPE_CHECKING, Any, Self, TypeVar, Unpack
 from urllib.parse import quote
 
 import msgspec
@@ -35,7 +35,7 @@ from aemesh.master.control_wire import (
     OpenGroup,
     SetGroup,
 )
-from aemesh.model.group import Receipt
+from aemesh.model.group import DemandChange, Receipt
 from aemesh.model.view import (
     CertificateView,
     ClientJobView,
@@ -57,16 +57,6 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from aemesh.client.credentials import Credentials
-
-
-class DemandChange(TypedDict, total=False):
-    """What changes of what a group wants: fields of `aemesh.model.group.Demand`."""
-
-    min: int
-    max: int | None
-    weight: int
-    wait_after: float
-    require: str
 
 
 class Mesh:

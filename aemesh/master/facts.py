@@ -7,7 +7,11 @@ from typing import TYPE_CHECKING
 from aemesh.model.group import Holder
 from aemesh.model.key import KeyId
 from aemesh.model.machine import Facts
-from aemesh.model.names import group_name_untrusted, node_name_untrusted
+from aemesh.model.names import (
+    group_name_untrusted,
+    label_untrusted,
+    node_name_untrusted,
+)
 
 if TYPE_CHECKING:
     from aemesh.master.record import WorkerRecord
@@ -27,7 +31,8 @@ def take_facts_untrusted(
         return  # a later one was handled before it
     record.serial = body.serial
     holder = None if body.lease is None else _holder_untrusted(body.lease)
-    record.facts = Facts(body.cores, body.memory, body.python, body.system)
+    labels = tuple(map(label_untrusted, body.labels))
+    record.facts = Facts(body.cores, body.memory, body.python, body.system, labels)
     record.groups = frozenset(map(group_name_untrusted, body.groups))
     record.membership.know_generation(body.generation)
     until = 0.0 if body.until_after is None else now + body.until_after

@@ -73,7 +73,7 @@ if TYPE_CHECKING:
     from aemesh.master.remote import DialStream
     from aemesh.model.group import Haste
     from aemesh.model.key import KeyId
-    from aemesh.model.names import GroupName
+    from aemesh.model.names import GroupName, NodeName
     from aemesh.model.view import Delegate
     from aemesh.net.link import Closed, Link
 
@@ -466,9 +466,14 @@ class Master:
             assert isinstance(running, Exec)
             for member in members:
                 await running.add(member)
+            exits: dict[NodeName, tuple[JobExit, float]] = {}
+            began = trio.current_time()
             async with aclosing(running.run(JobSpec(argv=argv, env=env))) as output:
                 async for name, item in output:
+                    if isinstance(item, JobExit):
+                        exits[name] = item, trio.current_time() - began
                     yield _output_view(name, item)
+            self._count_exits(wanted, exits)
 
     async def events(self, after: int, *, follow: bool) -> AsyncIterator[EventView]:
         """Yield the history beyond number `after`; with `follow`, what comes then."""
@@ -481,6 +486,30 @@ class Master:
         self._stopping.set()
 
     # --- inside ---
+
+    def _count_exits(
+        self, group: Group, exits: Mapping[NodeName, tuple[JobExit, float]]
+    ) -> None:
+        """Note on which members a command failed at once that others ran well."""
+        well = any(exit_.ok for exit_, _ in exits.values())
+        for key_id, member in list(group.members.items()):
+            record = self.roster.records.get(key_id)
+            if record is None or member.name not in exits:
+                continue
+            exit_, took = exits[member.name]
+            if exit_.ok:
+                record.standing.did_well()
+            elif record.standing.failed(
+                f"a command ended with {exit_.code}",
+                now=trio.current_time(),
+                took=took,
+                others_well=well,
+            ):
+                text = f"{record.name} is set aside: {record.standing.why}"
+                self.history.add(
+                    "worker.aside", text, worker=record.name, group=group.name
+                )
+                self.sharing.changed()
 
     @asynccontextmanager
     async def _open_heads(self) -> AsyncIterator[None]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass
+from typing import TypedDict
 
 from aemesh.model.address import Address
 from aemesh.model.key import KeyId
@@ -70,6 +71,16 @@ class Orphan:
     group: GroupName
     generation: int
     keeper: tuple[Address, KeyId] | None = None
+
+
+class DemandChange(TypedDict, total=False):
+    """What changes of what a group wants: fields of `Demand`."""
+
+    min: int
+    max: int | None
+    weight: int
+    wait_after: float
+    require: str
 
 
 class MemberState(enum.Enum):

@@ -34,6 +34,11 @@ def group_name_untrusted(text: str) -> GroupName:
     return GroupName(name_untrusted("group", text))
 
 
+def label_untrusted(text: str) -> str:
+    """Return a worker's label, or raise `BadMessage`."""
+    return name_untrusted("label", text)
+
+
 def job_id_untrusted(text: str) -> JobId:
     """Return a job's id, or raise `BadMessage`."""
     return JobId(name_untrusted("job", text))

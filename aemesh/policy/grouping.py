@@ -97,10 +97,11 @@ def _shared(
     groups: Mapping[GroupName, Demand],
 ) -> Shares:
     index = {name: number for number, name in enumerate(names)}
+    bits = {name: 1 << number for name, number in index.items()}
     allowed, home = [], []
     for one in ordered:
         may = may_serve(one, names)
-        allowed.append(sum(1 << index[name] for name in may))
+        allowed.append(sum(map(bits.__getitem__, may)))
         wish = one.group if one.group is not None else one.last
         home.append(index[wish] if wish in may else -1)
     rooms = [

@@ -83,8 +83,9 @@ class Shares:
             home = self.home[worker]
             stays = self.runs[worker] and self.allowed[worker] >> home & 1
             self._put(worker, home if stays else self._free)
-        for group, waiting in enumerate(self._waiting):
-            waiting.sort(key=partial(self._likes, group))
+        if any(home >= 0 for home in self.home):
+            for group, waiting in enumerate(self._waiting):
+                waiting.sort(key=partial(self._likes, group))
         self._crowded = any(
             count > room.max
             for count, room in zip(self._count, self.rooms, strict=False)

@@ -154,6 +154,7 @@ class WorkerFacts(Body, frozen=True, kw_only=True):
     wanted: Annotated[tuple[WantedBy, ...], Meta(max_length=limits.WISHES)] = ()
     over: bool = False
     waits: bool = False
+    labels: Annotated[tuple[Name, ...], Meta(max_length=limits.LABELS)] = ()
 
 
 class Keeper(msgspec.Struct, frozen=True, kw_only=True):

@@ -84,6 +84,7 @@ class MemoryJobs:
     """What runs jobs on one host in memory."""
 
     def __init__(self) -> None:
+        self.broken: set[str] = set()  # programs that end with 1 at once
         self.jobs: dict[JobId, MemoryJob] = {}
 
     @property
@@ -98,6 +99,8 @@ class MemoryJobs:
         await trio.lowlevel.checkpoint()
         job = MemoryJob(spec, tls)
         match spec.argv:
+            case (program, *_) if program in self.broken:
+                job.finish(JobExit(1))
             case ("cat" | "sleep",):
                 pass
             case ("echo", *words):

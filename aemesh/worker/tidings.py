@@ -70,6 +70,7 @@ class Tidings:
             groups=tuple(sorted(tenancy.groups)),
             lease=self._lease(listener),
             until_after=self._until_after(),
+            labels=facts.labels,
             wanted=wanted,
             over=over,
             waits=waits,

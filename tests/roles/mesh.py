@@ -6,7 +6,7 @@ import base64
 import itertools
 from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing, asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +62,7 @@ class Machine:
     scope: trio.CancelScope = field(default_factory=trio.CancelScope)
     departure: Receipt | None = None
     desk: TrustDesk | None = None
+    labels: tuple[str, ...] = ()
 
 
 class Mesh:
@@ -109,6 +110,7 @@ class Mesh:
         announce: bool = True,
         groups: frozenset[GroupName] = frozenset(),
         next_key: FindNext = lambda: None,
+        labels: tuple[str, ...] = (),
         **parts: Any,
     ) -> Machine:
         """Start a worker, on its old machine if it has one; `parts` are its further."""
@@ -117,6 +119,7 @@ class Mesh:
             machine = Machine(NodeName(name), next(self._ips), Identity.ephemeral(name))
             self.machines[name] = machine
         machine.run = self.new_run()
+        machine.labels = labels
         machine.desk = TrustDesk(
             policy
             or TrustPolicy(
@@ -247,7 +250,7 @@ class Mesh:
                 network=self.segment.host(machine.ip),
                 announcer=MeshAnnouncer(self, machine),
                 jobs=machine.jobs,
-                facts=FACTS,
+                facts=replace(FACTS, labels=machine.labels),
                 chance=lambda: 0.999,
                 generation=machine.generation,
                 remember_generation=remember,

@@ -38,11 +38,15 @@ def counts(mesh: Mesh) -> dict[str, int]:
 
 async def settled(mesh: Mesh, **wanted: int) -> None:
     """Wait until the groups have so many members each, and stay so."""
+    await settled_soon(mesh, **wanted)
+    await trio.sleep(2 * limits.SETTLE_CAP_AFTER)
+    assert counts(mesh) == wanted
+
+
+async def settled_soon(mesh: Mesh, **wanted: int) -> None:
     with trio.fail_after(300):
         while counts(mesh) != wanted:
             await trio.sleep(0.05)
-    await trio.sleep(2 * limits.SETTLE_CAP_AFTER)
-    assert counts(mesh) == wanted
 
 
 async def start(mesh: Mesh, *numbers: int) -> None:
@@ -354,6 +358,41 @@ async def test_when_all_fail_it_is_no_workers_fault(autojump_clock) -> None:
         await settled(mesh, A=2)
 
         assert await told(mesh, "worker.aside") == []
+
+
+async def test_a_member_on_which_commands_fail_at_once_is_set_aside(
+    autojump_clock,
+) -> None:
+    async with open_mesh("A") as mesh:
+        await start(mesh, 1, 2)
+        await settled(mesh, A=2)
+        jobs = mesh.machines["office-2"].jobs
+
+        async def run() -> None:
+            [one async for one in mesh.master.exec(A, ("echo", "hello"), {})]
+
+        for breaks in (True, True, False, True, True):
+            jobs.broken = {"echo"} if breaks else set()
+            await run()
+        assert await told(mesh, "worker.aside") == []  # never three in a row
+        await run()
+        (text,) = await told(mesh, "worker.aside")
+        assert "office-2 is set aside: 3 quick failures" in text
+        await settled_soon(mesh, A=1)
+
+
+async def test_a_label_is_told_and_can_be_required(autojump_clock) -> None:
+    async with open_mesh("A", "B") as mesh:
+        mesh.master.set_group(A, wish(require='"gpu" in labels'))
+        await mesh.start_worker("office-1", labels=("gpu",))
+        await mesh.start_worker("office-2")
+        await settled(mesh, A=1, B=1)
+
+        assert members(mesh, "A") == ("office-1",)
+        (view,) = [v for v in mesh.master.workers() if v.name == "office-1"]
+        assert view.labels == ("gpu",)
+        (refused,) = mesh.master.group_status(A).refused
+        assert refused.why == 'no label "gpu"'
 
 
 async def test_a_flapping_link_makes_no_storm(autojump_clock) -> None:
