@@ -76,16 +76,19 @@ class Courier:
     heard_of: trio.Event = field(default_factory=trio.Event)
     _was_announced: bool = False  # else it dialled us, and nobody knows another way
     _announced: frozenset[Address] = frozenset()  # the latest only
+    _run: str = ""  # of the process that was announced last
+    _linked_run: str = ""  # of the one that was linked last
     _facts_came: trio.Event = field(default_factory=trio.Event)
     _scope: trio.CancelScope = field(default_factory=trio.CancelScope)
 
-    def hear(self, addresses: tuple[Address, ...]) -> None:
+    def hear(self, addresses: tuple[Address, ...], *, run: str = "") -> None:
         """The worker was announced at these addresses; old ones are tried after them.
 
         Addresses that no announcement names any more are kept for one more change,
         because the newest may be the forged ones (threat 59).
         """
         self._was_announced = True
+        self._run = run
         self._announced = frozenset(addresses)
         older = tuple(a for a in self.addresses if a not in addresses)
         self.addresses = (addresses + older)[: 2 * limits.ANNOUNCED_ADDRESSES]
@@ -125,10 +128,16 @@ class Courier:
                 lasted = trio.current_time() - began > limits.REDIAL_CAP_AFTER
                 failures = 1 if lasted else failures + 1
                 # Where a copy of its key still lives nobody said good-bye.
-                if closed.ending is Ending.BYE and not self.clones.found:
+                left = closed.ending is Ending.BYE and not self._is_back
+                if left and not self.clones.found:
                     await self.heard_of.wait()  # what was heard before is old news
                 else:
                     await _wait_for(self.heard_of, pause_after(failures))
+
+    @property
+    def _is_back(self) -> bool:
+        """Whether it was started anew, and announced, before its last link ended."""
+        return self._run not in {"", self._linked_run}
 
     @property
     def is_linked(self) -> bool:
@@ -191,6 +200,7 @@ class Courier:
             record.membership.step(Happening.LINKED, now=now)
         record.membership.step(Happening.ACCEPTED, now=now)
         record.link = link
+        self._linked_run = link.peer.run
         record.address = str(link.connection.remote)
         self._facts_came = trio.Event()
 

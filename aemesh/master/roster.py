@@ -147,7 +147,7 @@ class Roster:
             record.address = ", ".join(str(one) for one in announcement.addresses)
         addresses = filter(self._parts.dialable, announcement.addresses)
         courier = self._couriers[key_id]
-        courier.hear(tuple(addresses))
+        courier.hear(tuple(addresses), run=announcement.run)
         courier.clones.hear(announcement)
 
     def _record(self, key_id: KeyId, said: NodeName) -> WorkerRecord:
