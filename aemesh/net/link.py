@@ -79,7 +79,9 @@ class Link:
         self._stream = channel.stream
         self._leftover = channel.leftover
         self._handle = handle
-        self._session = Session(now=trio.current_time())
+        self._session = Session(
+            now=trio.current_time(), lost_after=channel.connection.lost_after
+        )
         self._sending = trio.Lock()
         self._answers: dict[int, wire.Body] = {}
         self._waiting: dict[int, trio.Event] = {}
@@ -269,7 +271,7 @@ class Link:
             self._note_pulse()
             self._due.set()
             if pulse is Pulse.LOST:
-                detail = f"nothing was heard for {limits.LOST_AFTER:g} s"
+                detail = f"nothing was heard for {self.connection.lost_after:g} s"
                 self._end(Closed(Ending.SILENT, detail))
                 return
             await trio.sleep_until(self._session.wake_at())

@@ -1,12 +1,14 @@
 """A network of one listener on this machine: a socket that is handed in.
 
 A master and its keeper talk over a unix socket that only their user reaches, as they
-would over TCP: with the same handshake and TLS.  For heirs, on other machines, a keeper
-serves another network as well.
+would over TCP: with the same handshake and TLS.  But silence is no loss: the kernel
+tells at once when either has ended, and one that was stopped (Ctrl-Z) goes on.  For
+heirs, on other machines, a keeper serves another network as well.
 """
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 import trio
@@ -48,7 +50,7 @@ class LocalNetwork:
             msg = f"cannot reach {address}"
             raise UnreachableError(msg, why=exc.strerror or str(exc)) from exc
         stream = trio.SocketStream(trio.socket.from_stdlib_socket(sock))
-        return Connection(stream, HERE, address)
+        return Connection(stream, HERE, address, lost_after=math.inf)
 
     async def resolve(self, host: str, port: int) -> tuple[Address, ...]:
         """Return the address that `host` is; there are no names here."""
@@ -76,7 +78,7 @@ class LocalNetwork:
 
     async def _accept(self, listener: trio.SocketListener, handler: Handler) -> None:
         async def serve(stream: trio.SocketStream) -> None:
-            await handler(Connection(stream, HERE, HERE))
+            await handler(Connection(stream, HERE, HERE, lost_after=math.inf))
 
         await trio.serve_listeners(serve, [listener])
 

@@ -11,16 +11,18 @@ from typing import Protocol
 
 import trio
 
+from aemesh import limits
 from aemesh.model.address import Address
 
 
 @dataclass(frozen=True, slots=True)
 class Connection:
-    """A byte stream, and both its ends."""
+    """A byte stream, and both its ends; a silent peer is lost after some seconds."""
 
     stream: trio.abc.Stream
     local: Address
     remote: Address
+    lost_after: float = limits.LOST_AFTER
 
 
 Handler = Callable[[Connection], Awaitable[None]]

@@ -59,7 +59,8 @@ SessionEvent = Request | Notice | Answer
 class Session:
     """One side of an established link."""
 
-    def __init__(self, *, now: float) -> None:
+    def __init__(self, *, now: float, lost_after: float = limits.LOST_AFTER) -> None:
+        self._lost_after = lost_after
         self.pulse = Pulse.ALIVE
         self._frames = FrameReader(limit=limits.FRAME_BYTES)
         self._heard_at = now
@@ -109,7 +110,7 @@ class Session:
         """Judge the peer's silence; a beat may be in `unsent` afterwards."""
         # The very sums of `wake_at`: a difference may round the other way, and then
         # who sleeps until `wake_at` would wake for nothing, without end.
-        if now >= self._heard_at + limits.LOST_AFTER:
+        if now >= self._heard_at + self._lost_after:
             self.pulse = Pulse.LOST
         elif now >= self._heard_at + limits.SUSPECT_AFTER:
             self.pulse = Pulse.SUSPECT
@@ -120,7 +121,7 @@ class Session:
     def wake_at(self) -> float:
         """Return when `tick` has something to do next."""
         alive = self.pulse is Pulse.ALIVE
-        silent_after = limits.SUSPECT_AFTER if alive else limits.LOST_AFTER
+        silent_after = limits.SUSPECT_AFTER if alive else self._lost_after
         return min(self._spoke_at + limits.PING_EVERY, self._heard_at + silent_after)
 
     def unsent(self) -> bytes:

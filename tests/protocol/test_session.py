@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from itertools import pairwise
 
@@ -282,3 +283,14 @@ def test_its_line_tells_how_it_is(pair):
     pair.master.request(ASK, pair.now)
 
     assert repr(pair.master) == "<Session alive, 1 requests open>"
+
+
+def test_a_peer_that_cannot_be_lost_in_silence_is_only_suspect():
+    session = Session(now=0.0, lost_after=math.inf)
+    now = 0.0
+    for _ in range(100):
+        now = session.wake_at()
+        session.tick(now)
+        session.unsent()
+    assert now > 10 * limits.LOST_AFTER
+    assert session.pulse is Pulse.SUSPECT
