@@ -176,6 +176,12 @@ class Group:
         """How many workers are members, or on their way to be."""
         return len(self.members.keys() | self._coming)
 
+    @property
+    def claimed(self) -> int:
+        """How many places are taken: those of members that are to come back, too."""
+        expected = self.succession.expected.keys()
+        return len(self.members.keys() | self._coming | expected)
+
     async def run(self) -> None:
         """Bring the engine up and keep it until `close`; tells how it goes."""
         try:

@@ -123,7 +123,7 @@ class Sharing:
     def has_room(self, group: Group) -> bool:
         """Whether one more may come in now; others may still be on their way out."""
         most = self.demand(group.name).max
-        return most is None or group.size < most
+        return most is None or group.claimed < most
 
     # --- who may serve ---
 

@@ -14,7 +14,7 @@ from aemesh.host.trust.trustdesk import TrustDesk
 from aemesh.master.keeper import KeeperPlace
 from aemesh.master.master import Master
 from aemesh.model.address import Address
-from aemesh.model.group import MemberState
+from aemesh.model.group import Demand, MemberState
 from aemesh.model.key import KeyId
 from aemesh.model.names import GroupName
 from aemesh.model.trust import Mode, Role
@@ -353,3 +353,21 @@ async def test_a_worker_whose_jobs_ended_meanwhile_is_held_no_longer(autojump_cl
 
         assert office.machines["office-1"].worker.held.tenancy.lease is None
         assert office.running("keeper")
+
+
+async def test_a_place_is_kept_for_a_member_that_is_to_come_back(autojump_clock):
+    async with open_office("office-1") as office:
+        office.store.put_demand(GroupName("A"), Demand(max=1))
+        await office.kill_master()
+        office.segment.cut.add(office.machines["office-1"].ip)
+        await office.start_worker("office-2", policy=office.trusting(), announce=False)
+        await office.start_master()
+        await office.wait_state("office-2", MemberState.TRUSTED)
+        await trio.sleep(limits.ADOPT_AFTER / 2)
+        office.segment.cut.clear()
+
+        view = await office.wait_state("office-1", MemberState.LEASED)
+
+        assert view.generation == 1
+        (group,) = office.master.groups()
+        assert group.members == ("office-1",)
