@@ -44,6 +44,9 @@ alter table groups add column wait_after real not null default 30.0;
 alter table groups add column require text not null default '';
 alter table workers add column pinned text;
 """,
+    """
+alter table workers add column drained integer not null default 0;
+""",
 )
 
 
@@ -130,6 +133,22 @@ class Store:
             " on conflict (key) do update set pinned = excluded.pinned",
             str(key),
             group,
+        )
+
+    def is_drained(self, key: KeyId) -> bool:
+        """Whether a person took this worker out until it is taken back."""
+        row = self._db.execute(
+            "select drained from workers where key = ?", (str(key),)
+        ).fetchone()
+        return row is not None and bool(row[0])
+
+    def put_drained(self, key: KeyId, *, drained: bool) -> None:
+        """Remember that a worker serves nobody, or that it may again."""
+        self._do(
+            "insert into workers (key, generation, drained) values (?, 0, ?)"
+            " on conflict (key) do update set drained = excluded.drained",
+            str(key),
+            int(drained),
         )
 
     def add_event(

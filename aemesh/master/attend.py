@@ -19,7 +19,7 @@ from aemesh.errors import AemeshError, UnreachableError
 from aemesh.host.store import Store
 from aemesh.master.group import Group
 from aemesh.master.history import History
-from aemesh.master.record import Order, WorkerRecord
+from aemesh.master.record import DRAINED, Order, WorkerRecord
 from aemesh.master.remote import DialStream, RemoteMember, ask
 from aemesh.master.sharing import Sharing
 from aemesh.master.takeover import Takeover
@@ -63,7 +63,7 @@ class Attendant:
     async def run(self) -> Closed:
         """Serve until the link ends; return how it did."""
         record = self.record
-        record.aside = record.aside if record.aside.startswith("drained") else ""
+        record.aside = record.aside if record.aside == DRAINED else ""
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._watch_pulse)
             nursery.start_soon(self._rounds)
@@ -206,6 +206,10 @@ class Attendant:
         else:
             record.orphan = None
             await self._join(group, adopted=orphan.generation)
+            if record.aside and self.member is not None:  # the drain goes on
+                record.give(
+                    Order(why=record.aside, drain=True, by_after=limits.RETIRE_AFTER)
+                )
 
     async def _join(
         self, group: Group, *, adopted: int | None = None
@@ -287,7 +291,7 @@ class Attendant:
             return
         if record.order is order and order.receipt is not None:
             if order.drain:
-                record.aside = "drained: `aemesh workers drain --cancel` takes it back"
+                record.aside = DRAINED
             elif order.leave:
                 record.aside = "it leaves"  # until it says good-bye
         self._finish(order, order.error)

@@ -361,6 +361,7 @@ class Master:
             Order(why=why, drain=True, by_after=by_after, haste=haste) for _ in records
         ]
         for record, order in zip(records, orders, strict=True):
+            self._parts.store.put_drained(record.key_id, drained=True)
             record.give(order)
         receipts = []
         for record, order in zip(records, orders, strict=True):
@@ -379,6 +380,7 @@ class Master:
         if record.order is not None and record.order.leave:
             what = f"{record.name} leaves because its owner wants it"
             raise RefusedError(what, why="only `aemesh leave --cancel` there ends that")
+        self._parts.store.put_drained(record.key_id, drained=False)
         record.recall()
 
     async def connect(self, group: GroupName) -> ConnectView:

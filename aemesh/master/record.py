@@ -19,6 +19,9 @@ from aemesh.policy.grouping import Placement
 from aemesh.policy.membership import LINKED_STATES, Membership
 from aemesh.policy.standing import Standing
 
+# Why a worker serves nobody, until it is taken back.
+DRAINED = "drained: `aemesh workers drain --cancel` takes it back"
+
 
 @dataclass(slots=True)
 class Order:

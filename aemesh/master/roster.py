@@ -18,7 +18,7 @@ from aemesh.master.callbacks import Callbacks
 from aemesh.master.clones import CloneWatch
 from aemesh.master.courier import Attend, Courier, tell_request
 from aemesh.master.imposters import Imposters, Lie, Seen
-from aemesh.master.record import WorkerRecord
+from aemesh.master.record import DRAINED, WorkerRecord
 from aemesh.model.trust import Decision
 from aemesh.net.links import Links
 from aemesh.policy.discovery import (
@@ -166,6 +166,7 @@ class Roster:
         pinned = parts.store.pinned(key_id)
         record = WorkerRecord(key_id, name, home=home, pinned=pinned)
         record.membership.know_generation(generation)
+        record.aside = DRAINED if parts.store.is_drained(key_id) else ""
         courier = Courier(
             record=record,
             network=parts.network,

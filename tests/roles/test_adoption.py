@@ -14,7 +14,7 @@ from aemesh.host.trust.trustdesk import TrustDesk
 from aemesh.master.keeper import KeeperPlace
 from aemesh.master.master import Master
 from aemesh.model.address import Address
-from aemesh.model.group import Demand, MemberState
+from aemesh.model.group import Demand, Haste, MemberState
 from aemesh.model.key import KeyId
 from aemesh.model.names import GroupName
 from aemesh.model.trust import Mode, Role
@@ -371,3 +371,32 @@ async def test_a_place_is_kept_for_a_member_that_is_to_come_back(autojump_clock)
         assert view.generation == 1
         (group,) = office.master.groups()
         assert group.members == ("office-1",)
+
+
+async def test_a_drain_is_remembered_by_the_next_master(autojump_clock):
+    async with open_office("office-1", "office-2") as office:
+        await office.master.drain(("office-1",), by_after=1.0, haste=Haste.SOON)
+        await office.kill_master()
+
+        await office.start_master()
+        await office.wait_state("office-2", MemberState.LEASED)
+        await trio.sleep(2 * limits.ADOPT_AFTER)
+
+        view = await office.wait_worker("office-1", lambda one: one.note != "")
+        assert (view.group, "drained" in view.note) == (None, True)
+        await office.master.undrain("office-1")
+        assert (await office.wait_state("office-1", MemberState.LEASED)).group == "A"
+
+
+async def test_a_drain_that_a_master_died_over_goes_on(autojump_clock):
+    async with open_office("office-1", "office-2") as office:
+        key_id = office.machines["office-1"].identity.key_id
+        office.store.put_drained(key_id, drained=True)
+        await office.kill_master()
+
+        await office.start_master()
+
+        await office.wait_event("worker.retired")
+        view = await office.wait_worker("office-1", lambda one: "drained" in one.note)
+        assert view.group is None
+        assert office.running("office-1") == []
