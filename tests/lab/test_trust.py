@@ -329,6 +329,14 @@ async def test_only_the_words_of_this_start_make_a_node_open():
                     file = str(folder / f"{name}.toml")
                     await host.run(["tee", file], stdin=text)
 
+        # Where settings are read from it is an error, and nobody starts.
+        for name, role in (("office-1", "worker"), ("laptop", "master")):
+            refused = await office.start(name, role)
+            assert await refused.wait() == 3, refused.said
+            assert "insecure_open" in refused.said
+        for host in office.lab:
+            await host.run(["rm", f"{host.home}/.config/aemesh/config.toml"])
+
         shut = [
             await office.start("office-1", "worker", "--cores", "1", env=hints),
             await office.start("laptop", "master", env=hints),
