@@ -82,9 +82,9 @@ async def test_a_pulled_cable_in_between_is_seen_and_mended(muons: Path, counts:
         await host.cut()
         cut = await loss.wait()
         analysis.check_runs()
-        # Nobody obeys a master that is gone: the lease ends by itself.
+        # Dask's own detector needs 11 s; with its last job the lease ends by itself.
         await wait_for(
-            lambda: no_engine(host), within=15, what="the end of the cut-off engine"
+            lambda: no_engine(host), within=40, what="the end of the cut-off engine"
         )
         await host.mend()
         await office.joined(host.name, after=cut.event.number)
