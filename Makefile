@@ -20,7 +20,7 @@ DATA := demo/data
 FILES := 4
 EVENTS := 50000
 
-.PHONY: help demo demo-lan test check pytest bench fuzz soak setup clean
+.PHONY: help demo demo-lan test test-long check pytest bench fuzz soak setup clean
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -59,6 +59,10 @@ check: $(READY)
 pytest: TEMPROOT := $(if $(filter 0,$(shell id -u)),,PYTEST_DEBUG_TEMPROOT=$$(mktemp -d))
 pytest: $(READY)
 	$(TEMPROOT) $(LAB) $(PYTHON) -m pytest
+
+test-long: $(READY)
+	@.ci/setup
+	$(LAB) $(PYTHON) -m pytest -m long
 
 bench: $(READY)
 	@.ci/setup iproute2 nftables util-linux mount

@@ -6,6 +6,8 @@ import os
 import signal
 from typing import TYPE_CHECKING
 
+import pytest
+
 from aemesh.testing.lab import wait_for
 from tests.lab.office import LAB, Agent, engine_pids, gone, named, open_office
 
@@ -64,6 +66,7 @@ async def test_the_master_is_killed_and_what_runs_goes_on_for_the_next_one(
             assert not await engine_pids(office.host(name))
 
 
+@pytest.mark.long
 async def test_if_no_master_comes_workers_free_themselves(muons: Path):
     """Shows: L5, L7; when the time is over that the master gave."""
     async with open_office(["laptop", *NAMES]) as office:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import pytest
+
 from aemesh.testing.lab import wait_for
 from tests.lab.office import LAB, UP_WITHIN, gone, open_office
 
-pytestmark = LAB
+pytestmark = [*LAB, pytest.mark.long]
 
 # It computes nothing for longer than the master waits for somebody to use it.
 SCRIPT = """

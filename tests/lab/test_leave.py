@@ -17,7 +17,7 @@ from tests.lab.office import LAB, TIMES, engine_pids, gone, open_office
 if TYPE_CHECKING:
     from aemesh.testing.lab import Host
 
-pytestmark = LAB
+pytestmark = [*LAB, pytest.mark.long]
 
 # What is promised: all of it is gone so soon behind the moment.
 GONE_WITHIN = 1.0

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from tests.lab.office import Analysis, Events, Office
 
-pytestmark = LAB
+pytestmark = [*LAB, pytest.mark.long]
 
 NAMES = ["office-1", "office-2"]
 

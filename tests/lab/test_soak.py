@@ -15,6 +15,7 @@ NAMES = {"master": LAPTOP, "workers": WORKERS, "groups": GROUPS}
 
 
 @pytest.mark.lab
+@pytest.mark.long
 @pytest.mark.skipif(
     not can_build(), reason="run beneath `python -m aemesh.testing.lab --`"
 )
