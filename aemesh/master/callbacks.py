@@ -18,10 +18,9 @@ from aemesh import limits
 from aemesh.errors import BadMessage, UnreachableError
 from aemesh.master.remote import ask
 from aemesh.model.key import KeyId
+from aemesh.net.firstword import hear_first
 from aemesh.net.shake import Channel
 from aemesh.protocol import wire
-from aemesh.protocol.frames import FrameReader
-from aemesh.protocol.strictjson import convert_untrusted, decode_untrusted
 
 if TYPE_CHECKING:
     from aemesh.net.link import Link
@@ -71,7 +70,8 @@ class Callbacks:
         """Hand a stream that came in to whoever asked for it; else close it."""
         try:
             with trio.fail_after(limits.HELLO_AFTER):
-                number, early = await _said_first(channel)
+                _, said, early = await hear_first(channel, wire.Dialled)
+                number = said.id
         except (BadMessage, trio.TooSlowError, trio.BrokenResourceError):
             number, early = "", b""
         call = self._calls.get(number)
@@ -80,20 +80,3 @@ class Callbacks:
             return
         call.channel = replace(channel, leftover=early)
         call.came.set()
-
-
-async def _said_first(channel: Channel) -> tuple[str, bytes]:
-    """Return the id that a worker says on a stream, and what came behind it."""
-    frames = FrameReader(limit=limits.HELLO_BYTES)
-    frames.receive_untrusted(channel.leftover)
-    while (frame := frames.next_untrusted()) is None:
-        data = await channel.stream.receive_some(limits.CHUNK_BYTES)
-        if not data:
-            msg = "the stream ended before it said what it is for"
-            raise BadMessage(msg)
-        frames.receive_untrusted(bytes(data))
-    envelope = decode_untrusted(frame, wire.Envelope)
-    if envelope.t != "dialled":
-        msg = "expected dialled on a stream"
-        raise BadMessage(msg)
-    return convert_untrusted(envelope.b, wire.Dialled).id, frames.leftover()

@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 
 import trio
@@ -30,7 +30,7 @@ from aemesh.model.group import Haste, MemberState, Orphan
 from aemesh.model.key import KeyId
 from aemesh.model.names import group_name_untrusted
 from aemesh.model.trust import Decision, Peer, Reason, Verdict
-from aemesh.net.doorman import Desk, DeskDoorman, Doorman
+from aemesh.net.doorman import Desk, DeskDoorman, Doorman, StreamCaller
 from aemesh.net.link import Closed, Ending, Link, open_link
 from aemesh.net.links import Links
 from aemesh.net.rotation import take
@@ -279,9 +279,7 @@ class Courier:
             return await self.network.dial(address)
 
     async def _dial_stream(self) -> Channel:
-        return await self._dial(
-            _StreamCaller(self.desk, self._linked()), Purpose.STREAM
-        )
+        return await self._dial(StreamCaller(self.desk, self._linked()), Purpose.STREAM)
 
     def _linked(self) -> Peer | None:
         link = self.record.link
@@ -447,36 +445,6 @@ def tell_request(history: History, peer: Peer, verdict: Verdict) -> None:
     if verdict.decision is Decision.NO:
         text = f"{peer.name} is refused: {verdict.detail}"
     history.add_of_stranger("trust.request", text, worker=peer.name)
-
-
-class _StreamCaller(DeskDoorman):
-    """The doorman of a job's stream: only a worker that is trusted already."""
-
-    def __init__(self, desk: Desk, link: Peer | None) -> None:
-        super().__init__(desk)
-        self._link = link
-
-    def judge(
-        self,
-        peer: Peer,
-        *,
-        purpose: Purpose,  # noqa: ARG002 - the protocol's
-        skew: float,  # noqa: ARG002 - the protocol's
-        expected: KeyId | None,
-    ) -> Verdict:
-        """Return the desk's verdict; a person is not asked for a stream."""
-        if self._link is not None:  # it has proved this already
-            peer = replace(peer, principal=self._link.principal)
-        verdict = self.desk.judge(peer, expected=expected)
-        if verdict.decision is Decision.PENDING:
-            return Verdict(Decision.NO, Reason.UNKNOWN, "a stream needs trust first")
-        return verdict
-
-    def commit(self, peer: Peer, verdict: Verdict) -> None:
-        """A stream changes nothing."""
-
-    def heard(self, peer: Peer, verdict: Verdict) -> None:
-        """The refusal itself is raised."""
 
 
 async def _wait_for(event: trio.Event, seconds: float) -> None:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol
+
+from aemesh.model.trust import Decision, Reason, Verdict
 
 if TYPE_CHECKING:
     from aemesh.model.jointoken import JoinToken
     from aemesh.model.key import KeyId, PublicKey
     from aemesh.model.names import GroupName, NodeName
-    from aemesh.model.trust import Peer, Proof, TokenProof, Verdict
+    from aemesh.model.trust import Peer, Proof, TokenProof
     from aemesh.protocol.hello import Purpose
 
 
@@ -152,6 +155,36 @@ class DeskDoorman:
     def commit(self, peer: Peer, verdict: Verdict) -> None:
         """Have the desk keep what an ok is worth keeping of."""
         self.desk.commit(peer, verdict)
+
+
+class StreamCaller(DeskDoorman):
+    """The doorman of a stream that we dial: only to whom we are linked already."""
+
+    def __init__(self, desk: Desk, link: Peer | None) -> None:
+        super().__init__(desk)
+        self._link = link
+
+    def judge(
+        self,
+        peer: Peer,
+        *,
+        purpose: Purpose,  # noqa: ARG002 - the protocol's
+        skew: float,  # noqa: ARG002 - the protocol's
+        expected: KeyId | None,
+    ) -> Verdict:
+        """Return the desk's verdict; a person is not asked for a stream."""
+        if self._link is not None:  # it has proved this already
+            peer = replace(peer, principal=self._link.principal)
+        verdict = self.desk.judge(peer, expected=expected, asks=False)
+        if verdict.decision is Decision.PENDING:
+            return Verdict(Decision.NO, Reason.UNKNOWN, "a stream needs trust first")
+        return verdict
+
+    def commit(self, peer: Peer, verdict: Verdict) -> None:
+        """A stream changes nothing."""
+
+    def heard(self, peer: Peer, verdict: Verdict) -> None:
+        """The refusal itself is raised."""
 
 
 class Clock(Protocol):

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
 import trio
@@ -312,32 +312,3 @@ class _Caller(DeskDoorman):
             verdict = Verdict(Decision.NO, Reason.UNKNOWN, told)
         self._agreed = verdict.decision is Decision.OK
         return verdict
-
-
-class StreamCaller(DeskDoorman):
-    """The doorman of a stream that the master of a link asked for."""
-
-    def __init__(self, desk: Desk, link: Peer) -> None:
-        super().__init__(desk)
-        self._link = link
-
-    def judge(
-        self,
-        peer: Peer,
-        *,
-        purpose: Purpose,  # noqa: ARG002 - the protocol's
-        skew: float,  # noqa: ARG002 - the protocol's
-        expected: KeyId | None,
-    ) -> Verdict:
-        """Return the desk's verdict; a person is not asked for a stream."""
-        proved = replace(peer, principal=self._link.principal)  # by the link
-        verdict = self.desk.judge(proved, expected=expected, asks=False)
-        if verdict.decision is Decision.PENDING:
-            return Verdict(Decision.NO, Reason.UNKNOWN, "a stream needs trust first")
-        return verdict
-
-    def commit(self, peer: Peer, verdict: Verdict) -> None:
-        """A stream changes nothing."""
-
-    def heard(self, peer: Peer, verdict: Verdict) -> None:
-        """The refusal itself is raised."""

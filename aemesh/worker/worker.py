@@ -24,8 +24,9 @@ from aemesh.model.key import KeyId
 from aemesh.model.machine import Facts
 from aemesh.model.names import GroupName, group_name_untrusted
 from aemesh.model.trust import Decision
-from aemesh.net.doorman import Desk, Doorman
+from aemesh.net.doorman import Desk, Doorman, StreamCaller
 from aemesh.net.entrance import Door
+from aemesh.net.firstword import hear_first
 from aemesh.net.link import Closed, Ending, Link, open_link
 from aemesh.net.links import Links
 from aemesh.net.listener import Listener
@@ -35,13 +36,12 @@ from aemesh.net.transport import Network
 from aemesh.policy.clones import SecondLink
 from aemesh.policy.lease import Tenancy
 from aemesh.protocol import wire
-from aemesh.protocol.frames import FrameReader, encode_frame
+from aemesh.protocol.frames import encode_frame
 from aemesh.protocol.hello import Purpose
-from aemesh.protocol.strictjson import convert_untrusted, decode_untrusted
 from aemesh.tasks.nursery import open_crew
 from aemesh.worker.held import Held, Jobs
 from aemesh.worker.notebook import Notebook
-from aemesh.worker.outreach import Finder, Nobody, Outreach, StreamCaller
+from aemesh.worker.outreach import Finder, Nobody, Outreach
 from aemesh.worker.parting import Parting
 from aemesh.worker.patience import give_up
 from aemesh.worker.tidings import Tidings
@@ -404,7 +404,7 @@ class Worker:
         stream = channel.stream
         try:
             with trio.fail_after(limits.HELLO_AFTER):
-                number, body, early = await _first_message(channel)
+                number, body, early = await hear_first(channel, wire.Attach)
             try:
                 job = self.held.attach(channel.peer.key_id, body)
             except RefusedError as exc:
@@ -426,23 +426,6 @@ class Worker:
         plan = self.parting.plan
         for link in list(self.links.values()):
             link.close(plan.why if plan else "")
-
-
-async def _first_message(channel: Channel) -> tuple[int, wire.Attach, bytes]:
-    frames = FrameReader(limit=limits.HELLO_BYTES)
-    frames.receive_untrusted(channel.leftover)
-    while (frame := frames.next_untrusted()) is None:
-        data = await channel.stream.receive_some(limits.CHUNK_BYTES)
-        if not data:
-            msg = "the stream ended before it said for which job"
-            raise BadMessage(msg)
-        frames.receive_untrusted(bytes(data))
-    envelope = decode_untrusted(frame, wire.Envelope)
-    if envelope.t != "attach":
-        msg = "expected attach on a stream"
-        raise BadMessage(msg)
-    body = convert_untrusted(envelope.b, wire.Attach)
-    return envelope.n, body, frames.leftover()
 
 
 def _framed(body: wire.Body, re: int) -> bytes:
