@@ -49,12 +49,16 @@ from aemesh.policy.trust import TrustPolicy
 from aemesh.tasks.nursery import open_crew
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from aemesh.cli.settings import MasterOptions
     from aemesh.host.guard import Guard
     from aemesh.host.jobs import JobRunner
     from aemesh.host.statedir import StateDir
+    from aemesh.master.keeper import KeeperPlace
     from aemesh.model.names import NodeName
     from aemesh.model.trust import Peer
+    from aemesh.net.discovery import LanDiscovery
     from aemesh.net.doorman import GssParty, MakeGss
 
 _INTERRUPTED = 130
@@ -87,69 +91,29 @@ async def _run(
         if options.host is not None:
             check_ours(options.host)
         _remember_groups(store, options)
-        head_address = HeadAddress(options.host)
         keeper = await wait_keeper(options.keeper, options.state, node.identity)
         async with open_discovery() as discovery:
-            finder = Finder(Role.WORKER, node, discovery)
-            master = Master(
-                Parts(
-                    key_id=node.identity.key_id,
-                    name=node.name,
-                    mode=node.mode.value,
-                    version=__version__,
-                    state_dir=str(state.folder),
-                    shaker=node.shakers(),
-                    desk=node.desk,
-                    network=TcpNetwork(),
-                    finder=finder,
-                    jobs=jobs,
-                    store=store,
-                    engines=find_engine,
-                    head_address=head_address,
-                    wall=time.time,
-                    wait_move=discovery.wait_move,
-                    next_key=node.next_key,
-                    delegation=_delegation(options),
-                    has_clients=partial(_has_clients, state),
-                    keeper=keeper,
-                    kept_after=options.kept_after or limits.LEASE_KEPT_AFTER,
-                    heirs=options.heir_keys(),
-                    adopts=options.adopts_key(),
-                    inherit=partial(
-                        keeper_place, ours=node.identity, network=TcpNetwork()
-                    ),
-                    word=KeeperWord(node.identity, keeper, head_address),
-                    port=None if options.no_listen else options.port,
-                    hosts=(options.host,) if options.host else (),
-                    announcer=Announcing(node, discovery),
-                    chance=chance,
-                    addresses=partial(_addresses, options.host),
-                )
-            )
+            parts = _parts(node, options, discovery, keeper)
+            has_clients = partial(_has_clients, state)
+            master = Master(parts(jobs=jobs, store=store, has_clients=has_clients))
             crew.start_soon(node.desk.run, ask_for(_question))
             crew.start_soon(warn_open, options)
+
+            def leave(_reason: str) -> None:
+                master.stop()
+
+            scope = crew.cancel_scope
             crew.start_soon(
-                partial(
-                    obey,
-                    guard,
-                    jobs,
-                    leave=lambda _: master.stop(),
-                    scope=crew.cancel_scope,
-                    orphaned=_fall,
-                )
+                partial(obey, guard, jobs, leave=leave, scope=scope, orphaned=_fall)
             )
             socket = state.folder / SOCKET_FILE
             await crew.start(
                 partial(serve_control, master, socket, requests=master.requests)
             )
+            why = "nobody used this master"
+            idle = options.idle_exit
             crew.start_soon(
-                partial(
-                    end_when_idle,
-                    master.wait_idle,
-                    options.idle_exit,
-                    why="nobody used this master",
-                    leave=lambda _: master.stop(),
-                )
+                partial(end_when_idle, master.wait_idle, idle, why=why, leave=leave)
             )
             _greet(node, store)
             await master.run()
@@ -157,6 +121,46 @@ async def _run(
             code = 0
             crew.cancel_scope.cancel()
     return code
+
+
+def _parts(
+    node: Node,
+    options: MasterOptions,
+    discovery: LanDiscovery,
+    keeper: KeeperPlace | None,
+) -> Callable[..., Parts]:
+    """Return what makes the parts of a master; its state is still to be given."""
+    head_address = HeadAddress(options.host)
+    network = TcpNetwork()
+    return partial(
+        Parts,
+        key_id=node.identity.key_id,
+        name=node.name,
+        mode=node.mode.value,
+        version=__version__,
+        state_dir=str(node.folder),
+        shaker=node.shakers(),
+        desk=node.desk,
+        network=network,
+        finder=Finder(Role.WORKER, node, discovery),
+        engines=find_engine,
+        head_address=head_address,
+        wall=time.time,
+        wait_move=discovery.wait_move,
+        next_key=node.next_key,
+        delegation=_delegation(options),
+        keeper=keeper,
+        kept_after=options.kept_after or limits.LEASE_KEPT_AFTER,
+        heirs=options.heir_keys(),
+        adopts=options.adopts_key(),
+        inherit=partial(keeper_place, ours=node.identity, network=network),
+        word=KeeperWord(node.identity, keeper, head_address),
+        port=None if options.no_listen else options.port,
+        hosts=(options.host,) if options.host else (),
+        announcer=Announcing(node, discovery),
+        chance=chance,
+        addresses=partial(_addresses, options.host),
+    )
 
 
 def _has_clients(state: StateDir) -> bool:
