@@ -135,6 +135,14 @@ async def until_closed(stream: trio.abc.Stream) -> None:
             pass
 
 
+async def was_closed(stream: trio.abc.Stream) -> bool:
+    """Whether the other end hangs up, within a time in which it must."""
+    with trio.move_on_after(60):
+        await until_closed(stream)
+        return True
+    return False
+
+
 async def test_a_crowd_of_strangers_keeps_no_worker_out(caplog):
     """Threat: 87: idle, preamble-only and half-handshake connections at a master."""
     caplog.set_level(logging.INFO)
@@ -181,7 +189,8 @@ async def test_a_preamble_that_is_too_long_is_closed_at_its_header():
         stream = await desk.dial_from("127.0.0.1")
         await stream.send_all(b"AEMESH1\n\x00\x01\xff\xff")
 
-        await until_closed(stream)
+        assert await was_closed(stream)
+        assert not desk.master.roster.records
 
 
 async def test_half_a_preamble_and_silence_is_closed_at_the_deadline():
@@ -191,7 +200,8 @@ async def test_half_a_preamble_and_silence_is_closed_at_the_deadline():
         await stream.send_all(PREAMBLE[:20])
 
         with trio.fail_after(10 * limits.PREAMBLE_AFTER):
-            await until_closed(stream)
+            assert await was_closed(stream)
+        assert not desk.master.roster.records
 
 
 @pytest.mark.parametrize("name", ["desk", "another"])
@@ -249,8 +259,9 @@ async def test_a_frame_without_end_on_a_stream_is_refused_at_its_header():
     """Threat: 12."""
     async with open_desk() as desk:
         channel = await desk.come(desk.worker)
-        async with open_link(channel, _take):
+        async with open_link(channel, _take) as link:
             stream = await desk.come(desk.worker, purpose=Purpose.STREAM)
             await stream.stream.send_all(b"\x7f\xff\xff\xff")
 
-            await until_closed(stream.stream)
+            assert await was_closed(stream.stream)
+            assert link.closed is None  # that of the same worker stays
