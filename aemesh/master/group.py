@@ -367,6 +367,7 @@ class Group:
             self._remove(record)
             raise
         self._remove(record)
+        await self.succession.forget_member(record.key_id)
         return replace(receipt, took_after=trio.current_time() - started)
 
     async def expect(self, record: WorkerRecord, *, by_after: float | None) -> bool:
@@ -394,6 +395,7 @@ class Group:
         if member is not None and self.running is not None:
             with self._plugin_faults(f"losing {record.name}"):
                 await self.running.lost(member)
+        await self.succession.forget_member(record.key_id)
 
     @contextmanager
     def _plugin_faults(self, what: str) -> Iterator[None]:

@@ -93,10 +93,13 @@ class Succession:
 
     async def note_member(self, key_id: KeyId, heir: Heir) -> None:
         """Leave word of a member and its lasting jobs."""
-        jobs = (*heir.jobs,)
-        record = MemberRecord(heir.name, heir.label, heir.generation, jobs)
+        record = MemberRecord(heir.name, heir.label, heir.generation, heir.jobs)
         key = member_key(self._group, key_id)
         await self._heads.keep(key, encode(record))
+
+    async def forget_member(self, key_id: KeyId) -> None:
+        """A member is gone: a successor is not to wait for it."""
+        await self._heads.keep(member_key(self._group, key_id))
 
     async def forget(self) -> None:
         """The group ends: nothing is left of it."""

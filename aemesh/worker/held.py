@@ -116,9 +116,11 @@ class Held:
         group = group_name_untrusted(body.group)
         lease = self.tenancy.lease
         here = lease is not None and self._is_linked(lease.master)
+        if self._key is None:
+            what = "there is no lease to adopt yet"
+            raise RefusedError(what, why="the jobs of the one before are ending")
         self.tenancy.adopt(master, group, body.generation, holder_is_here=here)
         self.tell_changed()
-        assert self._key is not None, "a lease has a key"
         _log.info("group %s goes on with the master %s", group, master)
         return wire.Assigned(csr=self._key.csr_pem, port=self.port)
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field
 
+import pytest
 import trio
 
 from aemesh import limits
+from aemesh.errors import RefusedError
 from aemesh.host.keys.keystore import Identity
 from aemesh.host.store import Store, open_store
 from aemesh.host.trust.trustdesk import TrustDesk
@@ -400,3 +402,31 @@ async def test_a_drain_that_a_master_died_over_goes_on(autojump_clock):
         view = await office.wait_worker("office-1", lambda one: "drained" in one.note)
         assert view.group is None
         assert office.running("office-1") == []
+
+
+async def test_nobody_waits_for_a_member_that_was_gone_before_the_master(
+    autojump_clock,
+):
+    async with open_office("office-1", "office-2") as office:
+        office.segment.cut.add(office.machines["office-2"].ip)
+        await office.wait_state("office-2", MemberState.LOST)
+        office.segment.cut.clear()
+        office.machines["office-2"].scope.cancel()
+        await office.kill_master()
+
+        await office.start_master()
+        await office.wait_state("office-1", MemberState.LEASED)
+        await trio.sleep(2 * limits.ADOPT_AFTER)
+
+        assert "worker.missed" not in await office.events()
+
+
+async def test_a_lease_that_is_just_beginning_is_not_adopted(autojump_clock):
+    async with open_office("office-1") as office:
+        worker = office.machines["office-1"].worker
+        assert worker is not None
+        worker.held._key = None  # as while the jobs of the one before are ending
+        adopt = wire.Adopt(group="A", generation=1)
+
+        with pytest.raises(RefusedError):
+            await worker.held.adopt(office.master_id.key_id, adopt)
