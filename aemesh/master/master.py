@@ -12,24 +12,21 @@ import logging
 import os
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import trio
 
 from aemesh import limits
 from aemesh.errors import (
-    AemeshError,
     GroupIncompleteError,
-    RefusedError,
     SettingsError,
     UnknownNameError,
     UnreachableError,
 )
-from aemesh.host.site.usercredential import read_credential
 from aemesh.master.attend import Attendant
+from aemesh.master.byhand import ByHand
 from aemesh.master.callbacks import Callbacks
-from aemesh.master.delegation import Delegation, check_life, check_mode
+from aemesh.master.delegations import Delegations
 from aemesh.master.group import FLEETING, Context, Group, Tenure
 from aemesh.master.heads import Heads
 from aemesh.master.history import History
@@ -38,7 +35,6 @@ from aemesh.master.invitation import Invitation
 from aemesh.master.keeper import open_keeper
 from aemesh.master.neighbours import Neighbours
 from aemesh.master.reception import Reception
-from aemesh.master.record import Order, WorkerRecord
 from aemesh.master.roster import Roster
 from aemesh.master.sharing import Sharing
 from aemesh.master.takeover import Takeover
@@ -70,9 +66,9 @@ if TYPE_CHECKING:
     from aemesh.master.keeper import Keeper
     from aemesh.master.kept import Estate
     from aemesh.master.parts import Announcer, Parts
+    from aemesh.master.record import WorkerRecord
     from aemesh.master.remote import DialStream
     from aemesh.model.group import Haste
-    from aemesh.model.key import KeyId
     from aemesh.model.names import GroupName, NodeName
     from aemesh.model.view import Delegate
     from aemesh.net.link import Closed, Link
@@ -82,8 +78,6 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
-# A move drains the worker, waits for room, and brings the new engine up.
-_MOVE_AFTER = 2 * limits.RETIRE_AFTER + limits.MEMBER_ADD_AFTER
 # An engine that died may have met bad luck, or something that kills it each time.
 _ENGINE_AGAIN_AFTER = 1.0
 _ENGINE_AGAIN_CAP_AFTER = 60.0
@@ -115,9 +109,8 @@ class Master:
             desk=parts.desk,
             key_id=parts.key_id,
         )
-        self._delegations: dict[GroupName, Delegation | None] = {}
-        # What a script with an identity of its own has put aside for its time.
-        self._set_aside: dict[GroupName, Delegation | None] = {}
+        self._by_hand = ByHand(self.roster, self.sharing, parts.store, self.history)
+        self._delegations = Delegations(parts.mode, parts.delegation)
         self.heads = Heads(parts.jobs, wall=parts.wall)
         self._estates: dict[GroupName, Estate] = {}  # that were left to us
         self._inherited: dict[GroupName, Heads] = {}  # elsewhere, of a former master
@@ -220,8 +213,7 @@ class Master:
         """End a group; its workers are free for others."""
         group = self._group(name)
         self._parts.store.drop_group(name)
-        self._delegations.pop(name, None)
-        self._set_aside.pop(name, None)
+        self._delegations.forget(name)
         await self._close(group)
         self.sharing.forget(name)
         self.history.add("group.closed", f"group {name} is closed", group=name)
@@ -261,127 +253,33 @@ class Master:
 
     def readmit(self, worker: str) -> WorkerView:
         """Take a worker back that was set aside."""
-        record = self.roster.find(worker)
-        record.standing.readmit()
-        record.barred.clear()
-        text = f"{record.name} is taken back by hand"
-        self.history.add("worker.readmitted", text, worker=record.name)
-        self.sharing.asked()
-        return record.view()
+        return self._by_hand.readmit(worker)
 
     async def move(self, worker: str, group: GroupName) -> Receipt:
-        """Take a worker out of its group and to another; return how it left.
-
-        It stays there, against the sharing.  If it does not come up there it goes back
-        to where it was, and that is raised.
-        """
+        """Take a worker out of its group and to another; return how it left."""
         self._group(group)
-        record = self.roster.find(worker)
-        self._check_move(record, group)
-        return await self._move(record, group)
+        return await self._by_hand.move(worker, group)
 
     async def move_all(
         self, workers: Sequence[str], group: GroupName
     ) -> list[MoveView]:
         """Move several at one time, or nobody if one may not; tell how each fared."""
         self._group(group)
-        records = [self.roster.find(worker) for worker in workers]
-        for record in records:
-            self._check_move(record, group)
-        views: dict[KeyId, MoveView] = {}
-
-        async def one(record: WorkerRecord) -> None:
-            try:
-                receipt = await self._move(record, group)
-                view = MoveView(worker=record.name, receipt=receipt)
-            except AemeshError as exc:
-                view = MoveView(worker=record.name, error=exc.fields())
-            views[record.key_id] = view
-
-        async with trio.open_nursery() as nursery:
-            for record in dict.fromkeys(records):
-                nursery.start_soon(one, record)
-        return [views[record.key_id] for record in dict.fromkeys(records)]
+        return await self._by_hand.move_all(workers, group)
 
     def share(self, workers: Sequence[str]) -> list[MoveView]:
         """Let workers be shared again that were moved by hand."""
-        records = [self.roster.find(worker) for worker in workers]
-        for record in records:
-            self.sharing.pin(record, None)
-        return [MoveView(worker=record.name) for record in records]
-
-    def _check_move(self, record: WorkerRecord, group: GroupName) -> None:
-        if record.link is None:
-            msg = f"{record.name} is not linked"
-            raise UnreachableError(msg, why=record.note)
-        record.barred.pop(group, None)  # a person tries it once more
-        what = f"{record.name} cannot serve {group}"
-        if record.order is not None and record.order.leave:
-            raise RefusedError(what, why="it leaves")
-        refusal = self.sharing.refusal(record, group)
-        if refusal:
-            raise RefusedError(what, why=refusal)
-        found, why = self.sharing.would_place(record, group)
-        if found != group:
-            raise RefusedError(what, why=why)
-
-    async def _move(self, record: WorkerRecord, group: GroupName) -> Receipt:
-        # The plan must not call it back on the way.
-        self.sharing.pin(record, group)
-        if record.membership.group == group:
-            return Receipt(record.name, group, graceful=True)  # and stays there
-        order = Order(
-            why=f"it moves to {group}", move_to=group, by_after=limits.RETIRE_AFTER
-        )
-        record.give(order)
-        with trio.move_on_after(_MOVE_AFTER):
-            await order.done.wait()
-        if not order.done.is_set():
-            msg = f"{record.name} is still on its way to {group}"
-            raise UnreachableError(msg, why=f"after {_MOVE_AFTER:g} s")
-        if order.error is not None:
-            raise order.error
-        assert order.receipt is not None
-        return order.receipt
+        return self._by_hand.share(workers)
 
     async def drain(
         self, workers: tuple[str, ...], *, by_after: float, haste: Haste
     ) -> list[Receipt]:
         """Take workers out of their groups, all at once, until they are recalled."""
-        records = [self.roster.find(worker) for worker in workers]
-        for record in records:
-            if record.link is None:
-                msg = f"{record.name} is not linked"
-                raise UnreachableError(msg, why=record.note)
-            if record.order is not None and record.order.leave:
-                what = f"{record.name} cannot be drained"
-                raise RefusedError(what, why="it leaves already")
-        why = "the master's user drains it"
-        orders = [
-            Order(why=why, drain=True, by_after=by_after, haste=haste) for _ in records
-        ]
-        for record, order in zip(records, orders, strict=True):
-            self._parts.store.put_drained(record.key_id, drained=True)
-            record.give(order)
-        receipts = []
-        for record, order in zip(records, orders, strict=True):
-            await order.done.wait()
-            if order.error is not None:
-                raise order.error
-            if order.receipt is None:
-                what = f"{record.name} stays"
-                raise RefusedError(what, why="its drain was called off")
-            receipts.append(order.receipt)
-        return receipts
+        return await self._by_hand.drain(workers, by_after=by_after, haste=haste)
 
     async def undrain(self, worker: str) -> None:
         """Let a worker that is drained, or being drained, serve again."""
-        record = self.roster.find(worker)
-        if record.order is not None and record.order.leave:
-            what = f"{record.name} leaves because its owner wants it"
-            raise RefusedError(what, why="only `aemesh leave --cancel` there ends that")
-        self._parts.store.put_drained(record.key_id, drained=False)
-        record.recall()
+        await self._by_hand.undrain(worker)
 
     async def connect(self, group: GroupName) -> ConnectView:
         """Return what a client's environment needs, once enough can work for it."""
@@ -424,27 +322,11 @@ class Master:
 
     def delegate(self, group: GroupName, wish: Delegate) -> DelegationView:
         """Hand the user's identity on to jobs that start from now on, or stop that."""
-        wanted = self._group(group)
-        if wish.lasting or wish.life_after > 0:
-            delegation = self._delegation(wish)
-        else:
-            delegation = self._set_aside.pop(group, wanted.delegation)
-        if not wish.lasting and wish.life_after > 0:
-            self._set_aside.setdefault(group, wanted.delegation)
-        self._delegations[group] = delegation
-        wanted.delegate(delegation)
-        if delegation is None:
-            self.history.add("group.delegated", "to nobody any more", group=group)
-            return DelegationView(group=group)
-        credential = delegation.credential
-        text = f"jobs of {group} act as {credential.subject}"
+        view = self._delegations.fulfil(self._group(group), wish)
+        subject = view.subject
+        text = f"jobs of {group} act as {subject}" if subject else "to nobody any more"
         self.history.add("group.delegated", text, group=group)
-        return DelegationView(
-            group=group,
-            subject=credential.subject,
-            life_after=delegation.life_after,
-            until=credential.certificates[0].not_valid_after_utc.timestamp(),
-        )
+        return view
 
     async def exec(
         self,
@@ -459,7 +341,7 @@ class Master:
         members = [
             replace(one, activity=one.commands) for one in wanted.members.values()
         ]
-        delegation = None if delegate is None else self._delegation(delegate)
+        delegation = None if delegate is None else self._delegations.read(delegate)
         if delegation is not None:
             members = [replace(one, delegation=lambda: delegation) for one in members]
         if not members:
@@ -576,15 +458,6 @@ class Master:
         hosts = self._parts.addresses()
         return tuple(str(Address(host, self.port)) for host in hosts)
 
-    def _delegation(self, wish: Delegate) -> Delegation | None:
-        """Read the user's credential; raises `SettingsError`."""
-        if wish.life_after <= 0:
-            return None
-        check_mode(self._parts.mode)
-        check_life(wish.life_after)
-        credential = read_credential(Path(wish.source), passphrase=wish.passphrase)
-        return Delegation(credential, wish.life_after)
-
     def _take_over(self, keeper: Keeper) -> None:
         """Go on with the groups of another master, as they were."""
         for name, estate in keeper.estates.items():
@@ -614,7 +487,7 @@ class Master:
             heads=self._inherited.pop(name, self.heads),
             history=self.history,
             wall=self._parts.wall,
-            delegation=self._delegations.get(name, self._parts.delegation),
+            delegation=self._delegations.of(name),
             estate=self._estates.pop(name, None),
             tenure=self._tenure,
         )

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 import trio
 
 from aemesh.errors import SettingsError
 from aemesh.master.delegation import Delegation
+from aemesh.master.delegations import Delegations
 from aemesh.model.group import MemberState
 from aemesh.model.job import PROXY_FILE
 from aemesh.model.names import GroupName
@@ -112,7 +111,7 @@ async def test_nothing_is_handed_on_where_nobody_is_authenticated(
 ) -> None:
     wish = Delegate(life_after=60.0, source=str(GRID.write(tmp_path)))
     async with open_mesh("A") as mesh:
-        mesh.master._parts = replace(mesh.master._parts, mode="open")
+        mesh.master._delegations = Delegations("open", None)
 
         with pytest.raises(SettingsError, match="mode open"):
             mesh.master.delegate(A, wish)
