@@ -92,6 +92,7 @@ class Courier:
         self._announced = frozenset(addresses)
         older = tuple(a for a in self.addresses if a not in addresses)
         self.addresses = (addresses + older)[: 2 * limits.ANNOUNCED_ADDRESSES]
+        self.record.places = self.addresses
         self.try_now()
 
     def try_now(self) -> None:

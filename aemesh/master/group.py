@@ -26,6 +26,7 @@ from aemesh.model.group import Haste, Progress, Receipt
 from aemesh.model.names import GroupName, JobId, NodeName
 from aemesh.model.view import GroupView
 from aemesh.plugin import Departing, Idling
+from aemesh.policy.reach import member_host
 from aemesh.protocol import wire
 from aemesh.tasks.nursery import open_crew
 
@@ -290,7 +291,7 @@ class Group:
         return RemoteMember(
             name=record.name,
             label=heir.label,
-            address=link.connection.remote.host,
+            address=member_host(link.connection.remote, record.places),
             cores=facts.cores if facts else 1,
             memory=facts.memory if facts else 0,
             generation=heir.generation,

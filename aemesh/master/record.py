@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import trio
 
 from aemesh.errors import RefusedError
+from aemesh.model.address import Address
 from aemesh.model.group import Haste, Holder, MemberState, Orphan, Receipt
 from aemesh.model.key import KeyId
 from aemesh.model.machine import Facts
@@ -50,6 +51,7 @@ class WorkerRecord:
     facts: Facts | None = None
     link: Link | None = None
     address: str = ""
+    places: tuple[Address, ...] = ()  # that it announced, the newest first
     note: str = ""
     waiting: Reason | None = None  # whose yes is missing, or why it was refused
     groups: frozenset[GroupName] = frozenset()  # its owner allows; empty: any

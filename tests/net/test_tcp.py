@@ -14,7 +14,6 @@ import trio.testing
 from aemesh import limits
 from aemesh.errors import SettingsError, UnreachableError
 from aemesh.model.address import Address
-from aemesh.net import tcp
 from aemesh.net.tcp import TcpNetwork, check_ours
 from aemesh.testing.checks_network import Pair, check_network
 from aemesh.testing.memory_network import MemorySegment
@@ -80,15 +79,15 @@ async def test_a_peer_over_ipv4_is_seen_with_its_ipv4_address(nursery):
 
 
 async def test_the_documented_port_is_taken_if_it_is_free_and_any_other_if_not(
-    monkeypatch, nursery
+    nursery,
 ):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    monkeypatch.setattr(tcp, "DEFAULT_PORT", port)
+    here = {"port": 0, "hosts": ("127.0.0.1",), "network": TcpNetwork(prefers=port)}
 
-    first = await nursery.start(_serve(hang_up, port=0, hosts=("127.0.0.1",)))
-    second = await nursery.start(_serve(hang_up, port=0, hosts=("127.0.0.1",)))
+    first = await nursery.start(_serve(hang_up, **here))
+    second = await nursery.start(_serve(hang_up, **here))
 
     assert first == port
     assert second not in (0, port)
