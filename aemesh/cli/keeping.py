@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import time
 from functools import partial
@@ -14,7 +15,7 @@ from aemesh.host.control.sockets import connected
 from aemesh.host.keys.keystore import Identity, load_or_make
 from aemesh.host.statedir import KEEPER, state_root
 from aemesh.host.trust.trustdesk import TrustDesk
-from aemesh.master.keeper import KeeperPlace
+from aemesh.master.keeper import WITHOUT_KEEPER, KeeperPlace
 from aemesh.model.address import Address
 from aemesh.model.names import NodeName
 from aemesh.model.trust import Mode, Role
@@ -34,9 +35,12 @@ if TYPE_CHECKING:
     from aemesh.net.shake import Shaker
     from aemesh.net.transport import Network
 
+_log = logging.getLogger(__name__)
+
 NAME = NodeName("keeper")
 # Where it is reached, beneath its own folder of the state directory.
 SOCKET_FILE = "run/keeper.sock"
+LOG_FILE = "log"  # beneath it, too
 
 
 async def wait_keeper(
@@ -52,6 +56,11 @@ async def wait_keeper(
         os.close(ready)
     folder = state_root(state) / KEEPER
     if not (folder / SOCKET_FILE).exists():
+        _log.warning(
+            "the keeper of this master did not come up; %s may say why.  %s",
+            folder / LOG_FILE,
+            WITHOUT_KEEPER,
+        )
         return None
     key_id = load_or_make(folder, NAME).key_id
     network = LocalNetwork(connect=partial(connected, folder / SOCKET_FILE, None))

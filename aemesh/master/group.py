@@ -255,28 +255,49 @@ class Group:
     ) -> RemoteMember:
         running = self._engine()
         generation = record.membership.generation
-        heir = None
-        if self.expects(record.key_id, generation):
-            heir = self.succession.expected.pop(record.key_id)
-        order: wire.Adopt | wire.Assign = wire.Assign(
-            group=self.name,
-            generation=generation,
-            kept_after=self._tenure.kept_after,
-            heirs=self._tenure.heirs,
-            keeper=self._tenure.keeper,
-        )
-        if heir is None:
+        left = self.succession.expected.pop(record.key_id, None)
+        if left is not None and left.generation == generation:
+            heir, assigned = left, await self._take_hold(left, link)
+        else:
+            if left is not None:  # it has begun anew, without what ran there
+                await self._lose_absent(left)
             label = self._next_label(record.name, generation)
             heir = Heir(record.name, label, generation, ())
-        else:
-            order = wire.Adopt(group=self.name, generation=generation)
-        assigned = await ask(link, order, wire.Assigned, within=limits.ANSWER_AFTER)
+            order = wire.Assign(
+                group=self.name,
+                generation=generation,
+                kept_after=self._tenure.kept_after,
+                heirs=self._tenure.heirs,
+                keeper=self._tenure.keeper,
+            )
+            assigned = await ask(link, order, wire.Assigned, within=limits.ANSWER_AFTER)
         member = self._member(record, link, dial_stream, heir=heir, csr=assigned.csr)
         await self._bring_up(running, member)
         self._broken.discard(record.key_id)
         self.members[record.key_id] = member
         self._tell_changed()
         return member
+
+    async def _take_hold(self, heir: Heir, link: Link) -> wire.Assigned:
+        """Adopt a member; the engine is told of the loss of one that does not go on."""
+        order = wire.Adopt(group=self.name, generation=heir.generation)
+        try:
+            return await ask(link, order, wire.Assigned, within=limits.ANSWER_AFTER)
+        except BaseException:  # cancelled, too: the link is gone
+            with trio.move_on_after(limits.TERM_AFTER, shield=True):
+                await self._lose_absent(heir)
+            raise
+
+    async def _lose_absent(self, heir: Heir) -> None:
+        """Tell the engine of a member that it still has, and that nobody brings back.
+
+        Its tasks wait for it, else.
+        """
+        text = f"{heir.name} did not come back to {self.name}"
+        self.history.add("worker.missed", text, worker=heir.name, group=self.name)
+        if self.running is not None:
+            with self._plugin_faults(f"losing {heir.name}"):
+                await self.running.lost(Absent(heir.name, heir.label))
 
     def _member(
         self,
@@ -316,12 +337,10 @@ class Group:
         await trio.sleep(limits.ADOPT_AFTER)
         missed = dict(self.succession.expected)
         self.succession.expected.clear()
-        for heir in missed.values():
-            text = f"{heir.name} did not come back to {self.name}"
-            self.history.add("worker.missed", text, worker=heir.name, group=self.name)
-            if self.running is not None:
-                with self._plugin_faults(f"losing {heir.name}"):
-                    await self.running.lost(Absent(heir.name, heir.label))
+        for key_id, heir in missed.items():
+            await self._lose_absent(heir)
+            if key_id not in self.members.keys() | self._coming:
+                await self.succession.forget_member(key_id)
         self._tell_changed()
 
     async def _bring_up(self, running: RunningEngine, member: RemoteMember) -> None:

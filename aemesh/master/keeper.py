@@ -38,6 +38,11 @@ _log = logging.getLogger(__name__)
 # What the keeper's one lease is for: the heads of all groups.
 HEADS = GroupName("heads")
 
+# What it means for a person, behind the reason.
+WITHOUT_KEEPER = (
+    "A master that crashes now takes its engines' heads, and what they compute, along."
+)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KeeperPlace:

@@ -32,7 +32,7 @@ from aemesh.master.heads import Heads
 from aemesh.master.history import History
 from aemesh.master.idleness import Idleness
 from aemesh.master.invitation import Invitation
-from aemesh.master.keeper import open_keeper
+from aemesh.master.keeper import WITHOUT_KEEPER, open_keeper
 from aemesh.master.neighbours import Neighbours
 from aemesh.master.reception import Reception
 from aemesh.master.roster import Roster
@@ -408,7 +408,8 @@ class Master:
                 try:
                     keeper = await stack.enter_async_context(opening)
                 except UnreachableError as exc:
-                    _log.warning("engines end with this master: %s", exc)
+                    what = "the keeper of this master is not reached: %s.  %s"
+                    _log.warning(what, exc, WITHOUT_KEEPER)
             if keeper is None:
                 yield
                 return

@@ -1,8 +1,8 @@
 """What a group leaves for a successor of its master, and what it got from a former one.
 
-Records are written before what they tell is done.  One of a member that is gone stays
-until this life of the group ends: a successor waits for that member in vain, and then
-goes on.
+Records are written before what they tell is done, and removed after it is over.  One of
+a member that is gone may be there still: a successor waits for that member in vain, and
+then goes on.
 """
 
 from __future__ import annotations

@@ -26,6 +26,7 @@ from aemesh.policy.trust import TrustPolicy
 from aemesh.protocol import wire
 from aemesh.protocol.hello import Ourselves
 from aemesh.protocol.keeperword import statement
+from aemesh.worker.held import _HANDLERS, Held
 from aemesh.worker.notebook import Notebook
 from tests.roles.mesh import PORT, Machine, Mesh, announcement, wall
 
@@ -245,6 +246,87 @@ async def test_a_worker_that_does_not_come_back_is_missed_and_the_engine_told(
         office.segment.cut.clear()
         view = await office.wait_state("office-2", MemberState.LEASED)
         assert view.generation == 2  # what ran there is of no use any more
+
+
+async def test_a_member_that_does_not_let_itself_be_adopted_is_told_lost_at_once(
+    autojump_clock,
+):
+    """Shows: L5; its tasks run elsewhere, and it joins anew."""
+    async with open_office("office-1", "office-2") as office:
+        await office.kill_master()
+        worker = office.machines["office-2"].worker
+        assert worker is not None
+        worker.held._key = None  # it refuses
+
+        await office.start_master()
+        view = await office.wait_worker(
+            "office-2", lambda one: (one.state, one.generation) == ("leased", 2)
+        )
+
+        assert view.group == "A"
+        told = office.engine.told
+        assert told.index("lost office-2.1") < told.index("add office-2.2")
+        assert "resume office-2.1" not in told
+        await trio.sleep(2 * limits.ADOPT_AFTER)
+        assert told.count("lost office-2.1") == 1
+        key_id = office.machines["office-2"].identity.key_id
+        kept = {entry.key: entry.data for entry in office.notes.page("").entries}
+        assert "office-2.2" in kept[f"A/{key_id}"]
+
+
+async def test_a_member_whose_worker_began_anew_is_told_lost_before_it_joins(
+    autojump_clock,
+):
+    async with open_office("office-1", "office-2") as office:
+        await office.kill_master()
+        office.machines["office-2"].scope.cancel()
+        await trio.sleep(1)
+        await office.start_worker("office-2", policy=office.trusting(), announce=False)
+
+        await office.start_master()
+        view = await office.wait_state("office-2", MemberState.LEASED)
+
+        assert (view.group, view.generation) == ("A", 2)
+        told = office.engine.told
+        assert told.index("lost office-2.1") < told.index("add office-2.2")
+
+
+async def test_a_member_that_goes_while_it_is_adopted_is_told_lost(
+    autojump_clock, monkeypatch
+):
+    async with open_office("office-1", "office-2") as office:
+        await office.kill_master()
+        asked = trio.Event()
+        adopt = Held.adopt
+
+        async def slow(held: Held, master: KeyId, body: wire.Adopt) -> wire.Body:
+            if held is office.machines["office-2"].worker.held:
+                asked.set()
+                await trio.sleep_forever()
+            return await adopt(held, master, body)
+
+        monkeypatch.setitem(_HANDLERS, wire.Adopt, slow)
+        await office.start_master()
+        await asked.wait()
+
+        office.machines["office-2"].scope.cancel()
+        await office.wait_event("worker.missed")
+        await trio.testing.wait_all_tasks_blocked()
+
+        assert "lost office-2.1" in office.engine.told
+
+
+async def test_a_master_whose_keeper_is_not_reached_says_what_that_means(
+    autojump_clock, caplog
+):
+    async with open_office() as office:
+        await office.kill_master()
+        office.segment.closed.add(office.keeper.ip)
+
+        await office.start_master()
+
+        assert "the keeper of this master is not reached" in caplog.text
+        assert "A master that crashes now takes its engines' heads" in caplog.text
 
 
 async def test_a_master_that_says_good_bye_leaves_nothing(autojump_clock):
