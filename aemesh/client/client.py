@@ -22,6 +22,7 @@ import msgspec
 
 from aemesh.client.environment import GROUP_VARIABLE, filled, wants_tls
 from aemesh.client.jobs import JobFolder
+from aemesh.client.memberjob import MemberJob
 from aemesh.client.transport import ANSWER_AFTER, Transport, error_in, error_of
 from aemesh.errors import EngineError, UnknownNameError, UnreachableError, UsageError
 from aemesh.host.control.sockets import SOCKET_FILE
@@ -33,6 +34,7 @@ from aemesh.master.control_wire import (
     Exec,
     Move,
     OpenGroup,
+    RunJob,
     SetGroup,
 )
 from aemesh.model.group import DemandChange, Receipt
@@ -193,12 +195,46 @@ class Mesh:
         argv: Sequence[str],
         env: Mapping[str, str] | None = None,
         *,
+        workers: Sequence[str] = (),
         delegate: Delegate | None = None,
     ) -> Iterator[OutputView]:
-        """Run a command on each member of a group; yield its output and exits."""
-        wish = Exec(argv=tuple(argv), env=dict(env or {}), delegate=delegate)
+        """Run a command on each member of a group, or on `workers` among them.
+
+        Yields its output and exits.
+        """
+        wish = Exec(
+            argv=tuple(argv),
+            env=dict(env or {}),
+            delegate=delegate,
+            workers=tuple(workers),
+        )
         for line in self._transport.lines("POST", _of(name, "exec"), body=wish):
             yield _decoded(line, OutputView)
+
+    def job(  # noqa: PLR0913 - what there is to say of a job
+        self,
+        worker: str,
+        argv: Sequence[str],
+        env: Mapping[str, str] | None = None,
+        *,
+        group: str | None = None,
+        files: Mapping[str, bytes] | None = None,
+        delegate: Delegate | None = None,
+    ) -> MemberJob:
+        """Start a command on one member; return it with its input and output.
+
+        `worker` is a name, a label, a fingerprint or an address.  Without a group it
+        may be a member of any.  `files` are written to the folder that it starts in.
+        """
+        order = RunJob(
+            worker=worker,
+            argv=tuple(argv),
+            group=group,
+            env=dict(env or {}),
+            files=dict(files or {}),
+            delegate=delegate,
+        )
+        return MemberJob(self._transport, order)
 
     def events(self, after: int = 0, *, follow: bool = True) -> Iterator[EventView]:
         """Yield the history beyond number `after`; with `follow`, what comes then."""
@@ -256,6 +292,12 @@ class Group:
     ) -> Iterator[OutputView]:
         """Run a command on each member; yield its output and exits as they come."""
         return self.mesh.exec(self.name, argv, env)
+
+    def job(
+        self, worker: str, argv: Sequence[str], env: Mapping[str, str] | None = None
+    ) -> MemberJob:
+        """Start a command on one member; return it with its input and output."""
+        return self.mesh.job(worker, argv, env, group=self.name)
 
     def environment(self) -> dict[str, str]:
         """Return the variables by which a script finds the engine, until `close`."""

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import http.client
 import json
-from contextlib import closing
+import socket
+from contextlib import closing, suppress
 from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
@@ -89,6 +90,29 @@ class Transport:
             if any(rest):
                 raise self._broken(EOFError("half a line"))
 
+    def talk(self, method: str, target: str, first: bytes) -> Talk:
+        """Begin a request whose body goes on while its answer comes.
+
+        `first` is sent at once; returns when the master begins to answer, or raises
+        its error.
+        """
+        connection = self._connect(None)
+        try:
+            connection.putrequest(method, target)
+            connection.putheader("Transfer-Encoding", "chunked")
+            connection.endheaders()
+            line: socket.socket = connection.sock
+            line.sendall(_chunk(first))
+            response = connection.getresponse()
+            refusal = response.read() if response.status >= 400 else None
+        except (OSError, http.client.HTTPException) as error:
+            connection.close()
+            raise self._broken(error) from error
+        if refusal is not None:
+            connection.close()
+            raise _error_of(refusal)
+        return Talk(line, response, self._broken)
+
     def _piece(self, response: http.client.HTTPResponse) -> bytes:
         """Return what comes next; empty at the end that the master meant."""
         # Not `readline`: it takes a connection that broke for an answer that ended.
@@ -132,6 +156,44 @@ class Transport:
         else:
             why = str(error) or type(error).__name__
         return UnreachableError("the master hung up", why=why)
+
+
+class Talk:
+    """A request that is still being said, and an answer that still comes.
+
+    One thread may write while another reads.
+    """
+
+    def __init__(
+        self,
+        line: socket.socket,
+        response: http.client.HTTPResponse,
+        broken: Callable[[Exception], AemeshError],
+    ) -> None:
+        self._line = line
+        self._response = response
+        self._broken = broken
+
+    def write(self, data: bytes) -> None:
+        """Say more; raises `OSError` once the other end is closed."""
+        self._line.sendall(_chunk(data))
+
+    def read(self, most: int) -> bytes:
+        """Return what comes next, at most so much; empty at the end that was meant."""
+        try:
+            return self._response.read1(most)
+        except (OSError, ValueError, http.client.HTTPException) as error:
+            raise self._broken(error) from error
+
+    def hang_up(self) -> None:
+        """End both directions; who waits in one of them is told."""
+        with suppress(OSError):
+            self._line.shutdown(socket.SHUT_RDWR)
+        self._line.close()
+
+
+def _chunk(data: bytes) -> bytes:
+    return b"%x\r\n%b\r\n" % (len(data), data)
 
 
 def error_in(line: bytes) -> AemeshError | None:

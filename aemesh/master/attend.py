@@ -80,8 +80,10 @@ class Attendant:
         group = self.groups.get(record.membership.group or GroupName(""))
         # The owner is told first: an engine may take its time over a loss.
         self._tell_end(closed)
-        if group is not None:
-            with trio.CancelScope(shield=True):
+        with trio.CancelScope(shield=True):
+            if self.member is not None:
+                await self.member.hang_up(f"{record.name} {closed}")
+            if group is not None:
                 with trio.move_on_after(limits.TERM_AFTER):
                     await group.lose(record, self.member)
         if record.order is not None:
@@ -425,12 +427,11 @@ class Attendant:
         at_ease = closed.ending is Ending.BYE and serving is None
         happening = Happening.PARTED if at_ease else Happening.BROKEN
         record.membership.step(happening, now=self.wall())
-        why = closed.ending.value + (f", {closed.detail}" if closed.detail else "")
         if at_ease:
-            self._say("worker.left", f"{record.name} left: {why}")
+            self._say("worker.left", f"{record.name} left: {closed}")
         else:
             where = f" while it served {serving}" if serving else ""
-            self._say("worker.lost", f"{record.name} is lost{where}: {why}")
+            self._say("worker.lost", f"{record.name} is lost{where}: {closed}")
             if record.standing.lost(now=trio.current_time()):
                 self._tell_aside()
 

@@ -17,6 +17,7 @@
 | ``POST /v1/groups/NAME/certificates`` | `CertificateView`; body `Certify` |
 | ``POST /v1/groups/NAME/delegation`` | `DelegationView`; body `Delegate` |
 | ``POST /v1/groups/NAME/exec`` | lines of `OutputView`; body `Exec` |
+| ``POST /v1/jobs`` | frames both ways: see `aemesh.master.jobtalk` |
 | ``GET /v1/events?after=N&follow=1`` | server-sent events of `EventView` |
 | ``POST /v1/stop`` | 202, and then the master ends |
 
@@ -37,11 +38,14 @@ from starlette.responses import Response
 from aemesh import errors
 from aemesh.errors import UsageError
 from aemesh.host.control import http
+from aemesh.host.control.duplex import Duplex
 from aemesh.host.control.http import MEDIA_EVENTS, MEDIA_LINES, Stream, as_lines
 from aemesh.host.control.http import body_of as _body
 from aemesh.host.control.http import json_answer as _json
 from aemesh.master.control_wire import Certify, Drain, Exec, Move, OpenGroup, SetGroup
+from aemesh.master.jobtalk import carry, read_order
 from aemesh.model.group import Haste
+from aemesh.model.job import JobSpec
 from aemesh.model.names import GroupName, group_name_untrusted
 from aemesh.model.view import Delegate
 
@@ -59,6 +63,7 @@ if TYPE_CHECKING:
     from starlette.requests import Request
     from starlette.types import ASGIApp, Receive, Scope, Send
 
+    from aemesh.host.control.duplex import Exchange
     from aemesh.master.activity import Activity
     from aemesh.model.group import Demand, Receipt
     from aemesh.model.view import (
@@ -73,6 +78,7 @@ if TYPE_CHECKING:
         StatusView,
         WorkerView,
     )
+    from aemesh.plugin import Job
 
     # What a group wants, as a change of what it wanted.
     Wish = Callable[[Demand], Demand]
@@ -140,9 +146,20 @@ class ControlApi(Protocol):
         argv: tuple[str, ...],
         env: Mapping[str, str],
         *,
+        workers: Sequence[str] = (),
         delegate: Delegate | None = None,
     ) -> AsyncIterator[OutputView]:
         """Run a command on each member; each ends with an `OutputView` with a code."""
+
+    async def start_job(
+        self,
+        group: GroupName | None,
+        worker: str,
+        spec: JobSpec,
+        *,
+        delegate: Delegate | None = None,
+    ) -> Job:
+        """Start one job on one member; None: of whichever group it is a member."""
 
     def events(self, after: int, *, follow: bool) -> AsyncIterator[EventView]:
         """Yield the history beyond number `after`; with `follow`, what comes then."""
@@ -171,6 +188,7 @@ def make_app(api: ControlApi) -> Starlette:
         ("POST", f"{group}/certificates", routes.certify),
         ("POST", f"{group}/delegation", routes.delegate),
         ("POST", f"{group}/exec", routes.exec),
+        ("POST", "/v1/jobs", routes.job),
         ("GET", "/v1/events", routes.events),
         ("POST", "/v1/stop", routes.stop),
     )
@@ -286,8 +304,26 @@ class _Routes:
     async def exec(self, request: Request) -> ASGIApp:
         wish = await _body(request, Exec)
         group = _group(request.path_params["name"])
-        pieces = self._api.exec(group, wish.argv, wish.env, delegate=wish.delegate)
+        pieces = self._api.exec(
+            group,
+            wish.argv,
+            wish.env,
+            workers=wish.workers,
+            delegate=wish.delegate,
+        )
         return Stream(MEDIA_LINES, as_lines(pieces))
+
+    async def job(self, _request: Request) -> ASGIApp:
+        return Duplex(self._talk, refuse=http.error_answer)
+
+    async def _talk(self, exchange: Exchange) -> None:
+        wish, early = await read_order(exchange)
+        group = None if wish.group is None else _group(wish.group)
+        spec = JobSpec(argv=wish.argv, env=wish.env, files=wish.files)
+        job = await self._api.start_job(
+            group, wish.worker, spec, delegate=wish.delegate
+        )
+        await carry(job, exchange, early)
 
     async def events(self, request: Request) -> ASGIApp:
         # A browser that comes back says where it was in a header of its own.

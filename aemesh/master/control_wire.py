@@ -70,3 +70,19 @@ class Exec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     argv: tuple[str, ...]
     env: dict[str, str] = {}
     delegate: Delegate | None = None
+    workers: tuple[str, ...] = ()  # on these members alone; none: on each
+
+
+class RunJob(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The first frame of ``POST /v1/jobs``: one job on one member.
+
+    `worker` is a label, a name, a fingerprint or an address.  The job runs in a folder
+    of its own with `files` in it, as `model.job.JobSpec` has it.
+    """
+
+    worker: str
+    argv: tuple[str, ...]
+    group: str | None = None  # None: the one in which the worker is
+    env: dict[str, str] = {}
+    files: dict[str, bytes] = {}
+    delegate: Delegate | None = None

@@ -6,7 +6,6 @@ as `Parts`.
 
 from __future__ import annotations
 
-import base64
 import itertools
 import logging
 import os
@@ -26,8 +25,9 @@ from aemesh.errors import (
 from aemesh.master.attend import Attendant
 from aemesh.master.byhand import ByHand
 from aemesh.master.callbacks import Callbacks
+from aemesh.master.commands import Commands
 from aemesh.master.delegations import Delegations
-from aemesh.master.group import FLEETING, Context, Group, Tenure
+from aemesh.master.group import FLEETING, Group, Tenure
 from aemesh.master.heads import Heads
 from aemesh.master.history import History
 from aemesh.master.idleness import Idleness
@@ -40,7 +40,7 @@ from aemesh.master.sharing import Sharing
 from aemesh.master.takeover import Takeover
 from aemesh.model.address import Address
 from aemesh.model.group import Demand, Receipt
-from aemesh.model.job import Chunk, JobExit, JobSpec
+from aemesh.model.job import JobSpec
 from aemesh.model.view import (
     CertificateView,
     ConnectView,
@@ -54,7 +54,6 @@ from aemesh.model.view import (
     StatusView,
     WorkerView,
 )
-from aemesh.plugin import Engine, Exec
 from aemesh.policy.demand import check_demand
 from aemesh.policy.masters import Need, has_enough
 from aemesh.tasks.nursery import open_crew
@@ -69,9 +68,10 @@ if TYPE_CHECKING:
     from aemesh.master.record import WorkerRecord
     from aemesh.master.remote import DialStream
     from aemesh.model.group import Haste
-    from aemesh.model.names import GroupName, NodeName
+    from aemesh.model.names import GroupName
     from aemesh.model.view import Delegate
     from aemesh.net.link import Closed, Link
+    from aemesh.plugin import Engine, Job
 
     # What a group wants, as a change of what it wanted.
     Wish = Callable[[Demand], Demand]
@@ -111,6 +111,16 @@ class Master:
         )
         self._by_hand = ByHand(self.roster, self.sharing, parts.store, self.history)
         self._delegations = Delegations(parts.mode, parts.delegation)
+        self._commands = Commands(
+            groups=self._groups,
+            find=self._group,
+            incomplete=self._incomplete,
+            engines=parts.engines,
+            delegations=self._delegations,
+            records=self.roster.records,
+            sharing=self.sharing,
+            history=self.history,
+        )
         self.heads = Heads(parts.jobs, wall=parts.wall)
         self._estates: dict[GroupName, Estate] = {}  # that were left to us
         self._inherited: dict[GroupName, Heads] = {}  # elsewhere, of a former master
@@ -334,30 +344,26 @@ class Master:
         argv: tuple[str, ...],
         env: Mapping[str, str],
         *,
+        workers: Sequence[str] = (),
         delegate: Delegate | None = None,
     ) -> AsyncIterator[OutputView]:
         """Run a command on each member, whatever the group's own engine is."""
-        wanted = self._group(group)
-        members = [
-            replace(one, activity=one.commands) for one in wanted.members.values()
-        ]
-        delegation = None if delegate is None else self._delegations.read(delegate)
-        if delegation is not None:
-            members = [replace(one, delegation=lambda: delegation) for one in members]
-        if not members:
-            raise self._incomplete(wanted)
-        async with self._parts.engines("command").open(Context(wanted)) as running:
-            assert isinstance(running, Exec)
-            for member in members:
-                await running.add(member)
-            exits: dict[NodeName, tuple[JobExit, float]] = {}
-            began = trio.current_time()
-            async with aclosing(running.run(JobSpec(argv=argv, env=env))) as output:
-                async for name, item in output:
-                    if isinstance(item, JobExit):
-                        exits[name] = item, trio.current_time() - began
-                    yield _output_view(name, item)
-            self._count_exits(wanted, exits)
+        spec = JobSpec(argv=argv, env=env)
+        said = self._commands.exec(group, spec, workers=workers, delegate=delegate)
+        async with aclosing(said) as output:
+            async for piece in output:
+                yield piece
+
+    async def start_job(
+        self,
+        group: GroupName | None,
+        worker: str,
+        spec: JobSpec,
+        *,
+        delegate: Delegate | None = None,
+    ) -> Job:
+        """Start a job on one member; None: of whichever group it is a member."""
+        return await self._commands.start(group, worker, spec, delegate=delegate)
 
     async def events(self, after: int, *, follow: bool) -> AsyncIterator[EventView]:
         """Yield the history beyond number `after`; with `follow`, what comes then."""
@@ -370,30 +376,6 @@ class Master:
         self._stopping.set()
 
     # --- inside ---
-
-    def _count_exits(
-        self, group: Group, exits: Mapping[NodeName, tuple[JobExit, float]]
-    ) -> None:
-        """Note on which members a command failed at once that others ran well."""
-        well = any(exit_.ok for exit_, _ in exits.values())
-        for key_id, member in list(group.members.items()):
-            record = self.roster.records.get(key_id)
-            if record is None or member.name not in exits:
-                continue
-            exit_, took = exits[member.name]
-            if exit_.ok:
-                record.standing.did_well()
-            elif record.standing.failed(
-                f"a command ended with {exit_.code}",
-                now=trio.current_time(),
-                took=took,
-                others_well=well,
-            ):
-                text = f"{record.name} is set aside: {record.standing.why}"
-                self.history.add(
-                    "worker.aside", text, worker=record.name, group=group.name
-                )
-                self.sharing.changed()
 
     @asynccontextmanager
     async def _open_heads(self) -> AsyncIterator[None]:
@@ -619,10 +601,3 @@ def _told(demand: Demand) -> str:
     most = "any number" if demand.max is None else f"{demand.max}"
     having = f", having {demand.require}" if demand.require else ""
     return f"{demand.min} to {most} workers, by weight {demand.weight}{having}"
-
-
-def _output_view(name: str, item: Chunk | JobExit) -> OutputView:
-    if isinstance(item, JobExit):
-        return OutputView(worker=name, code=item.code, reason=item.reason)
-    data = base64.b64encode(item.data).decode()
-    return OutputView(worker=name, channel=item.channel.name.lower(), data=data)

@@ -54,6 +54,7 @@ class RemoteHost:
     authority: str
     wall: Callable[[], float]
     activity: Activity = field(default_factory=Activity)  # of jobs started by this
+    running: set[RemoteJob] = field(default_factory=set, compare=False)
 
     async def start_as(self, job_id: JobId, spec: JobSpec) -> Job:
         """Start a job under this id; raises `EngineError` or `UnreachableError`."""
@@ -67,6 +68,11 @@ class RemoteHost:
             msg = f"{self.name} did not start a job"
             raise EngineError(msg, why=str(exc)) from exc
         return await _attach(channel, job_id, self)
+
+    async def hang_up(self, why: str) -> None:
+        """End the streams of all jobs: a worker that is cut off does not close them."""
+        for job in tuple(self.running):
+            await job.hang_up(why)
 
     async def attach(self, job_id: JobId) -> Job:
         """Take up a lasting job that runs there; raises as `start_as`."""
@@ -142,7 +148,9 @@ class RemoteJob:
         self._exit: JobExit | None = None
         self._over = trio.Event()
         self._sending = trio.Lock()
+        self._lost = ""
         member.activity.begin()
+        member.running.add(self)
 
     def __repr__(self) -> str:
         state = "running" if self._exit is None else f"ended with {self._exit.code}"
@@ -177,7 +185,7 @@ class RemoteJob:
             pass
         finally:
             # Whoever stops reading, or lost the worker, has seen the end of it.
-            self._finish(JobExit(-1, "the stream to the worker ended"))
+            self._finish(self._cut_off())
             with trio.CancelScope(shield=True):
                 await trio.aclose_forcefully(self._transport)
 
@@ -196,12 +204,21 @@ class RemoteJob:
             with trio.move_on_after(limits.TERM_AFTER):
                 await self._over.wait()
         await trio.aclose_forcefully(self._transport)
-        self._finish(JobExit(-1, "the stream to the worker ended"))
+        self._finish(self._cut_off())
         return await self.wait()
+
+    async def hang_up(self, why: str) -> None:
+        """Have the output end here and now, with this reason."""
+        self._lost = why
+        await trio.aclose_forcefully(self._transport)
+
+    def _cut_off(self) -> JobExit:
+        return JobExit(-1, self._lost or "the stream to the worker ended")
 
     def _finish(self, exit_: JobExit) -> None:
         if self._exit is None:
             self._exit = exit_
+            self._member.running.discard(self)
             self._member.activity.end()
             self._over.set()
 

@@ -65,6 +65,9 @@ class Closed:
     ending: Ending
     detail: str = ""
 
+    def __str__(self) -> str:
+        return self.ending.value + (f", {self.detail}" if self.detail else "")
+
 
 class Link:
     """One end of a link; made by `open_link`."""

@@ -10,7 +10,9 @@ from __future__ import annotations
 import base64
 import datetime as dt
 import hashlib
+import itertools
 import os
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
@@ -24,7 +26,7 @@ from cryptography.x509.oid import NameOID
 from aemesh.errors import EngineError, UnknownNameError
 from aemesh.model.group import Demand, Haste, Receipt
 from aemesh.model.key import KeyId
-from aemesh.model.names import GroupName, NodeName
+from aemesh.model.names import GroupName, JobId, NodeName
 from aemesh.model.view import (
     CertificateView,
     ConnectView,
@@ -41,10 +43,15 @@ from aemesh.model.view import (
     WorkerView,
 )
 from aemesh.policy.demand import check_demand
+from aemesh.testing.memory_jobs import MemoryJobs
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+    from collections.abc import AsyncIterator, Mapping, Sequence
 
+    from aemesh.model.job import JobSpec
+    from aemesh.plugin import Job
+
+    StartJob = Callable[[JobId, JobSpec], Awaitable[Job]]
     Wish = Callable[[Demand], Demand]
 
 ENGINES = ["command", "dask"]
@@ -74,9 +81,11 @@ class MemoryControl:
     output: list[OutputView] | None = None  # what `exec` yields; None: made up
     pid: int = field(default_factory=os.getpid)
     failure: Exception | None = None  # what every request meets, if set
+    jobs: StartJob = field(default_factory=lambda: MemoryJobs().start)
     stopped: trio.Event = field(default_factory=trio.Event)
     exec_ended: trio.Event = field(default_factory=trio.Event)
     _more: trio.Event = field(default_factory=trio.Event)
+    _job_numbers: Iterator[int] = field(default_factory=itertools.count)
     _authority: _Authority | None = None
 
     def status(self) -> StatusView:
@@ -277,19 +286,39 @@ class MemoryControl:
         argv: tuple[str, ...],
         env: Mapping[str, str],
         *,
+        workers: Sequence[str] = (),
         delegate: Delegate | None = None,
     ) -> AsyncIterator[OutputView]:
         """Yield `output`; if none is set, ``argv`` from each member, and 0."""
         if delegate is not None:
             self.delegated.append(delegate)
+        for worker in workers:
+            self._known_worker(worker)
         try:
             await self._checkpoint()
             self._known(group)
             for piece in self._made_up(group, argv, env):
-                yield piece
+                if not workers or piece.worker in workers:
+                    yield piece
                 await trio.lowlevel.checkpoint()
         finally:
             self.exec_ended.set()
+
+    async def start_job(
+        self,
+        group: GroupName | None,
+        worker: str,
+        spec: JobSpec,
+        *,
+        delegate: Delegate | None = None,
+    ) -> Job:
+        """Start a job where `jobs` says, for whichever worker."""
+        del delegate
+        await self._checkpoint()
+        if group is not None:
+            self._known(group)
+        self._known_worker(worker)
+        return await self.jobs(JobId(f"job-{next(self._job_numbers)}"), spec)
 
     async def events(self, after: int, *, follow: bool) -> AsyncIterator[EventView]:
         """Yield the history and what `tell` adds to it."""

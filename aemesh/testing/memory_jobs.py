@@ -14,7 +14,7 @@ from aemesh.errors import EngineError, UnreachableError
 from aemesh.model.job import Channel, Chunk, JobExit, JobSpec
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Mapping
+    from collections.abc import AsyncGenerator, Mapping
 
     from aemesh.model.names import JobId
 
@@ -51,7 +51,7 @@ class MemoryJob:
         if self.spec.argv[0] == "cat":
             self.finish(JobExit(0))
 
-    async def output(self) -> AsyncIterator[Chunk]:
+    async def output(self) -> AsyncGenerator[Chunk, None]:
         """Iterate over what it says."""
         async for data in self._out:
             yield Chunk(Channel.STDOUT, data)

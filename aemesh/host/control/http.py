@@ -36,6 +36,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from aemesh import errors, limits
 from aemesh.errors import AemeshError, BugError, UsageError
+from aemesh.host.control.duplex import LINE, Line
 from aemesh.host.control.sockets import is_ours, listening
 from aemesh.tasks.blame import blamed
 
@@ -101,13 +102,16 @@ class Server:
             await trio.aclose_forcefully(stream)
             return
         self._streams.add(stream)
-        context, state = WorkerContext(None), ConnectionState({})
         try:
-            await TCPServer(self._app, self._config, context, state, stream)  # type: ignore[arg-type]  # it takes plain streams too
+            with trio.CancelScope() as scope:
+                line = Line(stream.socket, scope)
+                context, state = WorkerContext(None), ConnectionState({LINE: line})
+                await TCPServer(self._app, self._config, context, state, stream)  # type: ignore[arg-type]  # it takes plain streams too
         except Exception:
             log.exception("a connection to the control socket broke")
         finally:
             self._streams.discard(stream)
+            stream.socket.close()  # hypercorn's own close is one that can be cancelled
 
     def hang_up(self) -> None:
         """Close each connection: hypercorn's writes are shielded, and a client that
@@ -141,8 +145,13 @@ async def _answer(endpoint: Endpoint, request: Request) -> ASGIApp:
     try:
         return await endpoint(request)
     except Exception as error:  # noqa: BLE001 - per request; told and logged
-        told = told_of(error)
-        return json_answer(told.fields(), status=_status_of(told))
+        return error_answer(error)
+
+
+def error_answer(error: Exception) -> Response:
+    """Return an error as an answer."""
+    told = told_of(error)
+    return json_answer(told.fields(), status=_status_of(told))
 
 
 def told_of(error: Exception) -> AemeshError:

@@ -1,0 +1,119 @@
+"""A person's commands on single members, through a whole mesh in memory."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import trio
+
+from aemesh import limits
+from aemesh.errors import EngineError, UnknownNameError, UsageError
+from aemesh.host.keys.keystore import Identity
+from aemesh.master.commands import select
+from aemesh.model.job import JobExit, JobSpec
+from aemesh.model.names import GroupName
+from tests.roles.mesh import Mesh, open_mesh
+from tests.roles.test_mesh import A, serving
+
+CAT = JobSpec(argv=("cat",))
+
+
+async def with_members(mesh: Mesh, *names: str) -> None:
+    for name in names:
+        await mesh.start_worker(name)
+        await serving(mesh, name, "A")
+
+
+async def test_a_member_is_named_by_what_people_know_of_it(autojump_clock) -> None:
+    """Shows: E4."""
+    async with open_mesh("A") as mesh:
+        await with_members(mesh, "office-1", "office-2")
+        two = mesh.machines["office-2"]
+
+        for worker in ("office-2", "office-2.1", two.ip, str(two.identity.key_id)):
+            job = await mesh.master.start_job(None, worker, CAT)
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(job.wait)
+                await job.send(worker.encode())
+                await job.close_input()
+                said = [chunk.data async for chunk in job.output()]
+            assert said == [worker.encode()]
+
+        assert len(two.jobs.jobs) == 5  # and that of the engine
+        assert len(mesh.machines["office-1"].jobs.jobs) == 1
+
+
+async def test_who_is_no_member_runs_nothing(autojump_clock) -> None:
+    async with open_mesh("A", "B") as mesh:
+        await with_members(mesh, "office-1")
+
+        for group in (None, A):
+            with pytest.raises(UnknownNameError, match="known: office-1"):
+                await mesh.master.start_job(group, "office-9", CAT)
+        with pytest.raises(UnknownNameError):
+            await mesh.master.start_job(GroupName("B"), "office-1", CAT)
+        with pytest.raises(EngineError, match="no such program"):
+            await mesh.master.start_job(A, "office-1", JobSpec(argv=("nonsense",)))
+
+
+def test_of_two_workers_of_one_name_the_label_tells() -> None:
+    first = member("office-1", label="office-1.1", address="10.0.0.2")
+    second = member("office-1", label="office-1.2", address="10.0.0.3")
+    both: list[Any] = [second, first]
+
+    with pytest.raises(UsageError, match='two workers are called "office-1"') as no:
+        select(both, "office-1")
+    assert no.value.hint is not None
+    assert "office-1.1, office-1.2" in no.value.hint
+    assert select(both, "office-1.2") is second
+    assert select(both, "10.0.0.3") is second
+
+
+def test_of_two_workers_at_one_address_either_does() -> None:
+    first = member("a", label="a.1", address="10.0.0.2")
+    second = member("b", label="b.1", address="10.0.0.2")
+
+    assert select([second, first], "10.0.0.2") is first
+
+
+def member(name: str, *, label: str, address: str) -> Any:
+    peer = SimpleNamespace(key_id=Identity.ephemeral(name).key_id)
+    link = SimpleNamespace(peer=peer)
+    return SimpleNamespace(name=name, label=label, address=address, link=link)
+
+
+async def test_a_job_on_a_lost_member_ends_and_says_so(autojump_clock) -> None:
+    """A machine that is cut off closes no connection."""
+    async with open_mesh("A") as mesh:
+        await with_members(mesh, "office-1")
+        job = await mesh.master.start_job(A, "office-1", CAT)
+        exits: list[JobExit] = []
+
+        async def follow() -> None:
+            async for _ in job.output():
+                pass
+            exits.append(await job.wait())
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(follow)
+            began = trio.current_time()
+            mesh.segment.cut.add(mesh.machines["office-1"].ip)
+
+        assert trio.current_time() - began < limits.LOST_AFTER + 1
+        assert exits[0].code == -1
+        assert "office-1 fell silent" in exits[0].reason
+
+
+async def test_exec_runs_on_named_members_alone(autojump_clock) -> None:
+    async with open_mesh("A") as mesh:
+        await with_members(mesh, "office-1", "office-2", "office-3")
+
+        argv, wanted = ("echo", "hello"), ("office-3", "office-1", "office-3")
+        said = [o async for o in mesh.master.exec(A, argv, {}, workers=wanted)]
+        with pytest.raises(UnknownNameError):
+            _ = [o async for o in mesh.master.exec(A, argv, {}, workers=("x",))]
+
+        exits = sorted(one.worker for one in said if one.code == 0)
+        assert exits == ["office-1", "office-3"]
