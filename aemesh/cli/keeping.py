@@ -16,7 +16,6 @@ from aemesh.host.keys.keystore import Identity, load_or_make
 from aemesh.host.statedir import KEEPER, state_root
 from aemesh.host.trust.trustdesk import TrustDesk
 from aemesh.master.keeper import WITHOUT_KEEPER, KeeperPlace
-from aemesh.model.address import Address
 from aemesh.model.names import NodeName
 from aemesh.model.trust import Mode, Role
 from aemesh.net.local import HERE, LocalNetwork
@@ -30,6 +29,7 @@ from aemesh.protocol.keeperword import statement
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
+    from aemesh.model.address import Address
     from aemesh.model.key import KeyId
     from aemesh.net.doorman import Doorman
     from aemesh.net.shake import Shaker
@@ -81,20 +81,13 @@ def keeper_place(
 
 
 class KeeperWord:
-    """Our signed word of where our keeper is, for workers to hand on to our heirs."""
+    """Our signed word of where a keeper is, for workers to hand on to our heirs."""
 
-    def __init__(
-        self, ours: Identity, keeper: KeeperPlace | None, host: Callable[[], str]
-    ) -> None:
+    def __init__(self, ours: Identity) -> None:
         self._ours = ours
-        self._keeper = keeper
-        self._host = host
 
-    def __call__(self, port: int) -> wire.Keeper | None:
-        """Return it for the port on which the keeper listens."""
-        if self._keeper is None:
-            return None
-        address, key_id = Address(self._host(), port), self._keeper.key_id
+    def __call__(self, address: Address, key_id: KeyId) -> wire.Keeper:
+        """Return it for a keeper of this key that listens there."""
         return wire.Keeper(
             address=str(address),
             key=str(key_id),

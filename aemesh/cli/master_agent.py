@@ -154,7 +154,7 @@ def _parts(
         heirs=options.heir_keys(),
         adopts=options.adopts_key(),
         inherit=partial(keeper_place, ours=node.identity, network=network),
-        word=KeeperWord(node.identity, keeper, head_address),
+        word=KeeperWord(node.identity),
         port=None if options.no_listen else options.port,
         hosts=(options.host,) if options.host else (),
         announcer=Announcing(node, discovery),

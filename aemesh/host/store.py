@@ -13,15 +13,15 @@ from typing import TYPE_CHECKING, Any
 
 from aemesh import limits
 from aemesh.errors import SettingsError
+from aemesh.model.address import Address
 from aemesh.model.group import Demand
+from aemesh.model.key import KeyId
 from aemesh.model.names import GroupName
 from aemesh.model.view import EventView
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
-
-    from aemesh.model.key import KeyId
 
 # What takes a file from each version to the next; a new one begins at the first.
 # Nothing here is ever changed: files of all these versions are about.
@@ -46,6 +46,9 @@ alter table workers add column pinned text;
 """,
     """
 alter table workers add column drained integer not null default 0;
+""",
+    """
+alter table groups add column keeper text;
 """,
 )
 
@@ -100,6 +103,20 @@ class Store:
     def drop_group(self, name: GroupName) -> None:
         """Forget a group."""
         self._do("delete from groups where name = ?", name)
+
+    def inherited(self) -> dict[GroupName, tuple[Address, KeyId]]:
+        """Return the keeper of each group whose head a former master left."""
+        rows = self._db.execute(
+            "select name, keeper from groups where keeper is not null"
+        )
+        return {GroupName(name): _place(keeper) for name, keeper in rows}
+
+    def put_inherited(
+        self, name: GroupName, keeper: tuple[Address, KeyId] | None
+    ) -> None:
+        """Remember where a group's head is that we inherited; None: it is ours."""
+        place = None if keeper is None else f"{keeper[0]} {keeper[1]}"
+        self._do("update groups set keeper = ? where name = ?", place, name)
 
     def worker(self, key: KeyId) -> tuple[int, GroupName | None]:
         """Return a worker's last generation, and the group it was in or sent to."""
@@ -222,6 +239,11 @@ def open_store(path: Path | None) -> Iterator[Store]:
             why=str(exc),
             hint="move it away; groups and history begin anew",
         ) from exc
+
+
+def _place(keeper: str) -> tuple[Address, KeyId]:
+    address, _, key = keeper.partition(" ")
+    return Address.parse_untrusted(address), KeyId.parse_untrusted(key)
 
 
 def _prepare(db: sqlite3.Connection, path: str) -> None:

@@ -127,7 +127,9 @@ class Attendant:
         """Stay in the group until something changes there."""
         record = self.record
         group = self.groups.get(GroupName(record.membership.group or ""))
-        if group is None or group.state != "ready":
+        if group is not None and group.suspended:
+            self._hand_back(group)
+        elif group is None or group.state != "ready":
             await self._let_go(f"group {record.membership.group} ends")
         elif group.is_broken(record):
             member, self.member = self.member, None
@@ -154,6 +156,15 @@ class Attendant:
         self.expected = until
         left = until - self.wall() - limits.DEPARTURE_MOVED_BEFORE
         await group.expect(self.record, by_after=max(left, 0.0) if until else None)
+
+    def _hand_back(self, group: Group) -> None:
+        """Leave the worker as it is until its group goes on, or is given up."""
+        record, self.member = self.record, None
+        group.hand_back(record)
+        generation = record.membership.generation
+        record.orphan = Orphan(self.key_id, group.name, generation)
+        for happening in (Happening.LEAVING, Happening.RETIRED):
+            record.membership.step(happening, now=self.wall())
 
     def _goes_elsewhere(self, group: Group) -> bool:
         """Whether the plan has another place for the worker, and that is open."""
@@ -192,11 +203,21 @@ class Attendant:
         )
         return expected or orphan.master == self.key_id
 
+    def _is_awaited(self, name: GroupName) -> bool:
+        """Whether the head of a group may still be found to go on."""
+        group = self.groups.get(name)
+        if group is not None:
+            return group.suspended
+        return self.takeover is not None and self.takeover.awaits(name)
+
     async def _take_up(self, orphan: Orphan, woken: trio.Event) -> None:
         """Go on with a lease of a master that was gone, or give it back."""
         record = self.record
         group = self.groups.get(orphan.group)
-        if group is None or not group.expects(record.key_id, orphan.generation):
+        if self._is_awaited(orphan.group):
+            changes = [] if group is None else [group.changed.wait]
+            await self._wait(woken.wait, *changes)
+        elif group is None or not group.expects(record.key_id, orphan.generation):
             record.orphan = None
             body = wire.Release(
                 generation=orphan.generation, term_after=limits.TERM_AFTER
@@ -235,6 +256,9 @@ class Attendant:
         except AemeshError as exc:
             if record.is_held_by_other(self.key_id):
                 self._stand_back()
+                return exc
+            if group.suspended:
+                self._hand_back(group)
                 return exc
             record.note = str(exc)
             self._say("worker.failed", f"{record.name} is not in {group.name}: {exc}")
@@ -305,7 +329,7 @@ class Attendant:
         """
         record = self.record
         group = self.groups.get(order.move_to) if order.move_to else None
-        while group is not None and group.state == "opening":
+        while group is not None and group.state == "opening" and not group.suspended:
             await group.changed.wait()
         error: AemeshError | None = UnreachableError(f"{order.move_to} is not open")
         if group is not None and group.state == "ready":

@@ -20,7 +20,7 @@ import trio
 from aemesh import limits
 from aemesh.errors import AemeshError, EngineError, UnreachableError
 from aemesh.master.kept import Heir
-from aemesh.master.remote import DialStream, RemoteMember, ask
+from aemesh.master.remote import DialStream, RemoteMember, Tie, ask
 from aemesh.master.succession import Succession
 from aemesh.model.group import Haste, Progress, Receipt
 from aemesh.model.names import GroupName, JobId, NodeName
@@ -89,7 +89,7 @@ class Context:
 
     async def adopt_head(self) -> Job | None:
         """Return the head that a former master left, if it goes on."""
-        return await self.group.succession.adopt_head()
+        return await self.group.succession.adopt_head(self.group.suspend)
 
     def report(self, text: str) -> None:
         """Add one line to the group's history."""
@@ -147,6 +147,9 @@ class Group:
         self.note = ""
         self.members: dict[KeyId, RemoteMember] = {}
         self.running: RunningEngine | None = None
+        # Its keeper is out of reach: what runs is left as it is, for the group's next
+        # life to go on with, or for nobody.
+        self.suspended = False
         self.succession = Succession(
             name, engine.name, heads=heads, address=address, now=wall(), estate=estate
         )
@@ -156,6 +159,8 @@ class Group:
         self._wall = wall
         self._tenure = tenure
         self._closing = trio.Event()
+        self._tie = Tie()
+        self._scope = trio.CancelScope()  # of the engine
         self._broken: set[KeyId] = set()
         self._stale: dict[KeyId, None] = {}  # to be brought up anew, in this order
         self._coming: set[KeyId] = set()
@@ -186,8 +191,10 @@ class Group:
     async def run(self) -> None:
         """Bring the engine up and keep it until `close`; tells how it goes."""
         try:
-            async with open_crew() as crew:  # an engine's error leaves its block in one
-                await self._run(crew)
+            # An engine's error leaves its block in one.
+            async with open_crew() as crew:
+                with self._scope:
+                    await self._run(crew)
                 crew.cancel_scope.cancel()
         except AemeshError as exc:
             self._tell_failed(str(exc))
@@ -197,9 +204,28 @@ class Group:
         finally:
             self.running = None
             self.succession.expected.clear()
-            self._become("closed" if self._closing.is_set() else "failed")
+            self._become(self._end())
+
+    def _end(self) -> str:
+        if self._closing.is_set():
+            return "closed"
+        return "opening" if self.suspended else "failed"
+
+    def suspend(self) -> None:
+        """Leave all jobs as they run, and end this life of the group."""
+        if self.suspended or self.state not in ("opening", "ready"):
+            return
+        self.suspended = self._tie.is_cut = True
+        self.note = "the keeper of its head is out of reach"
+        text = f"group {self.name} waits: {self.note}"
+        self.history.add("group.waits", text, group=self.name)
+        self._become("opening")
+        self.succession.let_go()
+        self._scope.cancel()
 
     def _tell_failed(self, why: str) -> None:
+        if self.suspended:
+            return
         self.note = why
         text = f"group {self.name} has no engine: {why}"
         self.history.add("group.failed", text, group=self.name)
@@ -221,6 +247,10 @@ class Group:
                 while self.members:
                     await self.changed.wait()
         await self.succession.forget()
+
+    def wake(self) -> None:
+        """Have all who wait for a change look again."""
+        self._tell_changed()
 
     def close(self) -> None:
         """Let the members go and end the engine."""
@@ -280,7 +310,13 @@ class Group:
 
     async def _take_hold(self, heir: Heir, link: Link) -> wire.Assigned:
         """Adopt a member; the engine is told of the loss of one that does not go on."""
-        order = wire.Adopt(group=self.name, generation=heir.generation)
+        order = wire.Adopt(
+            group=self.name,
+            generation=heir.generation,
+            kept_after=self._tenure.kept_after,
+            heirs=self._tenure.heirs,
+            keeper=self._tenure.keeper,
+        )
         try:
             return await ask(link, order, wire.Assigned, within=limits.ANSWER_AFTER)
         except BaseException:  # cancelled, too: the link is gone
@@ -325,6 +361,7 @@ class Group:
             delegation=lambda: self.delegation,
             note=partial(self._note_job, record.key_id, heir),
             left=heir.jobs,
+            tie=self._tie,
         )
 
     async def _note_job(self, key_id: KeyId, heir: Heir, job_id: JobId) -> None:
@@ -412,10 +449,16 @@ class Group:
     async def lose(self, record: WorkerRecord, member: RemoteMember | None) -> None:
         """Go on without a worker that is gone."""
         self._remove(record)
+        if self.suspended:
+            return  # it is met again, or missed, in the next life
         if member is not None and self.running is not None:
             with self._plugin_faults(f"losing {record.name}"):
                 await self.running.lost(member)
         await self.succession.forget_member(record.key_id)
+
+    def hand_back(self, record: WorkerRecord) -> None:
+        """Part with a member that goes on as it is, for the next life to adopt."""
+        self._remove(record)
 
     @contextmanager
     def _plugin_faults(self, what: str) -> Iterator[None]:

@@ -7,6 +7,7 @@ child, and ends with it.
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol
 
 from aemesh.errors import AemeshError
@@ -71,17 +72,32 @@ class Heads:
         return await self._local.start(job_id, spec, tls=tls)
 
     async def adopt(
-        self, job_id: JobId, *, authority: GroupAuthority, name: str
+        self,
+        job_id: JobId,
+        *,
+        authority: GroupAuthority,
+        name: str,
+        broke: Callable[[], None] | None = None,
     ) -> Job | None:
-        """Return a head that goes on, or None if it does not any more."""
+        """Return a head that goes on, or None if it does not any more.
+
+        `broke` is called when its stream ends, and it may go on.
+        """
         keeper = self._kept()
         if keeper is None:
             return None
+        member = self._member(keeper, authority, name)
         try:
-            return await self._member(keeper, authority, name).attach(job_id)
+            return await replace(member, broke=broke or member.broke).attach(job_id)
         except AemeshError as exc:
             _log.info("%s is not there any more: %s", name, exc)
             return None
+
+    def let_go(self) -> None:
+        """Part with the keeper, without a good-bye: to find it again where it is."""
+        keeper = self._kept()
+        if keeper is not None:
+            keeper.let_go()
 
     async def keep(self, key: str, data: str = "") -> None:
         """Leave something to a successor; without a keeper there is none."""

@@ -8,10 +8,11 @@ they outlive the master as the members' jobs do, within the lease's time.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
+from weakref import WeakSet
 
 import trio
 
@@ -61,6 +62,10 @@ class KeeperPlace:
         return await shaker.connect(connection, expected=self.key_id, purpose=purpose)
 
 
+def _nothing() -> None:
+    """Nobody wants to know."""
+
+
 @dataclass(slots=True)
 class Keeper:
     """A keeper that holds our lease; made by `open_keeper`."""
@@ -72,19 +77,32 @@ class Keeper:
     port: int  # where our heirs reach it, 0 if they do not
     estates: dict[GroupName, Estate] = field(default_factory=dict)  # whose heads run
     left: frozenset[JobId] = frozenset()  # jobs that ran when we came
-    _streams: list[Channel] = field(default_factory=list)
+    on_lost: Callable[[], None] = _nothing  # called once, before streams end for that
+    # Weak: one that its job is done with is nobody's to keep.
+    _streams: WeakSet[trio.abc.Stream] = field(default_factory=WeakSet)
 
     async def dial_stream(self) -> Channel:
         """Return a channel for a job's stream."""
         channel = await self.place.dial(Purpose.STREAM)
-        self._streams.append(channel)
+        self._streams.add(channel.connection.stream)
         return channel
 
     async def watch(self) -> None:
         """When the keeper is lost, so are the heads: end their streams."""
         await self.link.wait_closed()
-        for channel in self._streams:
-            await trio.aclose_forcefully(channel.connection.stream)
+        self._lose()
+        with trio.CancelScope(shield=True):  # closing does not wait
+            for stream in list(self._streams):
+                await trio.aclose_forcefully(stream)
+
+    def let_go(self) -> None:
+        """Part with the keeper, without a good-bye: a head's stream broke."""
+        self._lose()
+        self.link.abandon("a head's stream broke")
+
+    def _lose(self) -> None:
+        on_lost, self.on_lost = self.on_lost, _nothing
+        on_lost()
 
     async def keep_only(self, groups: Mapping[GroupName, str]) -> None:
         """End and forget what was left of other groups, or of other engines."""
@@ -95,16 +113,26 @@ class Keeper:
         }
         useful = {job for estate in wanted.values() for job in estate.heads}
         try:
-            for job in self.left - useful:
-                body = wire.End(job=job, term_after=limits.TERM_AFTER)
-                within = limits.TERM_AFTER + limits.ANSWER_AFTER
-                await ask(self.link, body, wire.Done, within=within)
+            await self._end_jobs(self.left - useful)
             for name in self.estates.keys() - wanted.keys():
                 await self.keep(name, "")
         except AemeshError as exc:
             _log.warning("what was left is not ended: %s", exc)
         self.left = frozenset()
         self.estates = wanted
+
+    async def end(self, group: GroupName) -> None:
+        """End and forget what was left of one group."""
+        estate = self.estates.pop(group, None)
+        if estate is not None:
+            await self._end_jobs(estate.heads)
+            await self.keep(group, "")
+
+    async def _end_jobs(self, jobs: Iterable[JobId]) -> None:
+        for job in jobs:
+            body = wire.End(job=job, term_after=limits.TERM_AFTER)
+            within = limits.TERM_AFTER + limits.ANSWER_AFTER
+            await ask(self.link, body, wire.Done, within=within)
 
     async def keep(self, key: str, data: str) -> None:
         """Have an entry kept, or it and all beneath it forgotten, without `data`."""
@@ -160,34 +188,36 @@ async def open_keeper(
     channel = await place.dial(Purpose.CONTROL)
     async with open_link(channel, told.handle) as link, open_crew() as crew:
         facts = await told.wait()
-        keeper = await _take(place, link, told.orphaned, facts=facts)
+        terms = _Terms(kept_after, tuple(map(str, heirs)))
+        keeper = await _take(place, link, told.orphaned, facts=facts, terms=terms)
         if keeper is None and inherits:
             what = "there is nothing to take over"
             raise RefusedError(what, why="that master is there, or left nothing")
         if keeper is None:
-            keeper = await _assign(
-                place, link, facts, kept_after=kept_after, heirs=heirs
-            )
+            keeper = await _assign(place, link, facts, terms=terms)
         crew.start_soon(keeper.watch)
         yield keeper
         await _release(keeper)
         crew.cancel_scope.cancel()
 
 
+@dataclass(frozen=True, slots=True)
+class _Terms:
+    """Of a lease: how long it is kept without us, and for whom."""
+
+    kept_after: float
+    heirs: tuple[str, ...]
+
+
 async def _assign(
-    place: KeeperPlace,
-    link: Link,
-    facts: wire.WorkerFacts,
-    *,
-    kept_after: float,
-    heirs: tuple[KeyId, ...],
+    place: KeeperPlace, link: Link, facts: wire.WorkerFacts, *, terms: _Terms
 ) -> Keeper:
     generation = facts.generation + 1
     body = wire.Assign(
         group=HEADS,
         generation=generation,
-        kept_after=kept_after,
-        heirs=tuple(map(str, heirs)),
+        kept_after=terms.kept_after,
+        heirs=terms.heirs,
     )
     try:
         done = await ask(link, body, wire.Assigned, within=limits.ANSWER_AFTER)
@@ -204,11 +234,17 @@ async def _take(
     orphaned: wire.Orphaned | None,
     *,
     facts: wire.WorkerFacts,
+    terms: _Terms,
 ) -> Keeper | None:
     """Go on with the lease that the keeper holds for us, or return None."""
     if orphaned is None or orphaned.generation != facts.generation:
         return None
-    body = wire.Adopt(group=orphaned.group, generation=orphaned.generation)
+    body = wire.Adopt(
+        group=orphaned.group,
+        generation=orphaned.generation,
+        kept_after=terms.kept_after,
+        heirs=terms.heirs,
+    )
     done = await ask(link, body, wire.Assigned, within=limits.ANSWER_AFTER)
     keeper = Keeper(place, link, done.csr, orphaned.generation, done.port)
     entries: list[tuple[str, str]] = []

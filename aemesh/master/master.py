@@ -27,8 +27,8 @@ from aemesh.master.byhand import ByHand
 from aemesh.master.callbacks import Callbacks
 from aemesh.master.commands import Commands
 from aemesh.master.delegations import Delegations
-from aemesh.master.group import FLEETING, Group, Tenure
-from aemesh.master.heads import Heads
+from aemesh.master.group import Group
+from aemesh.master.heritage import Heritage
 from aemesh.master.history import History
 from aemesh.master.idleness import Idleness
 from aemesh.master.invitation import Invitation
@@ -62,8 +62,6 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 
     from aemesh.master.activity import Activity
-    from aemesh.master.keeper import Keeper
-    from aemesh.master.kept import Estate
     from aemesh.master.parts import Announcer, Parts
     from aemesh.master.record import WorkerRecord
     from aemesh.master.remote import DialStream
@@ -121,18 +119,20 @@ class Master:
             sharing=self.sharing,
             history=self.history,
         )
-        self.heads = Heads(parts.jobs, wall=parts.wall)
-        self._estates: dict[GroupName, Estate] = {}  # that were left to us
-        self._inherited: dict[GroupName, Heads] = {}  # elsewhere, of a former master
+        self._heritage = Heritage(
+            parts, self._groups, self.history, start=self._start_group
+        )
         self._takeover: Takeover | None = None
-        if parts.adopts is not None and parts.inherit is not None:
+        if parts.inherit is not None:
             self._takeover = Takeover(
                 parts.adopts,
                 parts.inherit,
+                self._heritage,
                 history=self.history,
-                opened=self._take_over,
+                inherited=parts.store.inherited(),
+                kept_after=parts.kept_after,
+                heirs=parts.heirs,
             )
-        self._tenure = FLEETING
         self._started_at = parts.wall()
         self._stopping = trio.Event()
         self._crew: trio.Nursery | None = None
@@ -149,7 +149,8 @@ class Master:
         async with self._open_heads(), open_crew() as crew:
             self._crew = crew
             for name, engine in self._parts.store.groups().items():
-                self._start_group(name, engine)
+                if self._takeover is None or not self._takeover.awaits(name):
+                    self._start_group(name, engine)
             crew.start_soon(self.roster.run)
             crew.start_soon(self._neighbours().run)
             crew.start_soon(self.sharing.run)
@@ -392,17 +393,11 @@ class Master:
                 except UnreachableError as exc:
                     what = "the keeper of this master is not reached: %s.  %s"
                     _log.warning(what, exc, WITHOUT_KEEPER)
-            if keeper is None:
-                yield
-                return
-            self.heads.keeper = keeper
-            await keeper.keep_only(parts.store.groups())
-            self._estates.update(keeper.estates)
-            self._tenure = Tenure(
-                kept_after=parts.kept_after,
-                heirs=tuple(map(str, parts.heirs)),
-                keeper=parts.word(keeper.port) if keeper.port else None,
-            )
+            if keeper is not None and parts.keeper is not None:
+                await keeper.keep_only(parts.store.groups())
+                port, host = keeper.port, parts.head_address()
+                at = Address(host, port) if port else None
+                self._heritage.settle(keeper, parts.keeper.key_id, at)
             yield
 
     def has_enough(self) -> bool:
@@ -441,21 +436,6 @@ class Master:
         hosts = self._parts.addresses()
         return tuple(str(Address(host, self.port)) for host in hosts)
 
-    def _take_over(self, keeper: Keeper) -> None:
-        """Go on with the groups of another master, as they were."""
-        for name, estate in keeper.estates.items():
-            if name in self._groups:
-                text = f"group {name} is not taken over: we have one of that name"
-                self.history.add("master.no-takeover", text, group=name)
-                continue
-            estate.is_here = False
-            self._estates[name] = estate
-            self._inherited[name] = Heads(
-                self._parts.jobs, wall=self._parts.wall, keeper=keeper
-            )
-            self._parts.store.put_group(name, estate.engine)
-            self._start_group(name, estate.engine)
-
     def _start_group(self, name: GroupName, engine: str) -> None:
         assert self._crew is not None, "groups open while the master runs"
         group = self._new_group(name, self._parts.engines(engine))
@@ -463,16 +443,17 @@ class Master:
         self._crew.start_soon(self._run_group, group)
 
     def _new_group(self, name: GroupName, engine: Engine) -> Group:
+        estate, heads, tenure = self._heritage.claim(name)
         return Group(
             name,
             engine,
             address=self._parts.head_address,
-            heads=self._inherited.pop(name, self.heads),
+            heads=heads,
             history=self.history,
             wall=self._parts.wall,
             delegation=self._delegations.of(name),
-            estate=self._estates.pop(name, None),
-            tenure=self._tenure,
+            estate=estate,
+            tenure=tenure,
         )
 
     async def _run_group(self, group: Group) -> None:
@@ -487,13 +468,19 @@ class Master:
                 await group.run()
                 nursery.cancel_scope.cancel()
             self.roster.wake_all()
-            if group.state != "failed":
+            if group.suspended and self._takeover is not None:
+                while self._takeover.awaits(group.name):
+                    await self._takeover.changed.wait()
+            elif group.state != "failed":
                 return
-            await trio.sleep(pause)
-            pause = min(2 * pause, _ENGINE_AGAIN_CAP_AFTER)
+            else:
+                await trio.sleep(pause)
+                pause = min(2 * pause, _ENGINE_AGAIN_CAP_AFTER)
             if self._groups.get(group.name) is group:
-                group = self._new_group(group.name, group.engine)
+                former = group
+                group = self._new_group(former.name, former.engine)
                 self._groups[group.name] = group
+                former.wake()  # who waits for the group looks at the present one
                 self.roster.wake_all()
 
     async def _look_on_change(self, group: Group) -> None:
@@ -517,7 +504,7 @@ class Master:
 
     async def _close(self, group: Group) -> None:
         group.close()
-        while group.state not in ("closed", "failed"):
+        while group.state not in ("closed", "failed") and not group.suspended:
             await group.changed.wait()
         self._groups.pop(group.name, None)
         self.roster.wake_all()

@@ -68,7 +68,8 @@ class Parts:
     heirs: tuple[KeyId, ...] = ()  # masters that may take over from us
     adopts: KeyId | None = None  # the master that we take over from
     inherit: Callable[[Address, KeyId], KeeperPlace] | None = None  # its keeper
-    word: Callable[[int], wire.Keeper | None] = lambda _: None  # for the keeper's port
+    # Our signed word for a keeper, to our heirs.
+    word: Callable[[Address, KeyId], wire.Keeper | None] = lambda _at, _key: None
     dialable: Callable[[Address], bool] = dialable  # where strangers may send us
     port: int | None = None  # where workers come in; 0: any; None: nowhere
     hosts: tuple[str, ...] = ()

@@ -38,6 +38,20 @@ B = TypeVar("B", bound=wire.Body)
 DialStream = Callable[[], Awaitable[NetChannel]]
 
 
+@dataclass(slots=True)
+class Tie:
+    """What ties one life of a group to its jobs; cut, they are left as they run.
+
+    Whoever comes next takes them up again.
+    """
+
+    is_cut: bool = False
+
+
+def _nothing() -> None:
+    """Nobody wants to know."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RemoteHost:
     """A node that holds our lease and runs jobs under it: a worker, or the keeper."""
@@ -55,6 +69,8 @@ class RemoteHost:
     wall: Callable[[], float]
     activity: Activity = field(default_factory=Activity)  # of jobs started by this
     running: set[RemoteJob] = field(default_factory=set, compare=False)
+    tie: Tie = field(default_factory=Tie)
+    broke: Callable[[], None] = _nothing  # called when a job's stream ends before it
 
     async def start_as(self, job_id: JobId, spec: JobSpec) -> Job:
         """Start a job under this id; raises `EngineError` or `UnreachableError`."""
@@ -146,6 +162,7 @@ class RemoteJob:
         self._reader = StreamReader()
         self._early = early
         self._exit: JobExit | None = None
+        self._ending = False  # by us
         self._over = trio.Event()
         self._sending = trio.Lock()
         self._lost = ""
@@ -181,8 +198,9 @@ class RemoteJob:
                 data = bytes(await self._stream.receive_some(limits.CHUNK_BYTES))
                 if not data:
                     break
+            self._note_break()
         except (trio.BrokenResourceError, trio.ClosedResourceError, BadMessage):
-            pass
+            self._note_break()
         finally:
             # Whoever stops reading, or lost the worker, has seen the end of it.
             self._finish(self._cut_off())
@@ -197,15 +215,24 @@ class RemoteJob:
 
     async def end(self, *, term_after: float) -> JobExit:
         """Have the worker end the job; one that is out of reach has none of ours."""
+        self._ending = True
+        if not self._member.tie.is_cut:
+            await self._ask_end(term_after)
+        await trio.aclose_forcefully(self._transport)
+        self._finish(self._cut_off())
+        return await self.wait()
+
+    async def _ask_end(self, term_after: float) -> None:
         body = wire.End(job=self._job_id, term_after=term_after)
         with trio.move_on_after(term_after + limits.TERM_AFTER):
             with contextlib.suppress(UnreachableError, PeerError):
                 await self._member.link.request(body, wire.Done)
             with trio.move_on_after(limits.TERM_AFTER):
                 await self._over.wait()
-        await trio.aclose_forcefully(self._transport)
-        self._finish(self._cut_off())
-        return await self.wait()
+
+    def _note_break(self) -> None:
+        if not self._ending:
+            self._member.broke()
 
     async def hang_up(self, why: str) -> None:
         """Have the output end here and now, with this reason."""
@@ -223,6 +250,9 @@ class RemoteJob:
             self._over.set()
 
     async def _send(self, data: bytes) -> None:
+        if self._member.tie.is_cut:
+            msg = f"job {self._job_id} is left to whoever comes next"
+            raise UnreachableError(msg)
         async with self._sending:
             try:
                 await self._stream.send_all(data)

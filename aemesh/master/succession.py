@@ -55,7 +55,6 @@ class Succession:
         self._heads = heads
         self._left = () if estate is None else estate.heads
         self._started: tuple[JobId, ...] = self._left
-        self._jobs: dict[KeyId, MemberRecord] = {}
 
     def __repr__(self) -> str:
         return f"<Succession of {self._group}, {len(self.expected)} members expected>"
@@ -79,17 +78,27 @@ class Succession:
             job_id, spec, authority=self.authority, name=f"head of {self._group}"
         )
 
-    async def adopt_head(self) -> Job | None:
-        """Return the head that a former master left, if it goes on."""
+    async def adopt_head(self, broke: Callable[[], None]) -> Job | None:
+        """Return the head that a former master left, if it goes on.
+
+        One that is elsewhere may go on when its stream has ended: `broke` is called.
+        """
         for job_id in reversed(self._left):
             job = await self._heads.adopt(
-                job_id, authority=self.authority, name=f"head of {self._group}"
+                job_id,
+                authority=self.authority,
+                name=f"head of {self._group}",
+                broke=None if self.head_is_here else broke,
             )
             if job is not None:
                 return job
         self.expected.clear()  # nobody can come back to a head that is gone
         self._started = ()
         return None
+
+    def let_go(self) -> None:
+        """Part with the keeper: its head is out of reach, or soon is."""
+        self._heads.let_go()
 
     async def note_member(self, key_id: KeyId, heir: Heir) -> None:
         """Leave word of a member and its lasting jobs."""

@@ -139,6 +139,10 @@ class Link:
         """End the link from this side, at once."""
         self._end(Closed(Ending.OURS, reason))
 
+    def abandon(self, why: str) -> None:
+        """End the link as if the line had broken: the peer hears no good-bye."""
+        self._end(Closed(Ending.CLOSED, why))
+
     def _answer(self, number: int, kind: type[B]) -> B:
         body = self._answers.get(number)
         match body:

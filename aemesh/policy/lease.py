@@ -78,12 +78,20 @@ class Tenancy:
         )
         return self.lease
 
-    def adopt(
-        self, master: KeyId, group: GroupName, generation: int, *, holder_is_here: bool
+    def adopt(  # noqa: PLR0913 - a lease, and its new terms
+        self,
+        master: KeyId,
+        group: GroupName,
+        generation: int,
+        *,
+        holder_is_here: bool,
+        heirs: frozenset[KeyId] = frozenset(),
+        kept_after: float | None = None,
     ) -> Lease:
-        """Go on with the lease as it stands, for its master or for an heir of it.
+        """Go on with the lease, for its master or for an heir of it.
 
         An heir takes it over only when the master that it came from is out of sight.
+        With `kept_after` the terms are those of who adopts, without it they stay.
         Raises `RefusedError`.
         """
         lease = self.lease
@@ -97,6 +105,9 @@ class Tenancy:
             what = "the worker is held"
             raise RefusedError(what, why=f"its master {lease.master} is there")
         self.lease = replace(lease, master=master)
+        if kept_after is not None:
+            kept_after = min(kept_after, limits.LEASE_KEPT_CAP_AFTER)
+            self.lease = replace(self.lease, heirs=heirs, kept_after=kept_after)
         return self.lease
 
     def holds(self, master: KeyId, generation: int) -> Lease:

@@ -213,10 +213,16 @@ class Orphaned(Body, frozen=True, kw_only=True):
 
 
 class Adopt(Body, frozen=True, kw_only=True):
-    """Go on with this lease, for me; answered by `Assigned`."""
+    """Go on with this lease, for me, on my own terms; answered by `Assigned`.
+
+    Without `kept_after` its terms stay as they are.
+    """
 
     group: Name
     generation: Count
+    kept_after: Span | None = None
+    heirs: Annotated[tuple[Name, ...], Meta(max_length=limits.HEIRS)] = ()
+    keeper: Keeper | None = None
 
 
 class Keep(Body, frozen=True, kw_only=True):

@@ -119,7 +119,16 @@ class Held:
         if self._key is None:
             what = "there is no lease to adopt yet"
             raise RefusedError(what, why="the jobs of the one before are ending")
-        self.tenancy.adopt(master, group, body.generation, holder_is_here=here)
+        self.tenancy.adopt(
+            master,
+            group,
+            body.generation,
+            holder_is_here=here,
+            heirs=frozenset(map(KeyId.parse_untrusted, body.heirs)),
+            kept_after=body.kept_after,
+        )
+        if body.kept_after is not None:
+            self._keeper = body.keeper
         self.tell_changed()
         _log.info("group %s goes on with the master %s", group, master)
         return wire.Assigned(csr=self._key.csr_pem, port=self.port)
@@ -304,7 +313,6 @@ class Held:
 
     def tell_changed(self) -> None:
         """Let those who tell masters of us look again."""
-        """Wake whoever tells masters of us."""
         self.changed.set()
         self.changed = trio.Event()
 

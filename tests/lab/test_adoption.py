@@ -7,9 +7,18 @@ import signal
 from typing import TYPE_CHECKING
 
 import pytest
+import trio
 
 from aemesh.testing.lab import wait_for
-from tests.lab.office import LAB, Agent, engine_pids, gone, named, open_office
+from tests.lab.office import (
+    LAB,
+    Agent,
+    Office,
+    engine_pids,
+    gone,
+    named,
+    open_office,
+)
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -17,6 +26,9 @@ if TYPE_CHECKING:
 pytestmark = LAB
 
 NAMES = ["office-1", "office-2"]
+
+# Longer than LOST_AFTER, and shorter than TCP takes to end a connection.
+CABLE_PULLED = 8.0
 
 
 def kill(master: Agent) -> None:
@@ -66,6 +78,23 @@ async def test_the_master_is_killed_and_what_runs_goes_on_for_the_next_one(
             assert not await engine_pids(office.host(name))
 
 
+async def open_with_heir(office: Office) -> tuple[Agent, list[str], dict[str, str]]:
+    """Start a master on the laptop whose heir is the desk's, and all workers."""
+    keys = {}
+    for name in ("laptop", "desk"):
+        host = office.host(name)
+        await host.run([*host.aemesh, "key", "csr", "--role", "master"])
+        (shown,) = await office.ask("key", "show", "--role", "master", name=name)
+        keys[name] = str(shown["key"])
+    trusting = [word for key in keys.values() for word in ("--trust-master", key)]
+    for name in NAMES:
+        await office.worker(name, *trusting)
+    words = ["master", "--group", "A", "--accept-new", "--heir", keys["desk"]]
+    first = await office.start("laptop", *words)
+    await first.wait_said("serves A: 1 cores", times=2)
+    return first, words, keys
+
+
 @pytest.mark.long
 async def test_if_no_master_comes_workers_free_themselves(muons: Path):
     """Shows: L5, L7; when the time is over that the master gave."""
@@ -97,20 +126,7 @@ async def test_an_heir_on_another_host_takes_over_from_a_master_that_is_gone(
 ):
     """Shows: L5; the scheduler and the tasks go on where they are."""
     async with open_office(["laptop", "desk", *NAMES]) as office:
-        keys = {}
-        for name in ("laptop", "desk"):
-            host = office.host(name)
-            await host.run([*host.aemesh, "key", "csr", "--role", "master"])
-            (shown,) = await office.ask("key", "show", "--role", "master", name=name)
-            keys[name] = shown["key"]
-        trusting = [
-            word for key in keys.values() for word in ("--trust-master", str(key))
-        ]
-        for name in NAMES:
-            await office.worker(name, *trusting)
-        words = ("master", "--group", "A", "--accept-new", "--heir", keys["desk"])
-        first = await office.start("laptop", *words)
-        await first.wait_said("serves A: 1 cores", times=2)
+        first, words, keys = await open_with_heir(office)
         analysis = await office.analyse("A", muons)
         await analysis.wait_share(0.1)
         engines = {name: await engine_pids(office.host(name)) for name in NAMES}
@@ -135,3 +151,38 @@ async def test_an_heir_on_another_host_takes_over_from_a_master_that_is_gone(
         back = await office.start("laptop", *words)
         assert await back.wait() == 4
         assert "were adopted by another master" in back.said
+
+
+@pytest.mark.long
+async def test_an_heir_whose_cable_is_pulled_goes_on_where_it_was(
+    muons: Path, counts: str
+):
+    """Shows: L5; then it is killed, and goes on once more: the scheduler never ends."""
+    async with open_office(["laptop", "desk", *NAMES]) as office:
+        first, _, keys = await open_with_heir(office)
+        analysis = await office.analyse("A", muons)
+        await analysis.wait_share(0.05)
+        engines = {name: await engine_pids(office.host(name)) for name in NAMES}
+        head = await engine_pids(office.laptop)
+        os.kill(first.process.pid, signal.SIGKILL)
+        words = ("master", "--accept-new", "--adopt", keys["laptop"])
+        heir = await office.start("desk", *words)
+        await heir.wait_said("serves A: 1 cores", times=2)
+
+        await office.host("desk").cut()
+        await trio.sleep(CABLE_PULLED)  # what is tested is a span of time
+        await office.host("desk").mend()
+        await heir.wait_said("goes on with what it had from .*: A")
+        await heir.wait_said("serves A: 1 cores", times=4)
+        assert await engine_pids(office.laptop) == head
+
+        kill(heir)
+        again = await office.start("desk", *words)
+        await again.wait_said("serves A: 1 cores", times=2)
+
+        assert await engine_pids(office.laptop) == head
+        for name in NAMES:
+            assert await engine_pids(office.host(name)) == engines[name]
+        assert (await analysis.wait())["counts_sha256"] == counts
+        here = await office.analyse("A", muons, scales=44, name="desk")
+        assert (await here.wait())["hosts"] == NAMES

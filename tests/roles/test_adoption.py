@@ -31,6 +31,7 @@ from aemesh.worker.notebook import Notebook
 from tests.roles.mesh import PORT, Machine, Mesh, announcement, wall
 
 KEPT_AFTER = 60.0
+HEIR_IP = "10.0.0.200"
 
 
 @dataclass
@@ -58,6 +59,7 @@ class Office(Mesh):
         self.notes = Notebook()
         self.heir_id = Identity.ephemeral("desk")
         self.scope = trio.CancelScope()
+        self.heir_scope = trio.CancelScope()
 
     def place(self, identity: Identity, ip: str) -> KeeperPlace:
         """The keeper as this master reaches it."""
@@ -78,9 +80,9 @@ class Office(Mesh):
             desk=TrustDesk(policy, folder=None, wall=wall),
         )
 
-    def word(self, port: int) -> wire.Keeper:
+    def word(self, at: Address, key_id: KeyId) -> wire.Keeper:
         """The master's signed word of its keeper."""
-        key_id, address = self.keeper.identity.key_id, Address(self.keeper.ip, port)
+        address = Address(self.keeper.ip, at.port)
         return wire.Keeper(
             address=str(address),
             key=str(key_id),
@@ -95,14 +97,16 @@ class Office(Mesh):
             if machine is not self.keeper:
                 news.send.send_nowait(New(announcement(machine)))
         heir = self.new_master(
-            "10.0.0.200",
+            HEIR_IP,
             store,
             finder=news,
             identity=self.heir_id,
             adopts=adopts,
-            inherit=lambda _address, _key: self.place(self.heir_id, "10.0.0.200"),
+            inherit=lambda _address, _key: self.place(self.heir_id, HEIR_IP),
+            kept_after=KEPT_AFTER,
         )
-        await self.nursery.start(heir.run)
+        self.heir_scope = trio.CancelScope()
+        await self.nursery.start(run_within, heir, self.heir_scope)
         return heir
 
     def trusting(self) -> TrustPolicy:
@@ -126,24 +130,42 @@ class Office(Mesh):
             word=self.word,
         )
         self.scope = trio.CancelScope()
-
-        async def run(*, task_status) -> None:
-            with self.scope:
-                await self.master.run(task_status=task_status)
-
-        await self.nursery.start(run)
+        await self.nursery.start(run_within, self.master, self.scope)
         return self.master
 
     async def kill_master(self) -> None:
         """End the master's process: nothing of its last words gets out."""
-        self.segment.cut.add("10.0.0.1")
-        self.scope.cancel()
+        await self.kill("10.0.0.1", self.scope)
+
+    async def kill(self, ip: str, scope: trio.CancelScope) -> None:
+        """End the process of a master at this address, without its last words."""
+        self.segment.cut.add(ip)
+        scope.cancel()
         await trio.sleep(limits.LOST_AFTER + 1)
         self.segment.cut.clear()
 
     def running(self, name: str) -> list:
         """The jobs that run on a machine."""
         return self.machines[name].jobs.running
+
+
+async def run_within(master: Master, scope: trio.CancelScope, *, task_status) -> None:
+    with scope:
+        await master.run(task_status=task_status)
+
+
+@asynccontextmanager
+async def open_inherited(*names: str):
+    """An office in which an heir has taken over from the master that is gone."""
+    async with open_office(*names) as office:
+        with open_store(None) as store:
+            heir = await office.start_heir(store, adopts=office.master_id.key_id)
+            await office.kill_master()
+            office.master, office.store = heir, store
+            for name in names:
+                await office.wait_state(name, MemberState.LEASED)
+            yield office
+            office.nursery.cancel_scope.cancel()
 
 
 @asynccontextmanager
@@ -512,3 +534,22 @@ async def test_a_lease_that_is_just_beginning_is_not_adopted(autojump_clock):
 
         with pytest.raises(RefusedError):
             await worker.held.adopt(office.master_id.key_id, adopt)
+
+
+async def test_a_group_that_an_heir_has_already_is_ended_when_its_time_is_over(
+    autojump_clock,
+):
+    async with open_office("office-1") as office:
+        with open_store(None) as store:
+            store.put_group(GroupName("A"), "memory")
+            heir = await office.start_heir(store, adopts=office.master_id.key_id)
+            await office.kill_master()
+            office.master = heir
+            await office.wait_event("master.takeover")
+            await trio.sleep(KEPT_AFTER / 2)
+            assert office.running("keeper")
+
+            await trio.sleep(KEPT_AFTER)
+
+            assert office.running("keeper") == []
+            office.nursery.cancel_scope.cancel()
