@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import random
+import signal
 import sys
 from pathlib import Path
 
@@ -81,6 +82,8 @@ def main() -> int:
     parser.add_argument("--story", type=Path, default=None)
     words = parser.parse_args()
     reexec_in_user_namespace()
+    # What a shell runs in the background ignores Ctrl-C, and so would all workers here.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     seed = words.seed
     if seed is None:
         seed = random.SystemRandom().randrange(2**32)
