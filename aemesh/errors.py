@@ -158,6 +158,47 @@ class UnknownNameError(SettingsError):
         super().__init__(f"unknown {kind} {quoted(name)}", why=f"known: {names}")
 
 
+class OtherWorkError(SettingsError):
+    """Under this key another function or command was run; its values are others."""
+
+    name = "run/other-work"
+
+    def __init__(self, key: str, kept: str, asked: str) -> None:
+        why = f"it has values of {quoted(kept)}, asked is {quoted(asked)}"
+        if kept == asked:
+            why = f"{quoted(asked)} is not as it was when the run began"
+        super().__init__(
+            f"run {key} is of another computation",
+            why=why,
+            hint="take another key, or begin anew: `--anew`, in Python `fresh=True`",
+        )
+
+
+class UnknownRunError(SettingsError):
+    """There is no run of this key, or it was begun anew since."""
+
+    name = "run/unknown"
+
+    def __init__(self, group: str, key: str) -> None:
+        super().__init__(
+            f"group {group} has no run {key}",
+            why="it was never begun, or was removed or begun anew meanwhile",
+            hint="`aemesh runs` lists what there is",
+        )
+
+
+class RunFullError(SettingsError):
+    """A value, or a run as a whole, is larger than what the master keeps."""
+
+    name = "run/full"
+
+
+class LedgerError(SettingsError):
+    """The master cannot keep results: its disk is full, or its files are damaged."""
+
+    name = "run/ledger"
+
+
 # --- trust ------------------------------------------------------------------
 
 

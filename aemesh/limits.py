@@ -370,6 +370,32 @@ EVENTS_KEPT = 10_000
 # earliest, not in ten seconds (threat 89).
 STRANGER_EVENTS_PER_MINUTE = 240
 
+# --- durable runs -----------------------------------------------------------
+
+# A value, or a state at a checkpoint: a histogram has kilobytes, a table of an
+# analysis some megabytes; what is larger belongs into a file, and its name here.  It is
+# in the master's memory whole while it is written.  More: refused, the item fails.
+RUN_VALUE_BYTES = 64 * 1024 * 1024
+# Values up to here stand in SQLite's own file: written one at a time that costs half of
+# a file each (172 and 392 us for 1 kB), and in batches the two meet at a megabyte.
+RUN_ROW_BYTES = 64 * 1024
+# Items of one run, 300 bytes each beside their values; more: refused.
+RUN_ITEMS = 1_000_000
+# All values of one run: what a laptop's disk can spare; more: refused.
+RUN_BYTES = 64 * 1024 * 1024 * 1024
+# Items of one run that are in the middle at one time: one for each core of a group.
+RUN_CHECKPOINTS = 16_384
+# Runs kept; a person removes old ones.  More: refused.
+RUNS = 4096
+# Text for people: what is computed, and what an item is called.
+RUN_TITLE_LENGTH = 200
+# Items named in one message, and the JSON that names them: an id and a title have up to
+# 500 bytes together.
+RUN_BATCH_ITEMS = 1000
+RUN_HEAD_BYTES = 512 * 1024
+# A message: what it says, and the values that it brings.
+RUN_MESSAGE_BYTES = 4 + RUN_HEAD_BYTES + RUN_VALUE_BYTES
+
 # --- the user's own files ---------------------------------------------------
 
 # All settings of all commands with a line of comment each are a tenth of this.

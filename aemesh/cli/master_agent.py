@@ -5,7 +5,7 @@ from __future__ import annotations
 import ipaddress
 import os
 import time
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -27,6 +27,8 @@ from aemesh.cli.node import (
 )
 from aemesh.cli.settings import typed
 from aemesh.host.control.sockets import SOCKET_FILE
+from aemesh.host.jobs import JobRunner
+from aemesh.host.ledger.ledger import Ledger, open_ledger
 from aemesh.host.livefolder import live_folders
 from aemesh.host.plugins import find_engine
 from aemesh.host.site.usercredential import read_credential
@@ -53,7 +55,6 @@ if TYPE_CHECKING:
 
     from aemesh.cli.settings import MasterOptions
     from aemesh.host.guard import Guard
-    from aemesh.host.jobs import JobRunner
     from aemesh.host.statedir import StateDir
     from aemesh.master.keeper import KeeperPlace
     from aemesh.model.names import NodeName
@@ -70,17 +71,22 @@ async def run(
 ) -> int:
     """Run a master until it is told to end; return the exit code."""
     start_logging(verbose=options.verbose)
-    with open_store(state.folder / "state.sqlite") as store:
-        return await _run(options, state, store, guard=guard, jobs=jobs)
+    ledger = open_ledger(state.folder / "ledger", wall=time.time)
+    with open_store(state.folder / "state.sqlite") as store, ledger as kept:
+        return await _run(options, state, guard, _Held(jobs, store, kept))
+
+
+@dataclass(frozen=True, slots=True)
+class _Held:
+    """What a master holds as long as it runs."""
+
+    jobs: JobRunner
+    store: Store
+    ledger: Ledger
 
 
 async def _run(
-    options: MasterOptions,
-    state: StateDir,
-    store: Store,
-    *,
-    guard: Guard,
-    jobs: JobRunner,
+    options: MasterOptions, state: StateDir, guard: Guard, held: _Held
 ) -> int:
     code = _INTERRUPTED
     async with open_crew() as crew:
@@ -90,12 +96,18 @@ async def _run(
             await gss.check_user()
         if options.host is not None:
             check_ours(options.host)
-        _remember_groups(store, options)
+        _remember_groups(held.store, options)
         keeper = await wait_keeper(options.keeper, options.state, node.identity)
         async with open_discovery() as discovery:
             parts = _parts(node, options, discovery, keeper)
-            has_clients = partial(_has_clients, state)
-            master = Master(parts(jobs=jobs, store=store, has_clients=has_clients))
+            master = Master(
+                parts(
+                    jobs=held.jobs,
+                    store=held.store,
+                    ledger=held.ledger,
+                    has_clients=partial(_has_clients, state),
+                )
+            )
             crew.start_soon(node.desk.run, ask_for(_question))
             crew.start_soon(warn_open, options)
 
@@ -104,7 +116,9 @@ async def _run(
 
             scope = crew.cancel_scope
             crew.start_soon(
-                partial(obey, guard, jobs, leave=leave, scope=scope, orphaned=_fall)
+                partial(
+                    obey, guard, held.jobs, leave=leave, scope=scope, orphaned=_fall
+                )
             )
             socket = state.folder / SOCKET_FILE
             await crew.start(
@@ -115,7 +129,7 @@ async def _run(
             crew.start_soon(
                 partial(end_when_idle, master.wait_idle, idle, why=why, leave=leave)
             )
-            _greet(node, store)
+            _greet(node, held.store)
             await master.run()
             ui.say("the master has ended")
             code = 0

@@ -23,6 +23,7 @@ import msgspec
 from aemesh.client.environment import GROUP_VARIABLE, filled, wants_tls
 from aemesh.client.jobs import JobFolder
 from aemesh.client.memberjob import MemberJob
+from aemesh.client.runs import Runs
 from aemesh.client.transport import ANSWER_AFTER, Transport, error_in, error_of
 from aemesh.errors import EngineError, UnknownNameError, UnreachableError, UsageError
 from aemesh.host.control.sockets import SOCKET_FILE
@@ -70,6 +71,11 @@ class Mesh:
     def __init__(self, state: str | Path | None = None) -> None:
         self.folder = state_root(state) / "master"
         self._transport = Transport(self.folder / SOCKET_FILE)
+
+    @property
+    def runs(self) -> Runs:
+        """The durable runs that the master keeps."""
+        return Runs(self._transport)
 
     def status(self) -> StatusView:
         """Return the master with its workers and groups."""

@@ -24,6 +24,7 @@ from aemesh.host.facts import find_facts
 from aemesh.host.guard import Guard, Notice, open_guard
 from aemesh.host.jobs import JobRunner, open_jobs
 from aemesh.host.keys.keystore import Identity
+from aemesh.host.ledger.ledger import memory_ledger
 from aemesh.host.livefolder import LiveFolder
 from aemesh.host.plugins import find_engine
 from aemesh.host.statedir import state_root
@@ -118,6 +119,7 @@ async def open_laptop(folder: Path, *, engine: str) -> AsyncIterator[dict[str, s
                     finder=_Known(worker_id, facts),
                     jobs=jobs,
                     store=store,
+                    ledger=memory_ledger(wall=time.time),
                     engines=find_engine,
                     head_address=lambda: _LOOPBACK,
                     wall=time.time,

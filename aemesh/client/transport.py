@@ -11,7 +11,7 @@ import http.client
 import json
 import socket
 from contextlib import closing, suppress
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 
@@ -113,6 +113,17 @@ class Transport:
             raise _error_of(refusal)
         return Talk(line, response, self._broken)
 
+    def pieces(
+        self, method: str, target: str, *, body: object = None
+    ) -> Iterator[bytes]:
+        """Send one request and yield the answer's bytes as they come."""
+        with closing(self._connect(ANSWER_AFTER)) as connection:
+            response = self._send(connection, method, target, body)
+            if response.status >= 400:
+                raise _error_of(response.read())
+            while piece := self._piece(response):
+                yield piece
+
     def _piece(self, response: http.client.HTTPResponse) -> bytes:
         """Return what comes next; empty at the end that the master meant."""
         # Not `readline`: it takes a connection that broke for an answer that ended.
@@ -141,7 +152,9 @@ class Transport:
         target: str,
         body: object,
     ) -> http.client.HTTPResponse:
-        content = None if body is None else msgspec.json.encode(body)
+        """Send a request; a body that is not bytes goes as JSON."""
+        plain = body is None or isinstance(body, bytes)
+        content: Any = body if plain else msgspec.json.encode(body)
         try:
             connection.request(method, target, content)
             return connection.getresponse()

@@ -21,6 +21,7 @@
 | ``GET /v1/events?after=N&follow=1`` | server-sent events of `EventView` |
 | ``POST /v1/stop`` | 202, and then the master ends |
 
+Durable runs (``/v1/runs``) are in `aemesh.master.control_runs`.
 An error is `AemeshError.fields` as JSON; within a stream, whose status is already
 sent, it is the last line (or an event named ``error``).
 Who may use it, and how it is served: `aemesh.host.control`.
@@ -42,6 +43,7 @@ from aemesh.host.control.duplex import Duplex
 from aemesh.host.control.http import MEDIA_EVENTS, MEDIA_LINES, Stream, as_lines
 from aemesh.host.control.http import body_of as _body
 from aemesh.host.control.http import json_answer as _json
+from aemesh.master.control_runs import run_table
 from aemesh.master.control_wire import Certify, Drain, Exec, Move, OpenGroup, SetGroup
 from aemesh.master.jobtalk import carry, read_order
 from aemesh.model.group import Haste
@@ -64,6 +66,7 @@ if TYPE_CHECKING:
     from starlette.types import ASGIApp, Receive, Scope, Send
 
     from aemesh.host.control.duplex import Exchange
+    from aemesh.host.ledger.clerk import Clerk
     from aemesh.master.activity import Activity
     from aemesh.model.group import Demand, Receipt
     from aemesh.model.view import (
@@ -86,6 +89,10 @@ if TYPE_CHECKING:
 
 class ControlApi(Protocol):
     """What a master lets its owner see and do; the lines of the table above."""
+
+    @property
+    def clerk(self) -> Clerk:
+        """The ledger of durable runs."""
 
     def status(self) -> StatusView:
         """Return the master with its workers and groups."""
@@ -191,6 +198,7 @@ def make_app(api: ControlApi) -> Starlette:
         ("POST", "/v1/jobs", routes.job),
         ("GET", "/v1/events", routes.events),
         ("POST", "/v1/stop", routes.stop),
+        *run_table(api.clerk, check_group=api.group_status),
     )
     return http.make_app(table)
 

@@ -6,11 +6,12 @@ It imports neither starlette nor hypercorn, so that a client stays cheap.
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import msgspec
-from msgspec import UNSET, UnsetType
+from msgspec import UNSET, Meta, UnsetType
 
+from aemesh import limits
 from aemesh.model.view import Delegate
 
 if TYPE_CHECKING:
@@ -86,3 +87,36 @@ class RunJob(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     env: dict[str, str] = {}
     files: dict[str, bytes] = {}
     delegate: Delegate | None = None
+
+
+class OpenRun(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The body of ``POST /v1/runs``: a key, and what is computed under it."""
+
+    group: str
+    key: str
+    fingerprint: Annotated[str, Meta(max_length=200)]
+    title: str = ""
+    total: Annotated[int, Meta(ge=0, le=limits.RUN_ITEMS)] = 0
+    fresh: bool = False
+
+
+class AskValues(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The body of ``POST /v1/runs/GROUP/KEY/values``."""
+
+    items: Annotated[tuple[str, ...], Meta(max_length=limits.RUN_BATCH_ITEMS)]
+    life: int = 0
+
+
+class ValueHead(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One value of a parcel: whose it is, and how many bytes of it are there."""
+
+    id: str
+    size: Annotated[int, Meta(ge=0, le=limits.RUN_VALUE_BYTES)]
+    title: Annotated[str, Meta(max_length=limits.RUN_TITLE_LENGTH)] = ""
+
+
+class CommitValues(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The words of the parcel in ``POST /v1/runs/GROUP/KEY/commit``."""
+
+    items: Annotated[tuple[ValueHead, ...], Meta(max_length=limits.RUN_BATCH_ITEMS)]
+    life: int = 0

@@ -22,6 +22,7 @@ from aemesh.errors import (
     UnknownNameError,
     UnreachableError,
 )
+from aemesh.host.ledger.clerk import Clerk
 from aemesh.master.attend import Attendant
 from aemesh.master.byhand import ByHand
 from aemesh.master.callbacks import Callbacks
@@ -89,6 +90,7 @@ class Master:
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
         self.history = History(parts.store, wall=parts.wall)
+        self.clerk = Clerk(parts.ledger)
         self._callbacks = Callbacks()
         self.roster = Roster(
             parts,

@@ -8,6 +8,7 @@ from typing import Protocol
 
 import trio
 
+from aemesh.host.ledger.ledger import Ledger
 from aemesh.host.store import Store
 from aemesh.master.delegation import Delegation
 from aemesh.master.heads import LocalJobs
@@ -55,6 +56,7 @@ class Parts:
     finder: Finder
     jobs: LocalJobs
     store: Store
+    ledger: Ledger
     engines: Callable[[str], Engine]  # by name; raises `UnknownNameError`
     head_address: Callable[[], str]
     wall: Callable[[], float]

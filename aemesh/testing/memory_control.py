@@ -24,6 +24,8 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import NameOID
 
 from aemesh.errors import EngineError, UnknownNameError
+from aemesh.host.ledger.clerk import Clerk
+from aemesh.host.ledger.ledger import memory_ledger
 from aemesh.model.group import Demand, Haste, Receipt
 from aemesh.model.key import KeyId
 from aemesh.model.names import GroupName, JobId, NodeName
@@ -84,6 +86,9 @@ class MemoryControl:
     jobs: StartJob = field(default_factory=lambda: MemoryJobs().start)
     stopped: trio.Event = field(default_factory=trio.Event)
     exec_ended: trio.Event = field(default_factory=trio.Event)
+    clerk: Clerk = field(
+        default_factory=lambda: Clerk(memory_ledger(wall=lambda: _STARTED_AT))
+    )
     _more: trio.Event = field(default_factory=trio.Event)
     _job_numbers: Iterator[int] = field(default_factory=itertools.count)
     _authority: _Authority | None = None

@@ -13,6 +13,7 @@ import trio
 
 from aemesh import limits
 from aemesh.errors import AemeshError, PeerError, RefusedError, UnreachableError
+from aemesh.host.ledger.ledger import memory_ledger
 from aemesh.host.store import Store, open_store
 from aemesh.host.trust.trustdesk import TrustDesk
 from aemesh.master.master import Master
@@ -74,6 +75,7 @@ class Desk:
                 finder=Nobody(),
                 jobs=MemoryJobs(),
                 store=self.store,
+                ledger=memory_ledger(wall=lambda: 1.0),
                 engines=pytest.fail,  # there is no group
                 head_address=lambda: "127.0.0.1",
                 wall=lambda: 1.8e9,

@@ -26,7 +26,8 @@ from aemesh.host.trust.pending import list_requests, write_request
 from aemesh.host.trust.trustfiles import add
 from aemesh.master.control import serve_control
 from aemesh.model.key import PublicKey
-from aemesh.model.names import NodeName
+from aemesh.model.names import GroupName, NodeName
+from aemesh.model.run import Checkpoint, Commit, ItemId, Piece, RunKey, RunName
 from aemesh.model.trust import KnownPeer, Reason, Role, TrustRequest
 from aemesh.model.view import ImposterView
 from aemesh.testing.memory_control import MemoryControl
@@ -92,6 +93,21 @@ class Stage:
     async def variable(self, name: str, *words: str) -> None:
         """``% variable NAME VALUE``: in the environment of all that follows."""
         self.environ[name] = " ".join(words)
+
+    async def durable(self, group: str, key: str, *values: str) -> None:
+        """``% durable GROUP KEY VALUE…``: a run with these values, and a checkpoint."""
+        name, run = GroupName(group), RunKey(key)
+        view = await self.api.clerk.open_run(
+            name, run, fingerprint="f", title=f"work {key}", total=3, fresh=False
+        )
+        opened = RunName(name, run, view.life)
+        pieces = tuple(
+            Piece(ItemId(f"{number:032x}"), value.encode(), f"item {number}")
+            for number, value in enumerate(values)
+        )
+        await self.api.clerk.apply(Commit(opened, pieces, "office-1"))
+        middle = Piece(ItemId(f"{99:032x}"), b"state")
+        await self.api.clerk.apply(Checkpoint(opened, middle, "office-2"))
 
     async def key(self, role: str) -> None:
         """``% key ROLE``: the role has a key."""
@@ -177,6 +193,7 @@ PREPARE = {
     "stoppable": Stage.stoppable,
     "settings": Stage.settings,
     "variable": Stage.variable,
+    "durable": Stage.durable,
     "key": Stage.key,
     "pending": Stage.pending,
     "known": Stage.known,

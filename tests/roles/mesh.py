@@ -15,6 +15,7 @@ import trio
 from aemesh.engines.command import CommandEngine
 from aemesh.errors import UnknownNameError
 from aemesh.host.keys.keystore import Identity
+from aemesh.host.ledger.ledger import memory_ledger
 from aemesh.host.store import Store, open_store
 from aemesh.host.trust.trustdesk import TrustDesk
 from aemesh.master.delegation import Delegation
@@ -72,6 +73,7 @@ class Mesh:
         self.nursery = nursery
         self.segment = MemorySegment()
         self.engine = MemoryEngine()
+        self.ledger = memory_ledger(wall=wall)
         self.master_id = Identity.ephemeral("laptop")
         self.machines: dict[str, Machine] = {}
         self.moved = trio.Event()
@@ -176,6 +178,7 @@ class Mesh:
                 finder=finder,
                 jobs=MemoryJobs(),
                 store=store,
+                ledger=self.ledger,
                 engines=self.engines,
                 head_address=lambda: ip,
                 wall=wall,

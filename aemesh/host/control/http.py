@@ -182,17 +182,23 @@ def json_answer(value: object, *, status: int = 200) -> Response:
     return Response(msgspec.json.encode(value), status, media_type="application/json")
 
 
-async def body_of(request: Request, kind: type[_T]) -> _T:
-    """Return the request's body, of at most `limits.CONTROL_BODY_BYTES`."""
+async def bytes_of(request: Request, *, most: int) -> bytes:
+    """Return the request's body as it is, of at most so many bytes."""
     body = bytearray()
     async with aclosing(request.stream()) as chunks:
         async for chunk in chunks:
             body += chunk
-            if len(body) > limits.CONTROL_BODY_BYTES:
-                msg = f"a request has at most {limits.CONTROL_BODY_BYTES} bytes"
+            if len(body) > most:
+                msg = f"a request has at most {most} bytes"
                 raise UsageError(msg)
+    return bytes(body)
+
+
+async def body_of(request: Request, kind: type[_T]) -> _T:
+    """Return the request's body, of at most `limits.CONTROL_BODY_BYTES`."""
+    body = await bytes_of(request, most=limits.CONTROL_BODY_BYTES)
     try:
-        return msgspec.json.decode(bytes(body), type=kind)
+        return msgspec.json.decode(body, type=kind)
     except (msgspec.MsgspecError, ValueError, RecursionError) as error:
         msg = "the request cannot be read"
         raise UsageError(msg, why=errors.quoted(str(error))) from None

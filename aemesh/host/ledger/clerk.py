@@ -1,0 +1,143 @@
+"""The ledger for many at one time: what arrives together is written together.
+
+One thread at a time works at the ledger.  Who comes meanwhile waits, and the next one
+to have its turn takes all that wait with it: one sync of the disk for all of them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import partial
+from typing import TYPE_CHECKING, TypeVar
+
+import trio
+
+from aemesh import limits
+from aemesh.errors import AemeshError
+from aemesh.model.run import Order
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Callable, Sequence
+
+    from aemesh.host.ledger.ledger import Ledger
+    from aemesh.model.names import GroupName
+    from aemesh.model.run import ItemId, ItemView, RunKey, RunName, RunView
+
+_T = TypeVar("_T")
+_PAGE = 500
+
+
+@dataclass(slots=True, eq=False)
+class _Waiting:
+    """An order that is to be written, and what came of it."""
+
+    order: Order
+    done: bool = False
+    error: AemeshError | None = field(default=None)
+
+
+class Clerk:
+    """Asks the ledger, and writes into it, without holding the master up."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        self._ledger = ledger
+        self._turn = trio.Lock()
+        self._waiting: list[_Waiting] = []
+        self._news = trio.Event()
+
+    def __repr__(self) -> str:
+        return f"<Clerk: {len(self._waiting)} orders wait>"
+
+    async def runs(self) -> list[RunView]:
+        """Return every run, the one used last first."""
+        return await self._ask(self._ledger.runs)
+
+    async def run(self, group: GroupName, key: RunKey) -> RunView:
+        """Return a run, or raise `UnknownRunError`."""
+        return await self._ask(self._ledger.run, group, key)
+
+    async def open_run(  # noqa: PLR0913 - what a run is, by name
+        self,
+        group: GroupName,
+        key: RunKey,
+        *,
+        fingerprint: str,
+        title: str,
+        total: int,
+        fresh: bool,
+    ) -> RunView:
+        """Go on with a run, or begin it; raises `OtherWorkError`."""
+        opened = partial(
+            self._ledger.open_run,
+            group,
+            key,
+            fingerprint=fingerprint,
+            title=title[: limits.RUN_TITLE_LENGTH],
+            total=total,
+            fresh=fresh,
+        )
+        return await self._ask(opened)
+
+    async def drop(self, group: GroupName, key: RunKey) -> None:
+        """Remove a run and all it has."""
+        await self._ask(self._ledger.drop, group, key)
+        self._tell()
+
+    async def apply(self, order: Order) -> None:
+        """Write an order; returns once it is on the disk, or raises why it is not."""
+        mine = _Waiting(order)
+        self._waiting.append(mine)
+        async with self._turn:
+            if not mine.done:
+                together, self._waiting = self._waiting, []
+                orders = [one.order for one in together]
+                told = await self._do(self._ledger.apply, orders)
+                for one, error in zip(together, told, strict=True):
+                    one.done, one.error = True, error
+                self._tell()
+        if mine.error is not None:
+            raise mine.error
+
+    async def known(self, run: RunName, ids: Sequence[ItemId]) -> list[ItemId]:
+        """Return those of these items that are committed."""
+        return await self._ask(self._ledger.known, run, ids)
+
+    async def value(self, run: RunName, item: ItemId) -> bytes | None:
+        """Return an item's value, or None if it is not committed."""
+        return await self._ask(self._ledger.value, run, item)
+
+    async def state(self, run: RunName, item: ItemId) -> bytes | None:
+        """Return the last checkpoint of an item that is in the middle, or None."""
+        return await self._ask(self._ledger.state, run, item)
+
+    async def items(
+        self, run: RunName, after: int, *, follow: bool
+    ) -> AsyncGenerator[ItemView]:
+        """Yield what was committed behind `after`; with `follow`, then what comes.
+
+        Raises `UnknownRunError`, also when the run is removed meanwhile.
+        """
+        while True:
+            news = self._news
+            page = await self._ask(partial(self._ledger.items, most=_PAGE), run, after)
+            for item in page:
+                after = item.number
+                yield item
+            if not page:
+                if not follow:
+                    return
+                await news.wait()
+
+    async def _ask(self, call: Callable[..., _T], *args: object) -> _T:
+        async with self._turn:
+            return await self._do(call, *args)
+
+    async def _do(self, call: Callable[..., _T], *args: object) -> _T:
+        if self._ledger.is_on_disk:
+            return await trio.to_thread.run_sync(call, *args)
+        await trio.lowlevel.checkpoint()
+        return call(*args)
+
+    def _tell(self) -> None:
+        self._news.set()
+        self._news = trio.Event()
