@@ -290,8 +290,19 @@ JOB_ENV = 256
 GONE_AFTER = 5.0
 # The random marker of an agent's jobs, in hex digits: none is met by chance.
 MARKER_LENGTH = 32
-# Jobs started before they are asked for; each costs an interpreter's memory.
-SPARES = 4
+# Jobs started before they are asked for; each costs an interpreter's memory.  Who
+# lends a machine says how many (`--spares`); beyond this he meant something else.
+SPARES = 16
+# A spare that died without being asked for anything would die again at once.
+SPARE_DIED_AGAIN_AFTER = 60.0
+# Modules that a group's nodes import beforehand: an analysis names two or three.
+PRELOADS = 16
+MODULE_LENGTH = 100
+# Kinds of spares that one master names: its groups, of which most want the same.
+WARM_KINDS = 16
+# An engine's settings of one group, and the length of each value.
+ENGINE_SETTINGS = 64
+ENGINE_SETTING_LENGTH = 1000
 # After a spare was taken, the next waits until the join that took it has passed.
 SPARE_AGAIN_AFTER = 1.0
 ENGINE_OPEN_AFTER = 60.0

@@ -102,6 +102,17 @@ class GroupContext(Protocol):
     def head_is_here(self) -> bool:
         """Whether the head runs on the master's machine; an adopted one may not."""
 
+    @property
+    def preload(self) -> tuple[str, ...]:
+        """Modules that nodes are to have imported; named in the specs of their jobs.
+
+        One that cannot be imported is told (`report`), and the group works without.
+        """
+
+    @property
+    def settings(self) -> Mapping[str, str]:
+        """What the group's user set of the engine; `Tunable.check_settings` took it."""
+
     async def start_head(self, spec: JobSpec) -> Job:
         """Start a job beside the master."""
 
@@ -179,6 +190,14 @@ class Departing(Protocol):
         """Return how far a member's departure is.  Raises `EngineError`."""
 
 
+@runtime_checkable
+class Tunable(Protocol):
+    """A kind of engine that has settings of its own; one without takes none."""
+
+    def check_settings(self, settings: Mapping[str, str]) -> None:
+        """Raise `UsageError` for a setting that a group may not have."""
+
+
 class Engine(Protocol):
     """A kind of engine."""
 
@@ -188,7 +207,10 @@ class Engine(Protocol):
         """Bring the engine's head up; at the end of the block all of it is gone."""
 
     def spare_node(self) -> JobSpec | None:
-        """Return what a worker may start before it is asked, to have it warm."""
+        """Return what a worker may start before it is asked, to have it warm.
+
+        A spare writes a line when it is; from then on it waits without waking up.
+        """
 
     def spare_head(self) -> JobSpec | None:
         """Return what a master may start before it is asked, to have it warm."""

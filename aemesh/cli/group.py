@@ -27,6 +27,7 @@ from aemesh.model.view import Delegate
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from aemesh.model.group import Demand
     from aemesh.model.view import MoveView, WorkerView
 
 
@@ -100,6 +101,7 @@ def show(name: str, state: str | None, *, as_json: bool) -> None:
             "wants": f"{wants.min} to {most}, by weight {wants.weight}",
             "requires": wants.require or "nothing",
             "waits": shown_span(wants.wait_after),
+            **_told_setup(wants),
             "note": one.note or "-",
         }
     )
@@ -115,6 +117,16 @@ def show(name: str, state: str | None, *, as_json: bool) -> None:
         ui.write("")
     for event in status.history:
         ui.write(ui.plain(f"{ui.moment(event.at)}  {event.kind:<16} {event.text}"))
+
+
+def _told_setup(wants: Demand) -> dict[str, str]:
+    """Return what was said of its engine's processes, if anything was."""
+    settings = sorted(wants.settings.items())
+    told = {
+        "imports": ", ".join(wants.preload),
+        "sets": ", ".join(f"{name}={value}" for name, value in settings),
+    }
+    return {name: text for name, text in told.items() if text}
 
 
 @group.command()
@@ -137,7 +149,8 @@ def add(name: str, engine: str, state: str | None, **wishes: Any) -> None:  # no
 def set_(name: str, state: str | None, *, as_json: bool, **wishes: Any) -> None:  # noqa: ANN401 - of `demand_options`
     """Change what the group NAME wants; what is not said stays as it is.
 
-    Workers that were moved to it by hand are shared again.
+    Workers that were moved to it by hand are shared again.  --preload and --set count
+    for the processes of its engine that start from now on.
     """
     change = demand_of(**wishes)
     if not change:

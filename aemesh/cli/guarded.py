@@ -30,7 +30,7 @@ def start_keeper(options: dict[str, Any]) -> int:
     It is no child of the master's: see `aemesh.host.detached`.  Where one goes on for
     a former master, that is the one.
     """
-    shared = ("state", "engine", "host", "heirs", "verbose")
+    shared = ("state", "engine", "host", "heirs", "spares", "verbose")
     kept = {name: options[name] for name in shared}
 
     def main(ready: int) -> int:

@@ -8,10 +8,12 @@ import click
 
 from aemesh.cli.delegation import delegate_options, wish_of
 from aemesh.cli.options import (
+    DEMAND,
     demand_of,
     demand_options,
     idle_option,
     node_options,
+    spares_option,
     state_option,
 )
 from aemesh.cli.spans import span
@@ -32,6 +34,7 @@ from aemesh.cli.spans import span
     "--engine", default="dask", show_default=True, help="What runs on new groups."
 )
 @demand_options
+@spares_option("the next group, as its head")
 @click.option(
     "--trust-worker",
     "trusted",
@@ -82,14 +85,13 @@ def master(delegate: str | None, delegate_from: str | None, **options: Any) -> i
 
     It asks on the terminal about each worker that it does not know; without one,
     `aemesh trust list` and `aemesh trust accept` serve.  Ctrl-C lets all workers go
-    gracefully, a second one at once.  --min to --require are for each --group NAME.
+    gracefully, a second one at once.  --min to --set are for each --group NAME.
     """
     from aemesh.cli.guarded import run_guarded_agent, start_keeper  # noqa: PLC0415
 
     # A passphrase is asked for here, where Ctrl-C still ends all.
     wish = wish_of(delegate, delegate_from)
-    wishes = ("least", "most", "weight", "wait_after", "require")
-    demand = demand_of(**{name: options.pop(name) for name in wishes})
+    demand = demand_of(**{name: options.pop(name) for name in DEMAND})
     keeper = start_keeper(options)
     return run_guarded_agent(
         "master",

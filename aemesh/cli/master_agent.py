@@ -5,7 +5,7 @@ from __future__ import annotations
 import ipaddress
 import os
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -36,9 +36,11 @@ from aemesh.host.statedir import clients_folder
 from aemesh.host.store import Store, open_store
 from aemesh.host.warden import end_all_below
 from aemesh.master.control import serve_control
+from aemesh.master.control_wire import SetGroup
 from aemesh.master.delegation import Delegation, check_mode
 from aemesh.master.master import Master
 from aemesh.master.parts import Parts
+from aemesh.master.tuning import check_settings
 from aemesh.model.names import GroupName, group_name_untrusted
 from aemesh.model.trust import Mode, Role, TrustRequest
 from aemesh.net import gss
@@ -233,7 +235,8 @@ def _remember_groups(store: Store, options: MasterOptions) -> None:
     for name in names:
         store.put_group(name, options.engine)
         if options.demand:
-            demand = check_demand(replace(store.demand(name), **options.demand))
+            demand = check_demand(SetGroup(**options.demand).on(store.demand(name)))
+            check_settings(find_engine(options.engine), demand.settings)
             store.put_demand(name, demand)
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from aemesh import limits
 from aemesh.cli.spans import span
 from aemesh.errors import UsageError, quoted
 
@@ -15,6 +16,11 @@ if TYPE_CHECKING:
 
 # Where a worker finds its join token, if it is not on the command line.
 JOIN_VARIABLE = "AEMESH_JOIN"
+# What `demand_options` adds, by the names of its variables.
+DEMAND = (
+    *("least", "most", "weight", "wait_after", "require"),
+    *("preload", "settings"),
+)
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 
@@ -101,9 +107,34 @@ def idle_option(what: str) -> Callable[[_F], _F]:
     )
 
 
+def spares_option(what: str) -> Callable[[_F], _F]:
+    """Return what adds ``--spares N``; `what` completes "that wait for …"."""
+    return click.option(
+        "--spares",
+        type=click.IntRange(0, limits.SPARES),
+        default=1,
+        show_default=True,
+        metavar="N",
+        help=f"Engine processes that wait for {what}, each some 40 MB of memory.",
+    )
+
+
 def demand_options(command: _F) -> _F:
     """Add what a group wants; what is not said is None, and stays as it is."""
     for add in (
+        click.option(
+            "--set",
+            "settings",
+            metavar="NAME=VALUE",
+            multiple=True,
+            help="A setting of its engine; NAME= takes it back. May be given several "
+            "times.",
+        ),
+        click.option(
+            "--preload",
+            metavar="A,B|none",
+            help="Modules that its nodes have imported before work comes.",
+        ),
         click.option(
             "--require",
             metavar="WHAT|none",
@@ -133,13 +164,15 @@ def demand_options(command: _F) -> _F:
     return command
 
 
-def demand_of(
+def demand_of(  # noqa: PLR0913 - the options of `demand_options`
     *,
     least: int | None,
     most: str | None,
     weight: int | None,
     wait_after: float | None,
     require: str | None,
+    preload: str | None,
+    settings: tuple[str, ...],
 ) -> DemandChange:
     """Return what `demand_options` say; raises `UsageError` for a max that is none."""
     change: DemandChange = {}
@@ -153,7 +186,20 @@ def demand_of(
         change["wait_after"] = wait_after
     if require is not None:
         change["require"] = "" if require == "none" else require
+    if preload is not None:
+        names = () if preload == "none" else preload.split(",")
+        change["preload"] = tuple(name.strip() for name in names)
+    if settings:
+        change["settings"] = dict(map(_setting, settings))
     return change
+
+
+def _setting(text: str) -> tuple[str, str | None]:
+    name, equals, value = text.partition("=")
+    if not equals:
+        msg = f"--set {quoted(text)}: expected NAME=VALUE"
+        raise UsageError(msg)
+    return name.strip(), value.strip() or None
 
 
 def _span_or_none(text: str) -> float:

@@ -76,6 +76,7 @@ class WorkerOptions(NodeOptions):
     masters: tuple[str, ...] = ()
     give_up_after: float | None = None
     lease_after: float | None = None
+    spares: int = 1
 
     def allowed_groups(self) -> frozenset[GroupName]:
         """Return the groups that may be served, none for any; raises `UsageError`."""
@@ -109,6 +110,7 @@ class MasterOptions(NodeOptions):
     heirs: tuple[str, ...] = ()
     adopt: str | None = None
     keeper: int | None = None  # a descriptor that tells when our keeper is up
+    spares: int = 1  # of heads
 
     def heir_keys(self) -> tuple[KeyId, ...]:
         """Return the keys of the masters that may take over."""
@@ -129,6 +131,7 @@ class KeeperOptions:
     host: str | None = None
     heirs: tuple[str, ...] = ()
     verbose: bool = False
+    spares: int = 1
 
     def heir_keys(self) -> tuple[KeyId, ...]:
         """Return the keys of the masters that may take over."""

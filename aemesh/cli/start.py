@@ -77,7 +77,7 @@ def _run_keeper(options: KeeperOptions) -> int:
 async def _run(options: Options, state: StateDir) -> int:
     async with (
         open_guard() as guard,
-        open_jobs(state.run) as jobs,
+        open_jobs(state.run, spares=options.spares) as jobs,
         open_crew() as crew,
     ):
         for spec in _spares(options):

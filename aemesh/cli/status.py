@@ -78,7 +78,7 @@ def show_workers(found: Sequence[WorkerView]) -> None:
     ui.table(
         (
             *("WORKER", "STATE", "TRUST", "GROUP", "HELD BY"),
-            *("CORES", "MEMORY", "ADDRESS", "NOTE"),
+            *("CORES", "MEMORY", "SPARES", "ADDRESS", "NOTE"),
         ),
         (
             (
@@ -89,12 +89,20 @@ def show_workers(found: Sequence[WorkerView]) -> None:
                 _holder(worker),
                 str(worker.cores),
                 ui.memory(worker.memory),
+                _spares(worker),
                 worker.address,
                 "; ".join(filter(None, (_leaves(worker), worker.note))),
             )
             for worker in found
         ),
     )
+
+
+def _spares(worker: WorkerView) -> str:
+    """Return how many processes wait there, and what they take of its memory."""
+    if not worker.spares:
+        return "-"
+    return f"{worker.spares} ({worker.spare_memory / 2**20:.0f} MiB)"
 
 
 def _holder(worker: WorkerView) -> str:

@@ -12,6 +12,7 @@ from aemesh.cli.options import (
     TypedOption,
     idle_option,
     node_options,
+    spares_option,
     state_option,
 )
 from aemesh.cli.spans import span
@@ -55,6 +56,7 @@ _JOIN_HELP = (
     metavar="SPAN",
     help="After so long, let other masters that want this machine have their turn.",
 )
+@spares_option("the next group")
 @click.option("--cores", type=click.IntRange(1), help="Cores to offer, not all.")
 @click.option(
     "--group",

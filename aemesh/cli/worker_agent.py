@@ -29,6 +29,7 @@ from aemesh.host.facts import find_facts
 from aemesh.host.generation import read_generation, write_generation
 from aemesh.host.trust.auditlog import local_user
 from aemesh.host.trust.trustoptions import terms_untrusted
+from aemesh.host.warmnodes import WarmNodes
 from aemesh.model.address import Seed
 from aemesh.model.group import Haste
 from aemesh.model.trust import Mode, Role, TrustRequest
@@ -85,6 +86,7 @@ async def run(
                     network=TcpNetwork(),
                     announcer=Announcing(node, discovery) if discovery else Silence(),
                     jobs=jobs,
+                    warm=WarmNodes(jobs.warm),
                     facts=facts,
                     chance=chance,
                     generation=read_generation(state.folder),

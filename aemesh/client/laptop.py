@@ -62,6 +62,7 @@ if TYPE_CHECKING:
 _GROUP = GroupName("laptop")
 _NAME = NodeName("laptop")
 _LOOPBACK = "127.0.0.1"
+_SPARES = 2  # a head and a node
 
 
 def run_laptop(
@@ -88,7 +89,10 @@ async def open_laptop(folder: Path, *, engine: str) -> AsyncIterator[dict[str, s
     facts = find_facts()
     worker_id, master_id = Identity.ephemeral("worker"), Identity.ephemeral("master")
     network = PairNetwork()
-    async with open_jobs(folder, replaces_spares=False) as jobs, open_crew() as crew:
+    async with (
+        open_jobs(folder, spares=_SPARES, replaces_spares=False) as jobs,
+        open_crew() as crew,
+    ):
         await _start_spares(jobs, engine)
         with open_store(None) as store:
             store.put_group(_GROUP, engine)

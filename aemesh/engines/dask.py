@@ -1,9 +1,9 @@
 """The Dask engine: a scheduler beside the master, workers on the members, all TLS.
 
 What touches Dask runs in two scripts, `dask_head.py` (with `dask_departure.py` and
-`dask_plan.py`) and `dask_node.py`, in the group's environment; this file sends them
-JSON lines and never imports Dask.  A spare of each has imported Dask before it is
-needed, so that joining takes tenths of a second.
+`dask_plan.py`) and `dask_node.py` (with `dask_preload.py`), in the group's environment;
+this file sends them JSON lines and never imports Dask.  A spare of each has imported
+Dask before it is needed, so that joining takes hundredths of a second.
 """
 
 from __future__ import annotations
@@ -13,12 +13,14 @@ import json
 import logging
 from collections import deque
 from contextlib import aclosing, asynccontextmanager, suppress
+from dataclasses import replace
 from importlib.resources import files
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, TypedDict, cast
 
 import trio
 
+from aemesh.engines.dask_settings import check_settings
 from aemesh.errors import AemeshError, EngineError, quoted
 from aemesh.model.group import Haste, Progress, Receipt
 from aemesh.model.job import Channel, JobExit, JobSpec
@@ -43,7 +45,10 @@ _REFUSED_MEMBERS = 65536
 # A client is beside the scheduler, whatever becomes of the network.
 _LOOPBACK = "127.0.0.1"
 # What a script imports of ours is put beside it.
-_BESIDE = {"dask_head.py": ("dask_departure.py", "dask_plan.py")}
+_BESIDE = {
+    "dask_head.py": ("dask_departure.py", "dask_plan.py"),
+    "dask_node.py": ("dask_preload.py",),
+}
 _TLS = {"ca": "tls/ca.pem", "cert": "tls/cert.pem", "key": "tls/key.pem"}
 # Clients that fetch from workers themselves get over a lost one as fast as the
 # scheduler does; 11 s is the least that distributed takes for the second.
@@ -122,6 +127,10 @@ class DaskEngine:
             msg = f"{head.name} died"
             raise EngineError(msg, why=head.last_words())
 
+    def check_settings(self, settings: Mapping[str, str]) -> None:
+        """Raise `UsageError` for what would load code, listen or weaken TLS."""
+        check_settings(settings)
+
     def spare_node(self) -> JobSpec | None:
         """Return a worker that has imported Dask, if Dask is installed here."""
         return _spec("dask_node.py") if find_spec("distributed") else None
@@ -149,7 +158,8 @@ class RunningDask:
     async def open(self) -> None:
         """Bring the scheduler up."""
         host = _host(self._group.address)
-        ready = await self._head.open({"host": host, "port": 0})
+        settings = dict(self._group.settings)
+        ready = await self._head.open({"host": host, "port": 0, "config": settings})
         self._doors[host] = ready["address"]
         self._address = await self._door(_LOOPBACK)
 
@@ -188,7 +198,10 @@ class RunningDask:
         """Start Dask on a member; return when its processes are registered."""
         scheduler = await self._door(_host(self._group.address))
         left = await member.adopt()
-        job = left or await member.start(_spec("dask_node.py"))
+        preload = self._group.preload
+        job = left or await member.start(
+            replace(_spec("dask_node.py"), preload=preload)
+        )
         node = Talk(f"Dask on {member.name}", job)
         self._nodes[member.label] = node
         self._nursery.start_soon(self._watch, member, node)
@@ -206,6 +219,8 @@ class RunningDask:
                 "threads": 1,
                 "memory_limit": member.memory // max(member.cores, 1) or None,
                 "local_directory": ".",
+                "preload": preload,
+                "config": dict(self._group.settings),
             }
         )
 
@@ -307,13 +322,17 @@ class RunningDask:
     async def _watch(self, member: Member, node: Talk) -> None:
         """Listen to a node until it ends; tell the group if that was not meant."""
 
-        def tell_death(said: Said) -> None:
+        def tell(said: Said) -> None:
+            name, why = quoted(said.get("name", "")), quoted(said.get("reason", ""))
             if said["event"] == "died":
-                name, code = said.get("name", ""), said.get("code", 0)
-                text = f"Dask on {member.name} lost its process {quoted(name)} (code"
-                self._group.report(f"{text} {code}), and starts it again")
+                text = f"Dask on {member.name} lost its process {name}"
+                code = said.get("code", 0)
+                self._group.report(f"{text} (code {code}), and starts it again")
+            elif said["event"] == "unimported":
+                text = f"{member.name} works without the module {name}"
+                self._group.report(f"{text}: {why}")
 
-        node.take = tell_death
+        node.take = tell
         await node.listen()
         if not node.closing:
             self._group.member_broken(member, node.last_words())

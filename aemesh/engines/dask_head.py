@@ -331,12 +331,17 @@ def security_from(tls: dict[str, str]) -> Security:
     )
 
 
+def as_value(text: Any) -> Any:
+    """Return what a setting says, read as Dask reads its variables."""
+    return dask.config.interpret_value(text) if isinstance(text, str) else text
+
+
 def configure(config: dict[str, Any]) -> None:
     """Set Dask's configuration: our defaults, the group's wishes, what must hold."""
     # Not /tmp, where distributed would meet (and purge) what other jobs left.
     dask.config.set({"temporary-directory": os.getcwd()})
     dask.config.set(DEFAULTS)
-    dask.config.set(config)
+    dask.config.set({name: as_value(text) for name, text in config.items()})
     dask.config.set(ENFORCED)
 
 

@@ -1,8 +1,9 @@
 """The Dask workers of one member: a script that forks them and obeys JSON lines.
 
-It runs in the group's environment and imports nothing of aemesh. Started as a spare it
-has imported distributed and waits for its first line; then a worker is a fork away,
-which takes hundredths of a second where a new interpreter takes tenths.
+It runs in the group's environment and imports nothing of aemesh but `dask_preload.py`,
+which is put beside it. Started as a spare it has imported distributed, and the modules
+that the group names, and waits for its first line; then a worker is a fork away, which
+takes hundredths of a second where a new interpreter takes tenths.
 
 A fork copies only the calling thread, and any lock another thread held stays locked for
 ever. So the parent never starts a thread or an event loop: it is a `select` loop over
@@ -36,7 +37,7 @@ import time
 import traceback
 import weakref
 from dataclasses import dataclass
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import yaml  # type: ignore[import-untyped]
 
@@ -49,12 +50,16 @@ _loader, yaml.SafeLoader = (
 
 import dask
 import tornado.platform.asyncio  # noqa: F401  # each worker would import it for itself
+from dask_preload import preload
 from distributed import Security, Worker
 from distributed.comm.registry import backends
 from distributed.comm.tcp import TLS, TLSBackend, TLSConnector, TLSListener
 from distributed.versions import get_versions
 
 yaml.SafeLoader = _loader  # tasks may mean just this one
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 # See dask_head.py: silent for this long is gone; the lowest that distributed accepts.
 CONNECT_AFTER = "5s"
@@ -178,6 +183,11 @@ class TlsWorker(Worker):
         if not self.leaving.done():
             self.leaving.set_result(str(kwargs.get("reason", "worker-close")))
         return await super().close(*args, **kwargs)
+
+
+def as_value(text: Any) -> Any:
+    """Return what a setting says, read as Dask reads its variables."""
+    return dask.config.interpret_value(text) if isinstance(text, str) else text
 
 
 def write_line(fd: int, event: dict[str, Any]) -> None:
@@ -321,6 +331,7 @@ class Node:
         os.dup2(2, 1)
         sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
         self._order: dict[str, Any] | None = None
+        self._unimported: set[str] = set()
         self._slots: list[Slot] = []
         self._kill_at: float | None = None
         self._up = False
@@ -340,6 +351,7 @@ class Node:
     def run(self) -> int:
         """Serve until all workers are gone; return the exit code."""
         get_versions()  # cached: told at each registration, 25 ms the first time
+        self._preload(filter(None, os.environ.get("AEMESH_PRELOAD", "").split(",")))
         self.say(event="warm")
         gc.freeze()  # what is shared with the children stays shared
         gc.enable()
@@ -415,12 +427,22 @@ class Node:
         elif self._up:
             self.say(event="up")
 
+    def _preload(self, modules: Iterable[str]) -> None:
+        """Import what the group names, each once, and tell of what cannot be."""
+        unimported = preload(name for name in modules if name not in self._unimported)
+        self._unimported |= unimported.keys()
+        for name, why in unimported.items():
+            self.say(event="unimported", name=name, reason=why)
+
     def _open(self, order: dict[str, Any]) -> None:
         security_from(order["tls"])  # a missing field is told here, not in each child
         dask.config.set(DEFAULTS)
-        dask.config.set(order.get("config") or {})
+        config = order.get("config") or {}
+        dask.config.set({name: as_value(text) for name, text in config.items()})
         dask.config.set(ENFORCED)
         scratch = os.path.abspath(order.get("local_directory") or ".")
+        self._preload(map(str, order.get("preload") or ()))
+        gc.freeze()  # also what was imported just now
         self._order = {**order, "local_directory": scratch}
         count = int(order.get("processes") or os.cpu_count() or 1)
         self._slots = [Slot(f"{order['name']}-{index}") for index in range(count)]

@@ -37,6 +37,18 @@ class JobOutput:
         self._channels[reading] = channel
         return writing
 
+    async def wait_said(self) -> None:
+        """Wait until there is standard output, or its end; leave it there."""
+        found = [fd for fd, one in self._channels.items() if one is Channel.STDOUT]
+        if not found:
+            return
+        # Of our own: whoever reads the output may wait at the same time.
+        fd = os.dup(found[0])
+        try:
+            await trio.lowlevel.wait_readable(fd)
+        finally:
+            os.close(fd)
+
     def finish(self) -> None:
         """Say that the job is over: what is in the pipes now is the rest."""
         if not self._closed:

@@ -13,17 +13,19 @@ import sys
 from typing import TYPE_CHECKING
 
 from aemesh import limits
-from aemesh.errors import JobRefusedError, quoted
+from aemesh.errors import BadMessage, JobRefusedError, quoted
 from aemesh.host.folders import PRIVATE
 from aemesh.host.jobtree import MARKER
+from aemesh.model.names import module_untrusted
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from aemesh.model.job import JobSpec
 
 PYTHON = "{python}"
+PRELOAD = "AEMESH_PRELOAD"
 _TLS = "tls"
 # One plain name, or one in tls/: no "..", nothing hidden, nothing absolute.
 _FILE_NAME = re.compile(rf"({_TLS}/)?[A-Za-z0-9_][A-Za-z0-9_.-]{{0,99}}", re.ASCII)
@@ -59,6 +61,7 @@ def check_spec(spec: JobSpec, *, tls: Mapping[str, bytes]) -> None:
         if not _VARIABLE.fullmatch(name):
             _refuse(f"variable {quoted(name)}", "expected letters, digits, _")
         _check_text(f"variable {name}", value)
+    _check_preload(spec.preload)
     files = {**spec.files, **{f"{_TLS}/{name}": data for name, data in tls.items()}}
     if len(files) > limits.JOB_FILES:
         _refuse(f"{len(files)} files", f"expected up to {limits.JOB_FILES}")
@@ -67,6 +70,16 @@ def check_spec(spec: JobSpec, *, tls: Mapping[str, bytes]) -> None:
             _refuse(f"file {quoted(name)}", "expected a plain name, or tls/NAME")
         if len(data) > limits.JOB_FILE_BYTES:
             _refuse(f"file {quoted(name)} has {len(data)} bytes", "too long")
+
+
+def _check_preload(modules: Sequence[str]) -> None:
+    if len(modules) > limits.PRELOADS:
+        _refuse(f"{len(modules)} modules", f"expected up to {limits.PRELOADS}")
+    try:
+        for module in modules:
+            module_untrusted(module)
+    except BadMessage as error:
+        _refuse("a preload", error.what)
 
 
 def make_room(room: Path, spec: JobSpec, *, tls: Mapping[str, bytes]) -> None:
@@ -103,7 +116,10 @@ def job_environment(
         for name, value in os.environ.items()
         if name in _INHERITED or name.startswith(_INHERITED_PREFIX)
     }
-    return {**inherited, **spec.env, **extra, "AEMESH_JOB": job, MARKER: marker}
+    ours = {"AEMESH_JOB": job, MARKER: marker}
+    if spec.preload:
+        ours[PRELOAD] = ",".join(spec.preload)
+    return {**inherited, **spec.env, **extra, **ours}
 
 
 def _check_text(what: str, text: str) -> None:

@@ -2,8 +2,8 @@
 
 A *spare* is a job that was started before anybody asked for it, so that what is
 slow about it (importing an engine) is done when somebody does.  It becomes the
-first job that asks for exactly the same; its certificates are put into its folder
-then, so its program must not look for them before it is told to on its input.
+first job that asks for the same; its certificates are put into its folder then, so
+its program must not look for them before it is told to on its input.
 """
 
 from __future__ import annotations
@@ -12,19 +12,19 @@ import contextlib
 import itertools
 import logging
 import secrets
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import trio
 
 from aemesh import limits
-from aemesh.errors import EngineError, JobRefusedError
+from aemesh.errors import JobRefusedError
 from aemesh.host.folders import make_private, remove_tree
 from aemesh.host.jobroom import add_tls, check_spec, tls_file
 from aemesh.host.jobstart import Start, launch
 from aemesh.host.leftovers import note_jobs
 from aemesh.host.localjob import LocalJob
 from aemesh.host.orphans import tend_orphans
+from aemesh.host.spares import Spares
 from aemesh.model.job import PROXY_FILE
 from aemesh.model.names import JobId, job_id_untrusted
 from aemesh.tasks.nursery import open_crew
@@ -44,17 +44,14 @@ _TEND_EVERY = 5.0
 class JobRunner:
     """Starts jobs in a run folder and watches each until its whole tree is gone."""
 
-    def __init__(
-        self, folder: Path, nursery: trio.Nursery, *, replaces_spares: bool
-    ) -> None:
+    def __init__(self, folder: Path, nursery: trio.Nursery, *, spares: int) -> None:
         self._folder = folder
-        self._replaces_spares = replaces_spares
         self._rooms = folder / "jobs"
         self._nursery = nursery
         self._marker = secrets.token_hex(limits.MARKER_LENGTH // 2)
         self._numbers = itertools.count(1)
         self._jobs: dict[JobId, LocalJob] = {}
-        self._spares: list[tuple[JobSpec, LocalJob]] = []
+        self.warm = Spares(self._launch_spare, nursery, count=spares)
         self._starting: set[JobId] = set()
         self._closing = False
 
@@ -66,7 +63,7 @@ class JobRunner:
     @property
     def spares(self) -> tuple[LocalJob, ...]:
         """The spares that wait."""
-        return tuple(job for _, job in self._spares)
+        return tuple(spare.job for spare in self.warm.waiting)
 
     async def start(
         self,
@@ -87,7 +84,7 @@ class JobRunner:
         tls, env = tls or {}, env or {}
         check_spec(spec, tls=tls)
         with self._reserved(job_id):
-            job = None if env or PROXY_FILE in tls else self._take_spare(spec)
+            job = None if env or PROXY_FILE in tls else self.warm.take(spec)
             if job is None:
                 job = await self._launch(job_id, spec, tls=tls, env=env)
             elif tls:
@@ -98,15 +95,14 @@ class JobRunner:
         return job
 
     async def start_spare(self, spec: JobSpec) -> None:
-        """Start a job that waits to be taken; beyond `limits.SPARES`, do nothing."""
-        spec = replace(spec, tls=False)
+        """Start a job that waits to be taken; beyond their number, do nothing."""
+        await self.warm.start(spec)
+
+    async def _launch_spare(self, spec: JobSpec) -> LocalJob:
         check_spec(spec, tls={})
         spare_id = JobId(f"spare-{next(self._numbers)}")
-        if len(self._spares) >= limits.SPARES:
-            return
         with self._reserved(spare_id):
-            job = await self._launch(spare_id, spec, tls={}, env={})
-            self._spares.append((spec, job))
+            return await self._launch(spare_id, spec, tls={}, env={})
 
     def end_all(self, *, term_after: float, reason: str) -> None:
         """Ask all jobs to end, without waiting; spares end at once."""
@@ -160,21 +156,6 @@ class JobRunner:
         self._nursery.start_soon(self._watch, job)
         return job
 
-    def _take_spare(self, spec: JobSpec) -> LocalJob | None:
-        wanted = replace(spec, tls=False)
-        for entry in self._spares:
-            if entry[0] == wanted and entry[1].running:
-                self._spares.remove(entry)
-                if self._replaces_spares:
-                    self._nursery.start_soon(self._replace_spare, spec)
-                return entry[1]
-        return None
-
-    async def _replace_spare(self, spec: JobSpec) -> None:
-        await trio.sleep(limits.SPARE_AGAIN_AFTER)
-        with contextlib.suppress(EngineError):
-            await self.start_spare(spec)
-
     async def _watch(self, job: LocalJob) -> None:
         """See a job to its end, whatever is cancelled around us."""
         with trio.CancelScope(shield=True):
@@ -189,7 +170,7 @@ class JobRunner:
 
     def _drop(self, job: LocalJob) -> None:
         self._jobs = {name: other for name, other in self._jobs.items() if other != job}
-        self._spares = [entry for entry in self._spares if entry[1] is not job]
+        self.warm.drop(job)
         self._note()
         self._tend()
 
@@ -218,22 +199,25 @@ class JobRunner:
         self.end_all(term_after=limits.TERM_AFTER, reason="the agent is ending")
 
     def __repr__(self) -> str:
-        return f"JobRunner({len(self._jobs)} jobs, {len(self._spares)} spares)"
+        return f"JobRunner({len(self._jobs)} jobs, {self.warm!r})"
 
 
 @contextlib.asynccontextmanager
 async def open_jobs(
-    folder: Path, *, replaces_spares: bool = True
+    folder: Path, *, spares: int = 1, replaces_spares: bool = True
 ) -> AsyncIterator[JobRunner]:
     """Run jobs in a run folder; at the end of the block none of them is left.
 
-    `replaces_spares` is for those who will be asked again; a single run is not.
+    There are up to so many `spares`.  `replaces_spares` is for those who will be asked
+    again; a single run is not.
     """
     make_private(folder)
     make_private(folder / "jobs")
     async with open_crew() as nursery:
-        runner = JobRunner(folder, nursery, replaces_spares=replaces_spares)
+        runner = JobRunner(folder, nursery, spares=spares)
         nursery.start_soon(runner.tend)
+        if replaces_spares:
+            nursery.start_soon(runner.warm.run)
         try:
             yield runner
         finally:

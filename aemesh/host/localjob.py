@@ -92,6 +92,10 @@ class LocalJob:
         self._output_taken = True
         return self._output
 
+    async def wait_said(self) -> None:
+        """Wait until it has written to its standard output, and leave that there."""
+        await self._output.wait_said()
+
     async def wait(self) -> JobExit:
         """Wait until the job and its children are gone, however that came.
 

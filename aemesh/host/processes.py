@@ -53,6 +53,16 @@ def read_process(pid: int) -> Process | None:
     )
 
 
+def read_memory(pid: int) -> int:
+    """Return a process's share of memory in bytes (PSS), 0 when it cannot be read."""
+    try:
+        text = _read_text(f"/proc/{pid}/smaps_rollup")
+    except OSError:  # it is gone, or another user's
+        return 0
+    found = (line.split()[1] for line in text.splitlines() if line[:4] == "Pss:")
+    return 1024 * int(next(found, "0"))
+
+
 def children(pid: int) -> dict[int, Process]:
     """Return the children of a process, dead ones too."""
     try:

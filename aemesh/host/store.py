@@ -7,6 +7,7 @@ write-ahead logging; `:memory:` serves laptop mode and tests.
 
 from __future__ import annotations
 
+import json
 import sqlite3
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -50,6 +51,10 @@ alter table workers add column drained integer not null default 0;
     """
 alter table groups add column keeper text;
 """,
+    """
+alter table groups add column preload text not null default '[]';
+alter table groups add column settings text not null default '{}';
+""",
 )
 
 
@@ -76,27 +81,35 @@ class Store:
     def demand(self, name: GroupName) -> Demand:
         """Return what a group wants; what a new one wants if it is not there."""
         row = self._db.execute(
-            "select least, most, weight, wait_after, require from groups"
-            " where name = ?",
+            "select least, most, weight, wait_after, require, preload, settings"
+            " from groups where name = ?",
             (name,),
         ).fetchone()
         if row is None:
             return Demand()
-        least, most, weight, wait_after, require = row
+        least, most, weight, wait_after, require, preload, settings = row
         return Demand(
-            min=least, max=most, weight=weight, wait_after=wait_after, require=require
+            min=least,
+            max=most,
+            weight=weight,
+            wait_after=wait_after,
+            require=require,
+            preload=tuple(json.loads(preload)),
+            settings=json.loads(settings),
         )
 
     def put_demand(self, name: GroupName, demand: Demand) -> None:
         """Remember what a group that is there wants."""
         self._do(
             "update groups set least = ?, most = ?, weight = ?, wait_after = ?,"
-            " require = ? where name = ?",
+            " require = ?, preload = ?, settings = ? where name = ?",
             demand.min,
             demand.max,
             demand.weight,
             demand.wait_after,
             demand.require,
+            json.dumps(demand.preload),
+            json.dumps(dict(demand.settings)),
             name,
         )
 

@@ -23,6 +23,7 @@ from aemesh.master.record import DRAINED, Order, WorkerRecord
 from aemesh.master.remote import DialStream, RemoteMember, ask
 from aemesh.master.sharing import Sharing
 from aemesh.master.takeover import Takeover
+from aemesh.master.warming import keep_warm
 from aemesh.model.group import MemberState, Orphan, Receipt
 from aemesh.model.key import KeyId
 from aemesh.model.names import GroupName
@@ -67,6 +68,7 @@ class Attendant:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._watch_pulse)
             nursery.start_soon(self._rounds)
+            nursery.start_soon(keep_warm, record, self.link, self.groups, self.sharing)
             nursery.start_soon(
                 keep_offering,
                 self.link,

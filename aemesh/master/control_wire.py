@@ -26,10 +26,15 @@ class SetGroup(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     weight: int | UnsetType = UNSET
     wait_after: float | UnsetType = UNSET
     require: str | UnsetType = UNSET
+    preload: tuple[str, ...] | UnsetType = UNSET
+    settings: dict[str, str | None] | UnsetType = UNSET
 
     def on(self, demand: Demand) -> Demand:
         """Return `demand` with what is given here in its place."""
         given = {name: getattr(self, name) for name in self.__struct_fields__}
+        if self.settings is not UNSET:
+            merged = {**demand.settings, **self.settings}
+            given["settings"] = {k: v for k, v in merged.items() if v is not None}
         return replace(
             demand, **{name: v for name, v in given.items() if v is not UNSET}
         )

@@ -33,6 +33,7 @@ def take_facts_untrusted(
     holder = None if body.lease is None else _holder_untrusted(body.lease)
     labels = tuple(map(label_untrusted, body.labels))
     record.facts = Facts(body.cores, body.memory, body.python, body.system, labels)
+    record.spares, record.spare_memory = body.spares, body.spare_memory
     record.groups = frozenset(map(group_name_untrusted, body.groups))
     record.membership.know_generation(body.generation)
     until = 0.0 if body.until_after is None else now + body.until_after

@@ -22,7 +22,7 @@ from aemesh.errors import AemeshError, EngineError, UnreachableError
 from aemesh.master.kept import Heir
 from aemesh.master.remote import DialStream, RemoteMember, Tie, ask
 from aemesh.master.succession import Succession
-from aemesh.model.group import Haste, Progress, Receipt
+from aemesh.model.group import Demand, Haste, Progress, Receipt
 from aemesh.model.names import GroupName, JobId, NodeName
 from aemesh.model.view import GroupView
 from aemesh.plugin import Departing, Idling
@@ -83,6 +83,16 @@ class Context:
         """Whether the head runs on this machine; an adopted one may not."""
         return self.group.succession.head_is_here
 
+    @property
+    def preload(self) -> tuple[str, ...]:
+        """Modules that nodes are to have imported."""
+        return self.group.preload
+
+    @property
+    def settings(self) -> Mapping[str, str]:
+        """What the group's user set of the engine."""
+        return self.group.wants().settings
+
     async def start_head(self, spec: JobSpec) -> Job:
         """Start a job beside the master."""
         return await self.group.start_head(spec)
@@ -136,6 +146,7 @@ class Group:
         heads: Heads,
         history: History,
         wall: Callable[[], float],
+        wants: Callable[[], Demand] = Demand,
         delegation: Delegation | None = None,
         estate: Estate | None = None,
         tenure: Tenure = FLEETING,
@@ -143,6 +154,7 @@ class Group:
         self.name = name
         self.engine = engine
         self.history = history
+        self.wants = wants
         self.state = "opening"
         self.note = ""
         self.members: dict[KeyId, RemoteMember] = {}
@@ -176,6 +188,11 @@ class Group:
     def address(self) -> str:
         """Where members reach the head: of the network that we are in now."""
         return self.succession.address
+
+    @property
+    def preload(self) -> tuple[str, ...]:
+        """Modules that its nodes are to have imported."""
+        return self.wants().preload
 
     @property
     def size(self) -> int:

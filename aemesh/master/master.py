@@ -11,6 +11,7 @@ import logging
 import os
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 import trio
@@ -39,6 +40,7 @@ from aemesh.master.reception import Reception
 from aemesh.master.roster import Roster
 from aemesh.master.sharing import Sharing
 from aemesh.master.takeover import Takeover
+from aemesh.master.tuning import check_settings
 from aemesh.model.address import Address
 from aemesh.model.group import Demand, Receipt
 from aemesh.model.job import JobSpec
@@ -214,7 +216,7 @@ class Master:
             msg = f"group {name} is there already"
             raise SettingsError(msg, why=why)
         if present is None:
-            self._parts.engines(engine)
+            check_settings(self._parts.engines(engine), demand.settings)
             self._parts.store.put_group(name, engine)
             self._parts.store.put_demand(name, demand)
             self._start_group(name, engine)
@@ -235,8 +237,10 @@ class Master:
         """Change what a group wants; raises `UsageError` if that makes no sense."""
         group = self._group(name)
         demand = wish(self.sharing.demand(name))
+        check_settings(group.engine, demand.settings)
         self.sharing.set_demand(name, demand)
         self.invitation.look()
+        self.roster.wake_all()  # they are told what to have warm
         self.history.add("group.set", f"{name} wants {_told(demand)}", group=name)
         return self._group_view(group)
 
@@ -453,6 +457,7 @@ class Master:
             heads=heads,
             history=self.history,
             wall=self._parts.wall,
+            wants=partial(self._parts.store.demand, name),
             delegation=self._delegations.of(name),
             estate=estate,
             tenure=tenure,

@@ -54,6 +54,8 @@ class WorkerRecord:
     places: tuple[Address, ...] = ()  # that it announced, the newest first
     note: str = ""
     waiting: Reason | None = None  # whose yes is missing, or why it was refused
+    spares: int = 0  # its processes that wait for a group
+    spare_memory: int = 0  # bytes of these
     groups: frozenset[GroupName] = frozenset()  # its owner allows; empty: any
     clone: str = ""  # where else its key is in use, as a sentence; while it is linked
     holder: Holder | None = None  # who holds it now, as it says; while it is linked
@@ -125,6 +127,8 @@ class WorkerRecord:
             generation=self.membership.generation,
             cores=facts.cores if facts else 0,
             memory=facts.memory if facts else 0,
+            spares=self.spares,
+            spare_memory=self.spare_memory,
             note=self._note(),
             held_by="" if self.holder is None else str(self.holder.name),
             held_key="" if self.holder is None else str(self.holder.master),

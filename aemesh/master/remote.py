@@ -111,6 +111,7 @@ class RemoteHost:
             authority=self.authority if spec.tls else "",
             proxy=proxy,
             lasting=spec.lasting,
+            preload=spec.preload,
         )
 
 

@@ -140,6 +140,14 @@ class Sharing:
             or self._fault(record, group)
         )
 
+    def may_serve(self, record: WorkerRecord, group: GroupName) -> bool:
+        """Whether this worker is one for this group, now or at another time."""
+        link, facts = record.link, record.facts or _UNKNOWN
+        return link is not None and not (
+            self._forbidden(record, link, group)
+            or self._known(group)[1].lacks(record.name, facts)
+        )
+
     def _forbidden(self, record: WorkerRecord, link: Link, group: GroupName) -> str:
         if not allows(record.groups, group):
             return f"its owner allows only {', '.join(sorted(record.groups))}"

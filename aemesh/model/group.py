@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import TypedDict
 
 from aemesh.model.address import Address
@@ -31,10 +32,11 @@ class Lease:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Demand:
-    """How many workers a group wants, and which; what its user asked for.
+    """What a group's user asked for: how many workers, which, and its engine's set-up.
 
     A group gets `min` before any other gets more than its own, and never more than
-    `max`; in between the groups share by `weight`.
+    `max`; in between the groups share by `weight`.  `preload` are modules that its
+    nodes have imported before work comes; `settings` are the engine's own, by name.
     """
 
     min: int = 1
@@ -42,6 +44,8 @@ class Demand:
     weight: int = 1
     wait_after: float = 30.0  # seconds that who needs the group waits for `min`
     require: str = ""  # what each worker must have; see `policy.require`
+    preload: tuple[str, ...] = ()
+    settings: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,13 +78,18 @@ class Orphan:
 
 
 class DemandChange(TypedDict, total=False):
-    """What changes of what a group wants: fields of `Demand`."""
+    """What changes of what a group wants: fields of `Demand`.
+
+    `settings` are added to those that are there; one of None is taken back.
+    """
 
     min: int
     max: int | None
     weight: int
     wait_after: float
     require: str
+    preload: tuple[str, ...]
+    settings: dict[str, str | None]
 
 
 class MemberState(enum.Enum):

@@ -28,6 +28,8 @@ class JobSpec:
     interpreter of the environment.  With `tls`, ``tls/ca.pem``, ``tls/cert.pem``
     and ``tls/key.pem`` of the group are put beside them; the key never travels.  A
     `lasting` job outlives the connection to its master within the lease's time.
+    `preload` are modules that it does well to import first: it finds them, joined by
+    commas, as $AEMESH_PRELOAD.  A job started as a spare may have fewer of them.
     """
 
     argv: tuple[str, ...]
@@ -35,6 +37,15 @@ class JobSpec:
     files: Mapping[str, bytes] = field(default_factory=dict)
     tls: bool = False
     lasting: bool = False
+    preload: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class NodeKind:
+    """A kind of node that may be wanted soon: of an engine, with modules imported."""
+
+    engine: str
+    preload: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

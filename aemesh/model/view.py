@@ -30,6 +30,8 @@ class WorkerView:
     placed: str | None = None  # the group where it is to be, by the plan of the moment
     why: str = ""  # the reason of that
     labels: tuple[str, ...] = ()
+    spares: int = 0  # processes there that wait for a group
+    spare_memory: int = 0  # bytes that these take (PSS)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

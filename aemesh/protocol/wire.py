@@ -22,6 +22,8 @@ Place = Annotated[str, Meta(min_length=3, max_length=80)]  # ADDRESS:PORT
 Chain = Annotated[str, Meta(max_length=limits.PROXY_BYTES)]
 Count = Annotated[int, Meta(ge=0, le=2**53)]
 Arg = Annotated[str, Meta(max_length=limits.JOB_ARG_BYTES)]
+Module = Annotated[str, Meta(min_length=1, max_length=limits.MODULE_LENGTH)]
+Modules = Annotated[tuple[Module, ...], Meta(max_length=limits.PRELOADS)]
 Nonce = Annotated[str, Meta(min_length=32, max_length=32)]
 Digest = Annotated[str, Meta(min_length=64, max_length=64)]
 Certificate = Annotated[str, Meta(max_length=limits.PREAMBLE_CERT_BYTES * 4 // 3 + 4)]
@@ -154,6 +156,8 @@ class WorkerFacts(Body, frozen=True, kw_only=True):
     wanted: Annotated[tuple[WantedBy, ...], Meta(max_length=limits.WISHES)] = ()
     over: bool = False
     waits: bool = False
+    spares: Count = 0  # processes that wait for a group, and their bytes of memory
+    spare_memory: Count = 0
     labels: Annotated[tuple[Name, ...], Meta(max_length=limits.LABELS)] = ()
 
 
@@ -174,6 +178,22 @@ class Want(Body, frozen=True, kw_only=True):
     """
 
     workers: Count
+
+
+class WarmKind(msgspec.Struct, frozen=True, kw_only=True):
+    """A node that may be wanted: of this engine, with these modules imported."""
+
+    engine: Name
+    preload: Modules = ()
+
+
+class Warm(Body, frozen=True, kw_only=True):
+    """I may soon want nodes of these kinds of you, the likeliest first.  `Done`.
+
+    How many wait is the worker's to say; what I said before no longer counts.
+    """
+
+    kinds: Annotated[tuple[WarmKind, ...], Meta(max_length=limits.WARM_KINDS)] = ()
 
 
 class Assign(Body, frozen=True, kw_only=True):
@@ -277,6 +297,7 @@ class Start(Body, frozen=True, kw_only=True):
     authority: Pem = ""
     proxy: Chain = ""
     lasting: bool = False
+    preload: Modules = ()
 
 
 class Started(Body, frozen=True, kw_only=True):
@@ -386,6 +407,7 @@ TYPES: dict[str, type[Body]] = {
     "bye": Bye,
     "facts": WorkerFacts,
     "want": Want,
+    "warm": Warm,
     "assign": Assign,
     "assigned": Assigned,
     "orphaned": Orphaned,

@@ -34,6 +34,8 @@ class LocalGroup:
     name: GroupName
     address: str = "127.0.0.1"
     head_is_here: bool = True
+    preload: tuple[str, ...] = ()
+    settings: Mapping[str, str] = field(default_factory=dict)
     heads: list[LocalJob] = field(default_factory=list)
     head_specs: list[JobSpec] = field(default_factory=list)
     reports: list[str] = field(default_factory=list)

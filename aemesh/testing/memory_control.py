@@ -422,6 +422,8 @@ def _worker(name: str, group: str | None) -> WorkerView:
         generation=1 if group else 0,
         cores=4,
         memory=8 * 2**30,
+        spares=1,
+        spare_memory=44 * 2**20,
         since=_STARTED_AT,
         placed=group,
         why=_why(group),

@@ -200,6 +200,7 @@ class Held:
             files=body.files,
             tls=body.tls,
             lasting=body.lasting,
+            preload=body.preload,
         )
         files = {**self._tls_files(body), **self._proxy_file(job_id, body)}
         job = await self._jobs.start(job_id, spec, tls=files)

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 class Tidings:
     """One worker's news of itself."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - what it tells of, by name
         self,
         facts: Facts,
         held: Held,
@@ -40,12 +40,14 @@ class Tidings:
         *,
         until_after: Callable[[], float | None] = lambda: None,
         wishes: Wishes | None = None,
+        spares: Callable[[], tuple[int, int]] = lambda: (0, 0),
     ) -> None:
         self._facts = facts
         self._held = held
         self._desk = desk
         self._until_after = until_after
         self._wishes = wishes
+        self._spares = spares
         self._serials = itertools.count(1)
         self._links: set[Link] = set()
         # Who held us when its link ended, and its name: the lease may go on.
@@ -61,6 +63,7 @@ class Tidings:
             self._wishes.told(listener.key_id) if self._wishes else ((), False, False)
         )
         wanted, over, waits = told
+        spares, spare_memory = self._spares()
         return wire.WorkerFacts(
             cores=facts.cores,
             memory=facts.memory,
@@ -74,6 +77,8 @@ class Tidings:
             wanted=wanted,
             over=over,
             waits=waits,
+            spares=spares,
+            spare_memory=spare_memory,
         )
 
     async def tell(self, link: Link) -> None:

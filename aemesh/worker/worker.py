@@ -45,6 +45,7 @@ from aemesh.worker.outreach import Finder, Nobody, Outreach
 from aemesh.worker.parting import Parting
 from aemesh.worker.patience import give_up
 from aemesh.worker.tidings import Tidings
+from aemesh.worker.warmth import Cold, Warm, Warmth
 from aemesh.worker.wishes import Wishes
 
 if TYPE_CHECKING:
@@ -84,6 +85,7 @@ class Parts:
     network: Network
     announcer: Announcer
     jobs: Jobs
+    warm: Warm = field(default_factory=Cold)
     facts: Facts
     chance: Callable[[], float]  # uniform in [0, 1), for the early drop
     generation: int
@@ -124,7 +126,9 @@ class Worker:
             parts.desk,
             until_after=self.parting.until_after,
             wishes=self.wishes,
+            spares=parts.warm.told,
         )
+        self._warmth = Warmth(self.held, self.links, parts.warm)
         self._door = Door(parts.desk, chance=parts.chance, linked=self._linked)
         self._listener = Listener(self._door, parts.shaker, self._serve_channel)
         self._outreach = Outreach(
@@ -161,6 +165,7 @@ class Worker:
                     self.held.port = self.port
                 crew.start_soon(self._outreach.run)
                 crew.start_soon(self.wishes.run)
+                crew.start_soon(self._warmth.run)
                 crew.start_soon(self._watch_trust)
                 if self._parts.give_up_after is not None:
                     crew.start_soon(give_up, self, self._parts.give_up_after)
@@ -339,6 +344,8 @@ class Worker:
             return take(link, body, self._parts.desk)
         if isinstance(body, wire.Want):
             return self.wishes.take(link.peer.key_id, body)
+        if isinstance(body, wire.Warm):
+            return self._warmth.take(link.peer.key_id, body)
         if isinstance(body, wire.Dial):
             return await self._dial_stream(link, body)
         if isinstance(body, wire.Assign | wire.Adopt):

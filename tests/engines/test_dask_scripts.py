@@ -157,7 +157,7 @@ async def until(true: Callable[[], bool], *, what: str, within: float = SOON) ->
 async def open_script(name: str, folder: Path) -> AsyncIterator[Script]:
     """A spare, killed at the end with whatever it started."""
     # Where agents put it too: beside `aemesh.engines.dask` it would import that.
-    for file in (name, "dask_departure.py", "dask_plan.py"):
+    for file in (name, "dask_departure.py", "dask_plan.py", "dask_preload.py"):
         shutil.copy(SCRIPTS / file, folder)
     environ = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
     with (folder / f"{name}.log").open("ab") as log:
@@ -274,6 +274,8 @@ async def open_group(
                 tls=TLS,
                 memory_limit=None,
                 local_directory=".",
+                config=config or {},
+                preload=["colorsys", "no_such"],
             )
         for node in group.nodes:
             await node.hear("up")
@@ -345,6 +347,32 @@ async def test_a_warm_spare_opens_and_computes(tmp_path: Path) -> None:
         info = await group.head.hear("info", id=7)
         assert info["workers"] == 2
         assert info["tasks"] == {"memory": 20}
+
+
+async def test_settings_of_the_group_hold_on_both_sides(tmp_path: Path) -> None:
+    """Shows: E2; as text, read as Dask reads its variables."""
+    saturation, stolen = "distributed.scheduler.worker-saturation", "0.25"
+    target = "distributed.worker.memory.target"
+    config = {saturation: "inf", target: stolen}
+    async with open_group(tmp_path, config=config) as group:
+        done = await group.submit(setting_and_modules, target)
+        there, modules = await group.result(done)
+        here = await in_thread(group.client.run_on_scheduler, saturation_of)
+
+        assert (there, here) == (0.25, float("inf"))
+        assert modules == ["colorsys"]
+        (told,) = group.nodes[0].all("unimported")
+        assert told["name"] == "no_such"
+        assert told["reason"].startswith("ModuleNotFoundError")
+
+
+def setting_and_modules(name: str) -> tuple[Any, list[str]]:
+    config: Any = importlib.import_module("dask.config")
+    return config.get(name), [m for m in ("colorsys", "no") if m in sys.modules]
+
+
+def saturation_of(dask_scheduler: Any) -> float:
+    return dask_scheduler.WORKER_SATURATION
 
 
 async def test_the_parent_has_no_thread_when_it_forks(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,7 +27,7 @@ from aemesh.model.names import JobId
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-ONE = JobId("one")
+ONE, TWO = JobId("one"), JobId("two")
 
 
 def python(code: str, **more: object) -> JobSpec:
@@ -583,11 +584,78 @@ async def test_the_next_spare_comes_when_it_is_asked_for(
 
 
 async def test_there_is_a_bound_on_spares(tmp_path: Path):
-    async with jobs_in(tmp_path) as jobs:
-        for _ in range(limits.SPARES + 2):
+    async with open_jobs(tmp_path / "run", spares=2) as jobs:
+        for _ in range(4):
             await jobs.start_spare(JobSpec(argv=("cat",)))
 
-        assert len(jobs.spares) == limits.SPARES
+        assert len(jobs.spares) == 2
+
+
+async def test_who_lends_a_machine_may_have_no_spares(tmp_path: Path):
+    async with open_jobs(tmp_path / "run", spares=0) as jobs:
+        await jobs.start_spare(JobSpec(argv=("cat",)))
+
+        assert jobs.spares == ()
+
+
+def modules(*names: str) -> JobSpec:
+    """A spare that tells which modules it was to import, and is warm then."""
+    code = "import os, sys; print(os.environ.get('AEMESH_PRELOAD', ''), flush=True);"
+    return replace(python(f"{code} sys.stdin.readline()"), preload=names)
+
+
+async def test_a_spare_is_taken_that_has_some_of_the_modules_and_no_others(
+    tmp_path: Path,
+):
+    """Shows: L4."""
+    async with open_jobs(tmp_path / "run", spares=3, replaces_spares=False) as jobs:
+        for names in ((), ("array",), ("array", "wave")):
+            await jobs.start_spare(modules(*names))
+        plain, some, other = jobs.spares
+        while not all(spare.warm for spare in jobs.warm.waiting):
+            await jobs.warm.changed.wait()
+
+        first = await jobs.start(ONE, modules("array", "sndhdr"))
+        second = await jobs.start(TWO, modules("array"))
+
+        assert (first.pid, second.pid) == (some.pid, plain.pid)
+        assert jobs.spares == (other,)
+        assert (await anext(first.output())).data == b"array\n"
+
+
+async def test_spares_are_those_that_are_wanted_as_soon_as_they_are_warm(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Shows: L4."""
+    monkeypatch.setattr(limits, "SPARE_AGAIN_AFTER", 0.01)
+    async with open_jobs(tmp_path / "run", spares=1) as jobs:
+        await jobs.start_spare(modules())
+        (plain,) = jobs.spares
+        jobs.warm.want([modules("array"), modules("wave")])
+        with trio.fail_after(10):
+            while len(jobs.spares) < 2:
+                assert plain in jobs.spares
+                await trio.sleep(0.001)
+            while plain in jobs.spares:  # until the other one is warm
+                await jobs.warm.changed.wait()
+        (spare,) = jobs.warm.waiting
+        assert (spare.spec.preload, spare.warm) == (("array",), True)
+        assert jobs.warm.memory == spare.memory > 2**20
+
+
+async def test_a_spare_that_dies_by_itself_is_not_started_again_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(limits, "SPARE_AGAIN_AFTER", 0.01)
+    async with open_jobs(tmp_path / "run", spares=1) as jobs:
+        await jobs.start_spare(JobSpec(argv=("false",)))
+        while jobs.spares:
+            await trio.sleep(0.001)
+        jobs.warm.want([JobSpec(argv=("false",)), JobSpec(argv=("cat",))])
+        with trio.fail_after(10):
+            while not jobs.spares:
+                await trio.sleep(0.001)
+        assert [spare.spec.argv for spare in jobs.warm.waiting] == [("cat",)]
 
 
 async def test_the_tree_of_a_taken_spare_is_ended_whole(tmp_path: Path):

@@ -371,9 +371,11 @@ class Office:
         words = words or ("--accept-first-master",)
         return await self.start(name, "worker", "--cores", "1", *words, **options)
 
-    async def master(self, *groups: str, name: str = "", kept: str = "5m") -> Agent:
+    async def master(
+        self, *groups: str, name: str = "", kept: str = "5m", more: Sequence[str] = ()
+    ) -> Agent:
         """Start a master that takes every worker; follow its events."""
-        words = [word for group in groups for word in ("--group", group)]
+        words = [*more, *(word for group in groups for word in ("--group", group))]
         agent = await self.start(
             name or self.laptop.name, "master", *words, "--accept-new", "--kept", kept
         )

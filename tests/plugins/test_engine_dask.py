@@ -59,7 +59,7 @@ async def open_group(folder: Path) -> AsyncIterator[LocalGroup]:
             "key.pem": key.private_pem,
         }
 
-    async with open_jobs(folder) as jobs:
+    async with open_jobs(folder, spares=2) as jobs:
         yield LocalGroup(jobs, certify, name)
 
 

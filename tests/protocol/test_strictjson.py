@@ -72,6 +72,7 @@ SAMPLES: dict[type[wire.Body], wire.Body] = {
     wire.Started: wire.Started(),
     wire.End: wire.End(job="j1", term_after=0.0),
     wire.Want: wire.Want(workers=3),
+    wire.Warm: wire.Warm(kinds=(wire.WarmKind(engine="dask", preload=("a.b",)),)),
     wire.Dial: wire.Dial(id="0" * 32),
     wire.Dialled: wire.Dialled(id="0" * 32),
     wire.Attach: wire.Attach(job="j1"),
