@@ -430,3 +430,28 @@ PROXY_CERTS = 8
 PROXY_BYTES = 64 * 1024
 # Keys made for jobs that have not come yet; more: refused.
 DELEGATIONS_WAITING = 64
+
+# --- reaching a member's ports ------------------------------------------------
+
+# A worker listens this long for the one connection that shows whether it lets any in;
+# on a local network that takes a millisecond.  Then it counts as out of reach.
+PROBE_AFTER = 2.0
+# Probes that one worker answers at one time: a master or two ask, once for each link.
+PROBES_AT_ONCE = 4
+# Ports of one member that are forwarded: one for each process of its engine, and a new
+# one for each that was started again.  More: the oldest is given up.
+FORWARDED_PORTS = 256
+# Connections that are carried at one time, for all members of a master, and by one
+# worker: two open files each, of the 1024 that a process has.  More: they wait.
+FORWARDED_CONNECTIONS = 320
+# Connections that wait for their turn at one port; more: closed.
+FORWARDS_WAITING = 64
+# Connections that are carried for sources that are no member's address, as far as we
+# know; of one source STRANGERS_PER_SOURCE.  They are made one after another.
+FORWARDED_STRANGERS = 16
+# Connections to one member that are being made at one time: each costs a handshake.
+FORWARDS_OPENING = 16
+# From a connection that came in to one that is carried.
+FORWARD_OPEN_AFTER = 15.0
+# One read of what is carried.  Beyond this it is no faster, see docs/benchmarks.md.
+FORWARD_CHUNK_BYTES = 256 * 1024

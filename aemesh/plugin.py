@@ -67,7 +67,10 @@ class Member(Protocol):
 
     @property
     def address(self) -> str:
-        """The IP address under which the worker is reached, without a port."""
+        """The worker's IP address, without a port: where a node there may listen.
+
+        Others may not get through to it: see `reach`.
+        """
 
     @property
     def cores(self) -> int:
@@ -79,6 +82,15 @@ class Member(Protocol):
 
     async def start(self, spec: JobSpec) -> Job:
         """Start a job there; raises `EngineError` or `UnreachableError`."""
+
+    async def reach(self, port: int) -> str:
+        """Return HOST:PORT, under which the head and other members reach a port there.
+
+        It is the worker's own address, or, where connections to it do not come through,
+        one where aemesh listens and carries them to a job's port; only a job's.  What
+        is carried is not encrypted but by the engine.  It holds as long as the member
+        serves; a job need not listen yet.  Raises `EngineError`.
+        """
 
     async def adopt(self) -> Job | None:
         """Return the lasting job that a former master started there, if it goes on.

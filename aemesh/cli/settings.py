@@ -11,6 +11,7 @@ from aemesh.errors import BadMessage, UsageError
 from aemesh.model.group import DemandChange
 from aemesh.model.jointoken import JoinToken
 from aemesh.model.key import KeyId
+from aemesh.model.machine import Forward
 from aemesh.model.names import GroupName, group_name_untrusted, label_untrusted
 from aemesh.model.trust import Mode
 from aemesh.model.view import Delegate
@@ -77,6 +78,7 @@ class WorkerOptions(NodeOptions):
     give_up_after: float | None = None
     lease_after: float | None = None
     spares: int = 1
+    forward: str = Forward.AUTO.value
 
     def allowed_groups(self) -> frozenset[GroupName]:
         """Return the groups that may be served, none for any; raises `UsageError`."""

@@ -74,6 +74,14 @@ _JOIN_HELP = (
     help="What groups may ask for, like gpu; may be given several times.",
 )
 @click.option(
+    "--forward",
+    type=click.Choice(["auto", "yes", "no"]),
+    default="auto",
+    show_default=True,
+    help="Whether connections to the engine here go through the master: yes, no, or if "
+    "they do not come through otherwise.",
+)
+@click.option(
     "--trust-master",
     "trusted",
     multiple=True,

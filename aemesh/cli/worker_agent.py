@@ -32,6 +32,7 @@ from aemesh.host.trust.trustoptions import terms_untrusted
 from aemesh.host.warmnodes import WarmNodes
 from aemesh.model.address import Seed
 from aemesh.model.group import Haste
+from aemesh.model.machine import Forward
 from aemesh.model.trust import Mode, Role, TrustRequest
 from aemesh.net import gss
 from aemesh.net.discovery import LanDiscovery, open_discovery
@@ -197,7 +198,12 @@ def _seeks(node: Node, token: JoinToken | None, key_id: KeyId) -> bool:
 def _facts(options: WorkerOptions) -> Facts:
     facts = find_facts()
     labels = options.checked_labels()
-    return replace(facts, cores=options.cores or facts.cores, labels=labels)
+    return replace(
+        facts,
+        cores=options.cores or facts.cores,
+        labels=labels,
+        forward=Forward(options.forward),
+    )
 
 
 def _greet(node: Node, facts: Facts) -> None:

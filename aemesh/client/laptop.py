@@ -11,6 +11,7 @@ import os
 import signal
 import time
 from contextlib import asynccontextmanager, contextmanager
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -33,7 +34,7 @@ from aemesh.host.trust.trustdesk import TrustDesk
 from aemesh.master.master import Master
 from aemesh.master.parts import Parts as MasterParts
 from aemesh.model.address import Address
-from aemesh.model.machine import Announcement, Facts
+from aemesh.model.machine import Announcement, Facts, Forward
 from aemesh.model.names import GroupName, NodeName
 from aemesh.model.trust import Mode, Role
 from aemesh.net.pair import PairNetwork
@@ -86,7 +87,8 @@ async def open_laptop(folder: Path, *, engine: str) -> AsyncIterator[dict[str, s
 
     `folder` holds everything that is written meanwhile.
     """
-    facts = find_facts()
+    # All is on this machine, and nothing is found out about its network.
+    facts = replace(find_facts(), forward=Forward.NO)
     worker_id, master_id = Identity.ephemeral("worker"), Identity.ephemeral("master")
     network = PairNetwork()
     async with (

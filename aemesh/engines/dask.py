@@ -60,6 +60,7 @@ class Said(TypedDict, total=False):
 
     event: str
     id: int
+    port: int
     address: str
     name: str
     message: str
@@ -85,7 +86,7 @@ class Said(TypedDict, total=False):
 # What each field of a line must be.  A member's script is a program on a machine that
 # may be rogue: whatever else stands in its lines is passed over.
 _FIELDS = {
-    **dict.fromkeys(("id", "code", "pieces", "bytes", "running"), int),
+    **dict.fromkeys(("id", "port", "code", "pieces", "bytes", "running"), int),
     **dict.fromkeys(("moved", "moved_bytes", "finished", "lost", "restarted"), int),
     **dict.fromkeys(("fits", "moving"), bool),
     "needs": float,
@@ -96,6 +97,8 @@ _FIELDS = {
 # Lines of one script that come to the log or the history in a minute: a job that says
 # nonsense without end would fill both, and stop everything else meanwhile.
 _TOLD_PER_MINUTE = 30
+# Processes of one member whose address is being found out: one for each core.
+_ASKING = 512
 
 
 class DaskEngine:
@@ -322,6 +325,17 @@ class RunningDask:
     async def _watch(self, member: Member, node: Talk) -> None:
         """Listen to a node until it ends; tell the group if that was not meant."""
 
+        asking: set[tuple[str, int]] = set()
+
+        def take(said: Said) -> None:
+            if said["event"] != "listening":
+                tell(said)
+            elif len(asking) < _ASKING:
+                name, port = said.get("name", ""), said.get("port", 0)
+                self._nursery.start_soon(
+                    self._find_contact, member, node, (name, port), asking
+                )
+
         def tell(said: Said) -> None:
             name, why = quoted(said.get("name", "")), quoted(said.get("reason", ""))
             if said["event"] == "died":
@@ -332,10 +346,32 @@ class RunningDask:
                 text = f"{member.name} works without the module {name}"
                 self._group.report(f"{text}: {why}")
 
-        node.take = tell
+        node.take = take
         await node.listen()
         if not node.closing:
             self._group.member_broken(member, node.last_words())
+
+    async def _find_contact(
+        self,
+        member: Member,
+        node: Talk,
+        who: tuple[str, int],
+        asking: set[tuple[str, int]],
+    ) -> None:
+        """Tell a process of a node how others reach the port on which it listens."""
+        name, port = who
+        asking.add(who)
+        try:
+            found = await member.reach(port)
+            direct = found == f"{_host(member.address)}:{port}"
+            address = "" if direct else f"tls://{found}"
+            await node.tell("contact", name=name, address=address)
+        except AemeshError as exc:
+            # Nothing comes up there: the member is added in vain, and the group told.
+            if node.may_tell():
+                _log.warning("%s is not reached: %s", node.name, exc)
+        finally:
+            asking.discard(who)
 
 
 class Talk:
@@ -401,6 +437,10 @@ class Talk:
             raise EngineError(msg, why=answer.get("message"))
         return answer
 
+    async def tell(self, op: str, **fields: object) -> None:
+        """Send what needs no answer; raises `EngineError`."""
+        await self._send({"op": op, **fields})
+
     async def refuse(self, members: Iterable[str]) -> None:
         """Have the script abort all connections with these, from now on."""
         await self._send(*({"op": "refuse", "member": label} for label in members))
@@ -449,7 +489,7 @@ class Talk:
     def _take_line(self, line: bytes) -> None:
         said = _said_untrusted(line)
         if said is None:
-            if self._may_tell():
+            if self.may_tell():
                 shown = quoted(repr(line[:_SHOWN_BYTES]))
                 _log.warning("%s said no line of ours: %s", self.name, shown)
             return
@@ -460,15 +500,17 @@ class Talk:
             self._answers[said["id"]] = said
         elif event == "error":
             self._words.append(message)
-            if self._may_tell():
+            if self.may_tell():
                 _log.warning("%s: %s", self.name, quoted(message))
-        elif self._may_tell():
+        elif event == "listening":
+            self.take(said)
+        elif self.may_tell():
             subject = quoted(said.get("name", ""))
             _log.debug("%s: %s %s", self.name, event, subject)
             self.take(said)
         self._tell_news()
 
-    def _may_tell(self) -> bool:
+    def may_tell(self) -> bool:
         """Whether one more line of this script may be told in this minute."""
         now = trio.current_time()
         if now - self._told_at >= 60.0:

@@ -36,6 +36,7 @@ import sys
 import time
 import traceback
 import weakref
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -168,15 +169,30 @@ class GuardedBackend(TLSBackend):
 backends["tls"] = GuardedBackend()
 
 
+# Returns where others reach a port of ours; "" is at our own address.
+FindContact = Callable[[int], Awaitable[str]]
+
+
 class TlsWorker(Worker):
     """A worker whose only listener is its TLS one, and which tells why it leaves."""
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, find_contact: FindContact, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        self._find_contact = find_contact
         self.leaving: asyncio.Future[str] = asyncio.get_running_loop().create_future()
 
     def start_http_server(self, *_args: Any, **_kwargs: Any) -> None:
         """Do nothing: distributed would open plain HTTP even without a dashboard."""
+
+    async def listen(self, *args: Any, **kwargs: Any) -> None:
+        """Listen, and find out under which address others reach that.
+
+        It is the worker's address from then on, in all that distributed says of it.
+        """
+        await super().listen(*args, **kwargs)
+        contact = await self._find_contact(self.port)
+        if contact:
+            self._address = self.contact_address = contact
 
     async def close(self, *args: Any, **kwargs: Any) -> Any:
         """Close as distributed does, after noting the reason."""
@@ -237,23 +253,36 @@ class Child:
     control: int
 
 
-def listen_to_parent(control: int) -> None:
-    """Refuse whom the parent names, one on each line, from now on."""
+def listen_to_parent(control: int) -> asyncio.Future[str]:
+    """Do what the parent says, one thing on each line, from now on.
+
+    Return what will be the address under which others reach us, "" for our own.
+    """
     reader, loop = LineReader(control), asyncio.get_running_loop()
+    contact: asyncio.Future[str] = loop.create_future()
 
     def on_lines() -> None:
         lines, ended = reader.read()
-        for line in lines:
-            DOOR.refuse(json.loads(line))
+        for line in map(json.loads, lines):
+            if "refuse" in line:
+                DOOR.refuse(line["refuse"])
+            elif not contact.done():
+                contact.set_result(line["contact"])
         if ended:
             loop.remove_reader(control)
 
     loop.add_reader(control, on_lines)
+    return contact
 
 
 async def serve(order: dict[str, Any], child: Child) -> int:
     """Run one worker until it leaves; return the process's exit code."""
-    listen_to_parent(child.control)
+    contact = listen_to_parent(child.control)
+
+    async def find_contact(port: int) -> str:
+        write_line(child.report, {"listening": port})
+        return await contact
+
     limit = order.get("memory_limit")
     worker = TlsWorker(
         order["scheduler"],
@@ -265,6 +294,7 @@ async def serve(order: dict[str, Any], child: Child) -> int:
         local_directory=order["local_directory"],
         security=security_from(order["tls"]),
         dashboard=False,
+        find_contact=find_contact,
     )
     loop = asyncio.get_running_loop()
     closing: set[asyncio.Task[Any]] = set()
@@ -335,6 +365,7 @@ class Node:
         self._slots: list[Slot] = []
         self._kill_at: float | None = None
         self._up = False
+        self._is_direct = False  # whether others reach us by our own address
         self._exit_code = 0
         self._libc = ctypes.CDLL(None, use_errno=True)
         self._signals, self._woken = os.pipe()
@@ -412,6 +443,8 @@ class Node:
             self._close()
         elif order["op"] == "refuse":
             self._refuse(str(order["member"]))
+        elif order["op"] == "contact":
+            self._tell_contact(str(order["name"]), str(order["address"]))
         elif order["op"] == "open" and self._order is None:
             self._open(order)
         elif order["op"] == "report":
@@ -449,18 +482,27 @@ class Node:
 
     def _refuse(self, member: str) -> None:
         DOOR.refuse(member)  # for the children to come: a fork copies it
-        line = (json.dumps(member) + "\n").encode()
         for slot in self._slots:
-            if slot.control is None or slot.pid is None:
-                continue
-            try:
-                os.write(slot.control, line)
-            except BrokenPipeError:
-                pass  # it has ended; the next one knows
-            except BlockingIOError:
-                # A thousand departures that it did not read of: it hangs, and the
-                # next one knows. Waiting for it would stop this loop.
-                os.kill(slot.pid, signal.SIGKILL)
+            self._tell(slot, {"refuse": member})
+
+    def _tell(self, slot: Slot, what: dict[str, str]) -> None:
+        if slot.control is None or slot.pid is None:
+            return
+        try:
+            os.write(slot.control, (json.dumps(what) + "\n").encode())
+        except BrokenPipeError:
+            pass  # it has ended; the next one knows
+        except BlockingIOError:
+            # A thousand departures that it did not read of: it hangs, and the next
+            # one knows. Waiting for it would stop this loop.
+            os.kill(slot.pid, signal.SIGKILL)
+
+    def _tell_contact(self, name: str, address: str) -> None:
+        """Tell a child how it is reached; "" is by its own address, as all here are."""
+        self._is_direct = self._is_direct or not address
+        for slot in self._slots:
+            if slot.name == name:
+                self._tell(slot, {"contact": address})
 
     def _close(self) -> None:
         if self._kill_at is None:
@@ -520,6 +562,10 @@ class Node:
         for line in map(json.loads, lines):
             if "leaving" in line:
                 slot.left_because = line["leaving"]
+            if "listening" in line and self._is_direct:
+                self._tell(slot, {"contact": ""})
+            elif "listening" in line:
+                self.say(event="listening", name=slot.name, port=line["listening"])
             if "registered" in line:
                 slot.registered = True
                 self.say(

@@ -22,6 +22,7 @@ from aemesh.host.folders import make_private, remove_tree
 from aemesh.host.jobroom import add_tls, check_spec, tls_file
 from aemesh.host.jobstart import Start, launch
 from aemesh.host.leftovers import note_jobs
+from aemesh.host.listeners import Listeners
 from aemesh.host.localjob import LocalJob
 from aemesh.host.orphans import tend_orphans
 from aemesh.host.spares import Spares
@@ -30,7 +31,7 @@ from aemesh.model.names import JobId, job_id_untrusted
 from aemesh.tasks.nursery import open_crew
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator, Mapping
+    from collections.abc import AsyncIterator, Collection, Iterator, Mapping
     from pathlib import Path
 
     from aemesh.model.job import JobSpec
@@ -54,6 +55,7 @@ class JobRunner:
         self.warm = Spares(self._launch_spare, nursery, count=spares)
         self._starting: set[JobId] = set()
         self._closing = False
+        self._listeners = Listeners()
 
     @property
     def jobs(self) -> tuple[LocalJob, ...]:
@@ -103,6 +105,14 @@ class JobRunner:
         spare_id = JobId(f"spare-{next(self._numbers)}")
         with self._reserved(spare_id):
             return await self._launch(spare_id, spec, tls={}, env={})
+
+    async def listening_at(self, job_ids: Collection[JobId], port: int) -> str | None:
+        """Return the address at which one of these jobs listens on a TCP port, if any.
+
+        Its whole tree counts, and nobody else: not a service of this machine.
+        """
+        trees = [job.tree for job in self.jobs if job.id in job_ids]
+        return await trio.to_thread.run_sync(self._listeners.find, trees, port)
 
     def end_all(self, *, term_after: float, reason: str) -> None:
         """Ask all jobs to end, without waiting; spares end at once."""

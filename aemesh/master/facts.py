@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from aemesh.model.group import Holder
 from aemesh.model.key import KeyId
-from aemesh.model.machine import Facts
+from aemesh.model.machine import Facts, Forward
 from aemesh.model.names import (
     group_name_untrusted,
     label_untrusted,
@@ -32,7 +32,14 @@ def take_facts_untrusted(
     record.serial = body.serial
     holder = None if body.lease is None else _holder_untrusted(body.lease)
     labels = tuple(map(label_untrusted, body.labels))
-    record.facts = Facts(body.cores, body.memory, body.python, body.system, labels)
+    record.facts = Facts(
+        body.cores,
+        body.memory,
+        body.python,
+        body.system,
+        labels,
+        _forward_untrusted(body.forward),
+    )
     record.spares, record.spare_memory = body.spares, body.spare_memory
     record.groups = frozenset(map(group_name_untrusted, body.groups))
     record.membership.know_generation(body.generation)
@@ -47,6 +54,13 @@ def take_facts_untrusted(
     if (holder, body.waits) != (record.holder, record.waits):
         record.holder, record.waits = holder, body.waits
         record.wake()
+
+
+def _forward_untrusted(word: str) -> Forward:
+    try:
+        return Forward(word)
+    except ValueError:
+        return Forward.AUTO  # a word of a newer worker
 
 
 def _holder_untrusted(lease: wire.HeldBy) -> Holder:

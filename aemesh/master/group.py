@@ -20,9 +20,12 @@ import trio
 from aemesh import limits
 from aemesh.errors import AemeshError, EngineError, UnreachableError
 from aemesh.master.kept import Heir
+from aemesh.master.reach import MemberReach
 from aemesh.master.remote import DialStream, RemoteMember, Tie, ask
 from aemesh.master.succession import Succession
 from aemesh.model.group import Demand, Haste, Progress, Receipt
+from aemesh.model.key import KeyId
+from aemesh.model.machine import Forward
 from aemesh.model.names import GroupName, JobId, NodeName
 from aemesh.model.view import GroupView
 from aemesh.plugin import Departing, Idling
@@ -37,9 +40,11 @@ if TYPE_CHECKING:
     from aemesh.master.heads import Heads
     from aemesh.master.history import History
     from aemesh.master.kept import Estate
+    from aemesh.master.probing import Way
+    from aemesh.master.reach import Gate
     from aemesh.master.record import WorkerRecord
+    from aemesh.model.address import Address
     from aemesh.model.job import JobSpec
-    from aemesh.model.key import KeyId
     from aemesh.net.link import Link
     from aemesh.plugin import Engine, Job, Member, RunningEngine
 
@@ -110,6 +115,27 @@ class Context:
         self.group.member_broken(member, why)
 
 
+@dataclass(slots=True)
+class _Left:
+    """What a successor is to know of one member, written down as it grows."""
+
+    succession: Succession
+    key_id: KeyId
+    heir: Heir
+
+    async def note_job(self, job_id: JobId) -> None:
+        """A lasting job is about to start."""
+        await self._note(replace(self.heir, jobs=(job_id,)))
+
+    async def note_ports(self, ports: Mapping[int, int]) -> None:
+        """These ports are forwarded."""
+        await self._note(replace(self.heir, ports=tuple(ports.items())))
+
+    async def _note(self, heir: Heir) -> None:
+        self.heir = heir
+        await self.succession.note_member(self.key_id, heir)
+
+
 @dataclass(frozen=True, slots=True)
 class Absent:
     """A member that is gone before a new master met it; an engine is told of its loss.
@@ -126,6 +152,12 @@ class Absent:
     async def start(self, spec: JobSpec) -> Job:
         """Nothing can be started there."""
         del spec
+        msg = f"{self.name} is gone"
+        raise UnreachableError(msg)
+
+    async def reach(self, port: int) -> str:
+        """Nothing is reached there."""
+        del port
         msg = f"{self.name} is gone"
         raise UnreachableError(msg)
 
@@ -146,6 +178,7 @@ class Group:
         heads: Heads,
         history: History,
         wall: Callable[[], float],
+        gate: Gate,
         wants: Callable[[], Demand] = Demand,
         delegation: Delegation | None = None,
         estate: Estate | None = None,
@@ -169,6 +202,9 @@ class Group:
         self.delegation = delegation  # of the user's identity to its jobs
         self.changed = trio.Event()
         self._wall = wall
+        self._gate = gate
+        self._crew: trio.Nursery | None = None  # while the engine is up
+        self._ports: dict[KeyId, MemberReach] = {}  # of members, and who comes
         self._tenure = tenure
         self._closing = trio.Event()
         self._tie = Tie()
@@ -249,7 +285,7 @@ class Group:
 
     async def _run(self, crew: trio.Nursery) -> None:
         async with self.engine.open(Context(self)) as running:
-            self.running = running
+            self.running, self._crew = running, crew
             self._become("ready")
             expected = len(self.succession.expected)
             text = f"group {self.name} is ready: {self.engine.name} is up"
@@ -318,8 +354,11 @@ class Group:
                 keeper=self._tenure.keeper,
             )
             assigned = await ask(link, order, wire.Assigned, within=limits.ANSWER_AFTER)
-        member = self._member(record, link, dial_stream, heir=heir, csr=assigned.csr)
-        await self._bring_up(running, member)
+        member = self._member(record, link, dial_stream, heir=heir, assigned=assigned)
+        ports = self._ports[record.key_id]
+        assert self._crew is not None, "members are admitted while the engine is up"
+        await self._crew.start(ports.run)
+        await self._bring_up(running, member, ports, heir)
         self._broken.discard(record.key_id)
         self.members[record.key_id] = member
         self._tell_changed()
@@ -359,30 +398,56 @@ class Group:
         dial_stream: DialStream,
         *,
         heir: Heir,
-        csr: str,
+        assigned: wire.Assigned,
     ) -> RemoteMember:
         facts = record.facts
+        remote = link.connection.remote
+        address = member_host(remote, record.places, assigned.host)
+        left = _Left(self.succession, record.key_id, heir)
+        self._close_ports(record.key_id)
+        ports = self._ports[record.key_id] = record.ports = MemberReach(
+            name=record.name,
+            host=address,
+            link=link,
+            dial_stream=dial_stream,
+            generation=heir.generation,
+            wish=facts.forward if facts else Forward.AUTO,
+            gate=self._gate,
+            sources=frozenset(one.source for one in (remote, *record.places)),
+            is_member=self._is_member,
+            note=left.note_ports,
+            tell=partial(self._tell_way, record.name),
+            wall=self._wall,
+        )
         return RemoteMember(
             name=record.name,
             label=heir.label,
-            address=member_host(link.connection.remote, record.places),
+            address=address,
             cores=facts.cores if facts else 1,
             memory=facts.memory if facts else 0,
             generation=heir.generation,
             link=link,
             dial_stream=dial_stream,
-            certificate=self.authority.sign_untrusted(csr, name=heir.label),
+            certificate=self.authority.sign_untrusted(assigned.csr, name=heir.label),
             authority=self.authority.certificate_pem,
             next_job=self._next_job,
             wall=self._wall,
             delegation=lambda: self.delegation,
-            note=partial(self._note_job, record.key_id, heir),
+            note=left.note_job,
+            ports=ports,
             left=heir.jobs,
             tie=self._tie,
         )
 
-    async def _note_job(self, key_id: KeyId, heir: Heir, job_id: JobId) -> None:
-        await self.succession.note_member(key_id, replace(heir, jobs=(job_id,)))
+    def _is_member(self, remote: Address) -> bool:
+        """Whether somebody from there may be a member, the head or a client."""
+        here = remote.host == self._gate.host() or remote.ip.is_loopback
+        return here or any(remote.source in one.sources for one in self._ports.values())
+
+    def _tell_way(self, name: NodeName, way: Way) -> None:
+        if way.forwarded:
+            text = f"what {name} serves goes through this master: {way.why}"
+            self.history.add("worker.forwarded", text, worker=name, group=self.name)
 
     async def _miss(self) -> None:
         """Go on without the members of a former master that do not come back."""
@@ -397,17 +462,25 @@ class Group:
                 await self.succession.forget_member(key_id)
         self._tell_changed()
 
-    async def _bring_up(self, running: RunningEngine, member: RemoteMember) -> None:
+    async def _bring_up(
+        self,
+        running: RunningEngine,
+        member: RemoteMember,
+        ports: MemberReach,
+        heir: Heir,
+    ) -> None:
         """Add a member to the engine; leave nothing of it there if that fails."""
         try:
             with (
                 self._plugin_faults(f"adding {member.name}"),
                 trio.fail_after(limits.MEMBER_ADD_AFTER),
             ):
+                await ports.resume(dict(heir.ports))
                 await running.add(member)
         except BaseException as exc:
             with trio.move_on_after(limits.TERM_AFTER, shield=True):
                 await running.lost(member)
+            ports.close()
             if isinstance(exc, trio.TooSlowError):
                 why = f"not up within {limits.MEMBER_ADD_AFTER:g} s"
                 what = f"{self.engine.name} on {member.name}"
@@ -565,8 +638,14 @@ class Group:
     def _remove(self, record: WorkerRecord) -> None:
         self._broken.discard(record.key_id)
         self._stale.pop(record.key_id, None)
+        self._close_ports(record.key_id)
         if self.members.pop(record.key_id, None) is not None:
             self._tell_changed()
+
+    def _close_ports(self, key_id: KeyId) -> None:
+        ports = self._ports.pop(key_id, None)
+        if ports is not None:
+            ports.close()
 
     def _become(self, state: str) -> None:
         self.state = state

@@ -28,6 +28,7 @@ from aemesh.protocol.strictjson import decode_untrusted
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+_Port = Annotated[int, Meta(ge=limits.LOWEST_PORT, le=65535)]
 _Jobs = Annotated[tuple[str, ...], Meta(max_length=limits.JOBS_PER_WORKER)]
 
 
@@ -47,6 +48,10 @@ class MemberRecord(msgspec.Struct, frozen=True):
     label: str
     generation: Annotated[int, Meta(ge=0, le=2**53)]
     jobs: _Jobs = ()
+    # Its ports that are forwarded: there, and on the master.
+    ports: Annotated[
+        tuple[tuple[_Port, _Port], ...], Meta(max_length=limits.FORWARDED_PORTS)
+    ] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +62,7 @@ class Heir:
     label: str
     generation: int
     jobs: tuple[JobId, ...]
+    ports: tuple[tuple[int, int], ...] = ()
 
 
 @dataclass(slots=True)
@@ -113,4 +119,5 @@ def _member_untrusted(text: str) -> Heir:
         record.label[:64],
         record.generation,
         tuple(map(job_id_untrusted, record.jobs)),
+        record.ports,
     )

@@ -36,6 +36,7 @@ from aemesh.master.idleness import Idleness
 from aemesh.master.invitation import Invitation
 from aemesh.master.keeper import WITHOUT_KEEPER, open_keeper
 from aemesh.master.neighbours import Neighbours
+from aemesh.master.reach import open_gate
 from aemesh.master.reception import Reception
 from aemesh.master.roster import Roster
 from aemesh.master.sharing import Sharing
@@ -113,6 +114,9 @@ class Master:
         )
         self._by_hand = ByHand(self.roster, self.sharing, parts.store, self.history)
         self._delegations = Delegations(parts.mode, parts.delegation)
+        self._gate = open_gate(
+            parts.network, host=parts.head_address, dialable=parts.dialable
+        )
         self._commands = Commands(
             groups=self._groups,
             find=self._group,
@@ -158,6 +162,7 @@ class Master:
             crew.start_soon(self.roster.run)
             crew.start_soon(self._neighbours().run)
             crew.start_soon(self.sharing.run)
+            crew.start_soon(self._gate.probes.run, self._parts.wait_move)
             if self._parts.port is not None:
                 await self._listen(crew)
             if self._takeover is not None:
@@ -454,6 +459,7 @@ class Master:
             name,
             engine,
             address=self._parts.head_address,
+            gate=self._gate,
             heads=heads,
             history=self.history,
             wall=self._parts.wall,

@@ -8,13 +8,14 @@ from dataclasses import dataclass, field
 import trio
 
 from aemesh.errors import RefusedError
+from aemesh.master.reach import MemberReach
 from aemesh.model.address import Address
 from aemesh.model.group import Haste, Holder, MemberState, Orphan, Receipt
 from aemesh.model.key import KeyId
 from aemesh.model.machine import Facts
 from aemesh.model.names import GroupName, NodeName
 from aemesh.model.trust import Reason
-from aemesh.model.view import WorkerView
+from aemesh.model.view import PortsView, WorkerView
 from aemesh.net.link import Link
 from aemesh.policy.grouping import Placement
 from aemesh.policy.membership import LINKED_STATES, Membership
@@ -71,6 +72,7 @@ class WorkerRecord:
     pinned: GroupName | None = None  # where a person moved it to
     placement: Placement | None = None  # where it is to be, by the plan of the moment
     attended: bool = False
+    ports: MemberReach | None = None  # of its engine, while it serves
     standing: Standing = field(default_factory=Standing)
     # Groups in which it did not come up, and until when it is not tried there again.
     barred: dict[GroupName, float] = field(default_factory=dict)
@@ -138,6 +140,20 @@ class WorkerRecord:
             placed=None if self.placement is None else self.placement.group,
             why="" if self.placement is None else self.placement.why,
             labels=() if facts is None else facts.labels,
+            ports=self._ports_view(),
+        )
+
+    def _ports_view(self) -> PortsView | None:
+        ports = self.ports
+        if ports is None or ports.way is None or ports.is_closed:
+            return None
+        return PortsView(
+            way="forwarded" if ports.way.forwarded else "direct",
+            why=ports.way.why,
+            since=ports.since,
+            bytes=ports.meter.bytes,
+            connections=ports.meter.connections,
+            open=ports.meter.open,
         )
 
     def _trust(self) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 import trio
 
@@ -30,12 +30,20 @@ from aemesh.protocol.streams import StreamReader, encode_chunk
 from aemesh.protocol.strictjson import convert_untrusted, decode_untrusted
 
 if TYPE_CHECKING:
+    from aemesh.model.address import Address
     from aemesh.plugin import Job
 
 B = TypeVar("B", bound=wire.Body)
 
 # Dials a further connection to the worker of a link.
 DialStream = Callable[[], Awaitable[NetChannel]]
+
+
+class Ports(Protocol):
+    """The ports of one member; `aemesh.master.reach.MemberReach`."""
+
+    async def reach(self, port: int) -> Address:
+        """Return where others reach a port there; raises `EngineError`."""
 
 
 @dataclass(slots=True)
@@ -122,6 +130,7 @@ class RemoteMember(RemoteHost):
     next_job: Callable[[], JobId]
     delegation: Callable[[], Delegation | None]  # asked for each job anew
     note: Callable[[JobId], Awaitable[None]]  # a lasting job, before it starts
+    ports: Ports
     left: tuple[JobId, ...] = ()  # lasting jobs that a former master started
     commands: Activity = field(default_factory=Activity)  # of those beside the engine
 
@@ -131,6 +140,10 @@ class RemoteMember(RemoteHost):
         if spec.lasting:
             await self.note(job_id)
         return await self.start_as(job_id, spec)
+
+    async def reach(self, port: int) -> str:
+        """Return where others reach a port there, as HOST:PORT."""
+        return str(await self.ports.reach(port))
 
     async def adopt(self) -> Job | None:
         """Return the job of the engine that goes on there, if one does."""
@@ -272,40 +285,49 @@ async def ask(link: Link, body: wire.Body, kind: type[B], *, within: float) -> B
 
 async def _attach(channel: NetChannel, job_id: JobId, member: RemoteHost) -> RemoteJob:
     """Say on a fresh stream which job it is for."""
-    stream = channel.stream
+    body = wire.Attach(job=job_id)
+    return RemoteJob(channel, job_id, member, await say_first(channel, body))
+
+
+async def say_first(channel: NetChannel, body: wire.Body) -> bytes:
+    """Say on a fresh stream what it is for; return what came behind the worker's yes.
+
+    Raises `EngineError` for its no, `UnreachableError` or `BadMessage`; the stream is
+    then closed.
+    """
+    name = channel.peer.name
     try:
-        body = wire.encode(wire.Attach(job=job_id), n=1)
-        await stream.send_all(encode_frame(body, limit=limits.HELLO_BYTES))
+        data = encode_frame(wire.encode(body, n=1), limit=limits.HELLO_BYTES)
+        await channel.stream.send_all(data)
         with trio.fail_after(limits.HELLO_AFTER):
-            frames = await _read_answer(channel, member)
+            return await _read_answer(channel)
     except BaseException as exc:
         await trio.aclose_forcefully(channel.connection.stream)
         if isinstance(exc, (trio.BrokenResourceError, trio.TooSlowError)):
-            msg = f"{member.name} dropped a job's stream"
+            msg = f"{name} dropped a stream"
             raise UnreachableError(msg) from exc
         raise
-    return RemoteJob(channel, job_id, member, frames.leftover())
 
 
-async def _read_answer(channel: NetChannel, member: RemoteHost) -> FrameReader:
+async def _read_answer(channel: NetChannel) -> bytes:
     """Read the worker's yes; return what came behind it."""
     frames = FrameReader(limit=limits.FRAME_BYTES)
     frames.receive_untrusted(channel.leftover)
     while (frame := frames.next_untrusted()) is None:
         data = await channel.stream.receive_some(limits.CHUNK_BYTES)
         if not data:
-            msg = f"{member.name} closed a job's stream"
+            msg = f"{channel.peer.name} closed a stream"
             raise UnreachableError(msg)
         frames.receive_untrusted(bytes(data))
-    _check_attached(frame, member)
-    return frames
+    _check_yes(frame, channel.peer.name)
+    return frames.leftover()
 
 
-def _check_attached(frame: bytes, member: RemoteHost) -> None:
+def _check_yes(frame: bytes, name: str) -> None:
     envelope = decode_untrusted(frame, wire.Envelope)
     if envelope.t == "failed":
         failed = convert_untrusted(envelope.b, wire.Failed)
-        msg = f"{member.name} ended a job"
+        msg = f"{name} does not carry a stream"
         raise EngineError(msg, why=quoted(failed.what))
     if envelope.t != "done":
         msg = f"expected done on a stream, got {quoted(envelope.t)}"

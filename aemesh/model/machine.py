@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+import enum
 from dataclasses import dataclass
 
 from aemesh.model.address import Address
 from aemesh.model.key import KeyId, PublicKey
 from aemesh.model.names import NodeName
 from aemesh.model.trust import Mode, Role
+
+
+class Forward(enum.Enum):
+    """Whether connections to the engine on a worker go through its master."""
+
+    YES = "yes"
+    NO = "no"
+    AUTO = "auto"  # if they do not come through otherwise
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,6 +28,7 @@ class Facts:
     python: str  # "3.11.2"
     system: str  # "linux-x86_64"
     labels: tuple[str, ...] = ()  # words that its owner gave it: gpu, big-disk
+    forward: Forward = Forward.AUTO
 
 
 @dataclass(frozen=True, slots=True)

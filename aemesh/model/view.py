@@ -8,6 +8,18 @@ from aemesh.model.group import Demand, Progress, Receipt
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PortsView:
+    """How the ports of a worker's engine are reached by the other members."""
+
+    way: str  # direct, or forwarded: through the master
+    why: str
+    since: float  # seconds since 1970
+    bytes: int = 0  # that were carried, both ways
+    connections: int = 0  # that were carried, or are
+    open: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerView:
     """One worker as its master sees it."""
 
@@ -32,6 +44,7 @@ class WorkerView:
     labels: tuple[str, ...] = ()
     spares: int = 0  # processes there that wait for a group
     spare_memory: int = 0  # bytes that these take (PSS)
+    ports: PortsView | None = None  # while it serves a group
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

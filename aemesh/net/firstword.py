@@ -16,22 +16,24 @@ if TYPE_CHECKING:
 B = TypeVar("B", bound=wire.Body)
 
 
-async def hear_first(channel: Channel, kind: type[B]) -> tuple[int, B, bytes]:
+async def hear_first(channel: Channel, *kinds: type[B]) -> tuple[int, B, bytes]:
     """Return the number of the first message, the message, and what came behind it.
 
-    Raises `BadMessage` if it is of another kind, or if the stream ends before.
+    Raises `BadMessage` if it is of none of these kinds, or if the stream ends before.
     """
     frames = FrameReader(limit=limits.HELLO_BYTES)
     frames.receive_untrusted(channel.leftover)
-    name = wire.NAMES[kind]
+    wanted = {wire.NAMES[kind]: kind for kind in kinds}
+    named = " or ".join(wanted)
     while (frame := frames.next_untrusted()) is None:
         data = await channel.stream.receive_some(limits.CHUNK_BYTES)
         if not data:
-            msg = f"the stream ended before its {name}"
+            msg = f"the stream ended before its {named}"
             raise BadMessage(msg)
         frames.receive_untrusted(bytes(data))
     envelope = decode_untrusted(frame, wire.Envelope)
-    if envelope.t != name:
-        msg = f"expected {name} on a stream"
+    kind = wanted.get(envelope.t)
+    if kind is None:
+        msg = f"expected {named} on a stream"
         raise BadMessage(msg)
     return envelope.n, convert_untrusted(envelope.b, kind), frames.leftover()

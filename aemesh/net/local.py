@@ -61,7 +61,7 @@ class LocalNetwork:
         self,
         handler: Handler,
         *,
-        port: int,
+        port: int | None,
         hosts: tuple[str, ...] = (),
         task_status: trio.TaskStatus[int] = trio.TASK_STATUS_IGNORED,
     ) -> None:
@@ -85,7 +85,7 @@ class LocalNetwork:
     async def _serve_also(
         self,
         handler: Handler,
-        port: int,
+        port: int | None,
         hosts: tuple[str, ...],
         *,
         task_status: trio.TaskStatus[int],

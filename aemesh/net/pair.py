@@ -46,7 +46,7 @@ class PairNetwork:
         self,
         handler: Handler,
         *,
-        port: int,
+        port: int | None,
         hosts: tuple[str, ...] = (),
         task_status: trio.TaskStatus[int] = trio.TASK_STATUS_IGNORED,
     ) -> None:

@@ -68,12 +68,13 @@ class TcpNetwork:
         self,
         handler: Handler,
         *,
-        port: int,
+        port: int | None,
         hosts: tuple[str, ...] = (),
         task_status: trio.TaskStatus[int] = trio.TASK_STATUS_IGNORED,
     ) -> None:
         """Accept on `port` until cancelled; see `Network.serve`."""
-        sockets = await _bind(port, hosts, prefers=self._prefers)
+        prefers = self._prefers if port is not None else 0
+        sockets = await _bind(port or 0, hosts, prefers=prefers)
         async with open_crew() as crew:
             for listener in sockets:
                 crew.start_soon(_accept, listener, handler)

@@ -41,12 +41,13 @@ class Network(Protocol):
         self,
         handler: Handler,
         *,
-        port: int,
+        port: int | None,
         hosts: tuple[str, ...] = (),
         task_status: trio.TaskStatus[int] = trio.TASK_STATUS_IGNORED,
     ) -> None:
         """Accept until cancelled, each connection in a task of its own.
 
-        Reports the port.  `hosts` are the addresses to listen on, all of them if
-        empty.  `handler` owns its connection and raises nothing.
+        Reports the port: 0 is the usual one if it is free, None any other.  `hosts`
+        are the addresses to listen on, all of them if empty.  `handler` owns its
+        connection and raises nothing.
         """

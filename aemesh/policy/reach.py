@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -10,20 +11,35 @@ if TYPE_CHECKING:
     from aemesh.model.address import Address
 
 
-def member_host(remote: Address, announced: Iterable[Address]) -> str:
-    """Return the host of a member that others reach as well as we do.
+def member_host(remote: Address, announced: Iterable[Address], own: str = "") -> str:
+    """Return the host at which a member's processes listen, best for all others.
 
-    It is where the link goes to.  But a link may be up at a link-local address (RFC
-    4291, 2.5.6), whichever side dialled first after a cable was mended; that one means
-    something on one interface of one machine only.  Then one that the worker announced
-    is taken, IPv4 first, if there is any.
+    It is the member's own address on the link, as it says; where the link goes to may
+    be a router's in front of it.  One that says nothing is older, and not behind one.
+
+    But a link may be up at a link-local address (RFC 4291, 2.5.6), whichever side
+    dialled first after a cable was mended; that one means something on one interface of
+    one machine only.  Then one that the worker announced is taken, IPv4 first, if there
+    is any.
     """
-    if not _is_of_one_link(remote):
+    host = _address(own)
+    if host and not _is_of_one_link(host):
+        return str(host)
+    if not _is_of_one_link(remote.ip):
         return remote.host
-    others = [one for one in announced if not _is_of_one_link(one)]
+    others = [one for one in announced if not _is_of_one_link(one.ip)]
     best = min(others, key=lambda one: one.ip.version, default=remote)
     return best.host
 
 
-def _is_of_one_link(address: Address) -> bool:
-    return address.ip.version == 6 and address.ip.is_link_local
+def _address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    """Return the address that a worker said is its own, or None if it cannot be."""
+    try:
+        ip = ipaddress.ip_address(text)
+    except ValueError:
+        return None
+    return None if ip.is_unspecified or ip.is_multicast else ip
+
+
+def _is_of_one_link(ip: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
+    return ip.version == 6 and ip.is_link_local

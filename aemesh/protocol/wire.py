@@ -159,6 +159,7 @@ class WorkerFacts(Body, frozen=True, kw_only=True):
     spares: Count = 0  # processes that wait for a group, and their bytes of memory
     spare_memory: Count = 0
     labels: Annotated[tuple[Name, ...], Meta(max_length=limits.LABELS)] = ()
+    forward: Name = "auto"  # a `model.machine.Forward`, by value
 
 
 class Keeper(msgspec.Struct, frozen=True, kw_only=True):
@@ -212,11 +213,13 @@ class Assign(Body, frozen=True, kw_only=True):
 class Assigned(Body, frozen=True, kw_only=True):
     """I do, and here is the request for my certificate in it.
 
-    A keeper tells the port for heirs; 0 if it has none.
+    `host` is my own address on this link: there the engine's processes listen.  A
+    keeper tells the port for heirs; 0 if it has none.
     """
 
     csr: Pem
     port: Count = 0
+    host: Annotated[str, Meta(max_length=64)] = ""
 
 
 class Orphaned(Body, frozen=True, kw_only=True):
@@ -326,6 +329,32 @@ class Dialled(Body, frozen=True, kw_only=True):
     id: Nonce
 
 
+class Probe(Body, frozen=True, kw_only=True):
+    """Listen at `host` on any port for a moment, and say `nonce` to who connects.
+
+    So I find out whether connections to you come through.  Answered by `Probed`.
+    """
+
+    host: Annotated[str, Meta(min_length=2, max_length=64)]
+    nonce: Nonce
+
+
+class Probed(Body, frozen=True, kw_only=True):
+    """I listen on this port."""
+
+    port: Annotated[int, Meta(ge=limits.LOWEST_PORT, le=65535)]
+
+
+class Forward(Body, frozen=True, kw_only=True):
+    """On a stream of its own: connect it to a port on which a job of the lease listens.
+
+    Answered by `Done`; then both end TLS, and the stream carries the port's bytes.
+    """
+
+    generation: Count
+    port: Annotated[int, Meta(ge=limits.LOWEST_PORT, le=65535)]
+
+
 class Attach(Body, frozen=True, kw_only=True):
     """On a stream of its own: this stream carries the job's input and output."""
 
@@ -424,6 +453,9 @@ TYPES: dict[str, type[Body]] = {
     "dial": Dial,
     "dialled": Dialled,
     "attach": Attach,
+    "probe": Probe,
+    "probed": Probed,
+    "forward": Forward,
     "leave": Leave,
     "leaving": Leaving,
     "left": Left,

@@ -118,6 +118,24 @@ class Lab:
         for host in self.hosts:
             await host.set_way_out()
 
+    async def hide_branch(self) -> None:
+        """Let the router translate addresses, as one at home does (RFC 3022).
+
+        Who is in the branch reaches the office under the router's address; nobody
+        reaches the branch.
+        """
+        office, branch = OFFICE.bridge, BRANCH.bridge
+        script = (
+            "table ip hidden {\nchain out {\ntype nat hook postrouting priority 100\n"
+            f"ip saddr {BRANCH.ipv4_net}.0/24 oifname {office} masquerade\n}}\n"
+            "chain gate {\ntype filter hook forward priority 0\n"
+            "ct state established,related accept\n"
+            f"iifname {office} oifname {branch} reject\n}}\n}}\n"
+        )
+        space = f"--net={NETNS / self._ground.switch}"
+        argv = ["nsenter", space, "--", program("nft"), "-f", "-"]
+        await trio.to_thread.run_sync(run_tool, argv, script)
+
     async def heal(self) -> None:
         """End the partition."""
         await self.partition()

@@ -15,6 +15,7 @@ import trio
 
 from aemesh.host.jobs import JobRunner
 from aemesh.host.localjob import LocalJob
+from aemesh.model.address import Address
 from aemesh.model.job import JobSpec
 from aemesh.model.names import GroupName, JobId, NodeName
 
@@ -103,6 +104,10 @@ class LocalMember:
         self.jobs.append(job)
         self.specs.append(spec)
         return job
+
+    async def reach(self, port: int) -> str:
+        """Return where a port there is reached: all is on this machine."""
+        return str(Address(self.address, port))
 
     async def adopt(self) -> LocalJob | None:
         """Nothing was left here by a former master."""

@@ -14,7 +14,7 @@ from aemesh.errors import EngineError, UnreachableError
 from aemesh.model.job import Channel, Chunk, JobExit, JobSpec
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Mapping
+    from collections.abc import AsyncGenerator, Collection, Mapping
 
     from aemesh.model.names import JobId
 
@@ -86,6 +86,7 @@ class MemoryJobs:
     def __init__(self) -> None:
         self.broken: set[str] = set()  # programs that end with 1 at once
         self.jobs: dict[JobId, MemoryJob] = {}
+        self.listening: dict[int, str] = {}  # where jobs listen, by port
 
     @property
     def running(self) -> list[MemoryJob]:
@@ -113,3 +114,8 @@ class MemoryJobs:
                 raise EngineError(what, why="no such program")
         self.jobs[job_id] = job
         return job
+
+    async def listening_at(self, job_ids: Collection[JobId], port: int) -> str | None:
+        """Return where one of these jobs listens, as the test has it."""
+        await trio.lowlevel.checkpoint()
+        return self.listening.get(port) if set(job_ids) & self.jobs.keys() else None

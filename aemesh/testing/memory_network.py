@@ -53,7 +53,7 @@ class MemoryNetwork:
         self._segment.dialled.append(address)
         cut = self._segment.cut
         listener = self._segment.listeners.get(address)
-        refused = address.host in self._segment.closed
+        refused = address.host in self._segment.closed - {self.ip}
         if listener is None or refused or address.host in cut or self.ip in cut:
             msg = f"cannot reach {address}"
             raise UnreachableError(msg, why="nobody listens")
@@ -78,7 +78,7 @@ class MemoryNetwork:
         self,
         handler: Handler,
         *,
-        port: int,
+        port: int | None,
         hosts: tuple[str, ...] = (),
         task_status: trio.TaskStatus[int] = trio.TASK_STATUS_IGNORED,
     ) -> None:
@@ -99,7 +99,7 @@ class MemoryNetwork:
             receive.close()
 
 
-class _Plugged(trio.abc.Stream):
+class _Plugged(trio.abc.HalfCloseableStream):
     """One end of a connection over a `MemorySegment`."""
 
     def __init__(
@@ -124,6 +124,10 @@ class _Plugged(trio.abc.Stream):
 
     async def wait_send_all_might_not_block(self) -> None:
         await self._inner.wait_send_all_might_not_block()
+
+    async def send_eof(self) -> None:
+        if not self._is_cut:
+            await self._inner.send_eof()
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
         return await self._inner.receive_some(max_bytes)

@@ -11,6 +11,7 @@ import trio
 
 from aemesh import limits
 from aemesh.errors import RefusedError
+from aemesh.model.address import Address
 from aemesh.model.job import PROXY_FILE, JobSpec
 from aemesh.model.key import KeyId
 from aemesh.model.names import JobId, group_name_untrusted, job_id_untrusted
@@ -20,7 +21,7 @@ from aemesh.worker.groupkey import GroupKey, make_group_key
 from aemesh.worker.jobstream import JobStream
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping
+    from collections.abc import Awaitable, Callable, Collection, Mapping
 
     from aemesh.plugin import Job
     from aemesh.policy.lease import Tenancy
@@ -36,6 +37,9 @@ class Jobs(Protocol):
         self, job_id: JobId, spec: JobSpec, *, tls: Mapping[str, bytes] = ...
     ) -> Job:
         """Start a job, or hand out a spare that waits for just this."""
+
+    async def listening_at(self, job_ids: Collection[JobId], port: int) -> str | None:
+        """Return the address at which one of these jobs listens, if one does."""
 
 
 @dataclass(slots=True)
@@ -268,6 +272,23 @@ class Held:
         self.tenancy.holds(master, running.generation)
         running.stream.take()
         return running.stream
+
+    async def port_address(self, master: KeyId, body: wire.Forward) -> Address:
+        """Return where a job of the lease listens on a port that others may reach.
+
+        Raises `RefusedError` for any other port of this machine, and for whoever does
+        not hold it.
+        """
+        self.tenancy.holds(master, body.generation)
+        jobs = {
+            k for k, one in self._running.items() if one.generation == body.generation
+        }
+        host = await self._jobs.listening_at(jobs, body.port)
+        self.tenancy.holds(master, body.generation)
+        if host is None:
+            what = f"port {body.port} is not forwarded"
+            raise RefusedError(what, why="no job of this group listens there")
+        return Address(host, body.port)
 
     def _tls_files(self, body: wire.Start) -> dict[str, bytes]:
         if not body.tls:

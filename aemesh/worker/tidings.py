@@ -74,6 +74,7 @@ class Tidings:
             lease=self._lease(listener),
             until_after=self._until_after(),
             labels=facts.labels,
+            forward=facts.forward.value,
             wanted=wanted,
             over=over,
             waits=waits,

@@ -14,6 +14,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
+import msgspec
 import trio
 
 from aemesh import limits
@@ -44,6 +45,7 @@ from aemesh.worker.notebook import Notebook
 from aemesh.worker.outreach import Finder, Nobody, Outreach
 from aemesh.worker.parting import Parting
 from aemesh.worker.patience import give_up
+from aemesh.worker.portway import PortWay
 from aemesh.worker.tidings import Tidings
 from aemesh.worker.warmth import Cold, Warm, Warmth
 from aemesh.worker.wishes import Wishes
@@ -118,6 +120,7 @@ class Worker:
             is_linked=lambda master: master in self.links,
             notebook=parts.notebook,
         )
+        self.portway = PortWay(parts.network, self.held)
         self.parting = Parting(self.held, self.links, parts.wall)
         self.wishes = Wishes(self.held, self.links, parts.lease_after)
         self._tidings = Tidings(
@@ -166,6 +169,7 @@ class Worker:
                 crew.start_soon(self._outreach.run)
                 crew.start_soon(self.wishes.run)
                 crew.start_soon(self._warmth.run)
+                crew.start_soon(self.portway.run)
                 crew.start_soon(self._watch_trust)
                 if self._parts.give_up_after is not None:
                     crew.start_soon(give_up, self, self._parts.give_up_after)
@@ -348,6 +352,8 @@ class Worker:
             return self._warmth.take(link.peer.key_id, body)
         if isinstance(body, wire.Dial):
             return await self._dial_stream(link, body)
+        if isinstance(body, wire.Probe):
+            return await self.portway.probe(link, body)
         if isinstance(body, wire.Assign | wire.Adopt):
             return await self._assign(link, body)
         return await self.held.handle(link.peer.key_id, body)
@@ -359,12 +365,15 @@ class Worker:
         try:
             if isinstance(body, wire.Assign):
                 self.wishes.check_turn(link.peer.key_id)
-            return await self.held.handle(link.peer.key_id, body)
+            answer = await self.held.handle(link.peer.key_id, body)
         except RefusedError:
             # The news that it waits for comes before the no, so that it need not ask
             # again in vain.
             await self._tidings.tell(link)
             raise
+        if isinstance(answer, wire.Assigned):
+            answer = msgspec.structs.replace(answer, host=link.connection.local.host)
+        return answer
 
     async def _dial_stream(self, link: Link, body: wire.Dial) -> wire.Body:
         """Dial a stream to a master whose link we dialled, at the same address."""
@@ -407,11 +416,17 @@ class Worker:
         )
 
     async def _serve_stream(self, channel: Channel) -> None:
-        """Find the job that a stream is for, and carry it."""
+        """Find the job or the port that a stream is for, and carry it."""
         stream = channel.stream
         try:
             with trio.fail_after(limits.HELLO_AFTER):
-                number, body, early = await hear_first(channel, wire.Attach)
+                number, body, early = await hear_first(
+                    channel, wire.Attach, wire.Forward
+                )
+            if isinstance(body, wire.Forward):
+                await self.portway.serve(channel, number, body, early=early)
+                return
+            assert isinstance(body, wire.Attach)
             try:
                 job = self.held.attach(channel.peer.key_id, body)
             except RefusedError as exc:

@@ -1,0 +1,98 @@
+"""Ports of members that connections do not come through to, in a mesh in memory."""
+
+from __future__ import annotations
+
+import pytest
+import trio
+
+from aemesh.errors import EngineError
+from aemesh.master.remote import RemoteMember
+from aemesh.model.address import Address, Seed
+from aemesh.model.group import Haste, MemberState
+from aemesh.model.names import GroupName
+from aemesh.net.transport import Connection
+from aemesh.testing.memory_network import MemoryNetwork
+from tests.roles.mesh import PORT, Machine, Mesh, open_mesh
+
+SEED = Seed("10.0.0.1", PORT)
+ENGINE = 5000  # a port of the engine on the worker
+
+
+async def start(mesh: Mesh, name: str, *, closed: bool) -> Machine:
+    """Start a worker that dials its master, perhaps because nobody dials it."""
+    if not closed:
+        machine = await mesh.start_worker(name)
+    else:
+        machine = await mesh.start_worker(name, announce=False, seeds=(SEED,))
+        mesh.segment.closed.add(machine.ip)
+    await mesh.wait_state(name, MemberState.LEASED)
+    return machine
+
+
+async def member(mesh: Mesh, name: str) -> RemoteMember:
+    """Return a member as its engine has it, once it serves."""
+    with trio.fail_after(60):
+        while True:
+            for one in mesh.engine.running[GroupName("A")].members.values():
+                if one.name == name:
+                    assert isinstance(one, RemoteMember)
+                    return one
+            await trio.sleep(0.05)
+
+
+async def echo(connection: Connection) -> None:
+    async with connection.stream as stream:
+        async for data in stream:
+            await stream.send_all(data)
+
+
+async def listen(mesh: Mesh, machine: Machine) -> None:
+    """Let a job of the machine listen, and say again what it hears."""
+    host = mesh.segment.host(machine.ip)
+    machine.jobs.listening[ENGINE] = machine.ip
+    await mesh.nursery.start(lambda task_status: serve(host, task_status))
+
+
+async def serve(host: MemoryNetwork, task_status: trio.TaskStatus[int]) -> None:
+    await host.serve(echo, port=ENGINE, task_status=task_status)
+
+
+async def test_an_open_worker_is_reached_at_its_own_address(autojump_clock) -> None:
+    """Shows: E7; nothing is carried."""
+    async with open_mesh("A", port=PORT) as mesh:
+        machine = await start(mesh, "office-1", closed=False)
+        one = await member(mesh, "office-1")
+
+        assert await one.reach(ENGINE) == f"{machine.ip}:{ENGINE}"
+
+        (view,) = mesh.master.workers()
+        assert view.ports is not None
+        assert (view.ports.way, view.ports.bytes) == ("direct", 0)
+
+
+async def test_a_closed_worker_is_reached_through_its_master(autojump_clock) -> None:
+    """Shows: E7; both ways, and until the lease is over."""
+    async with open_mesh("A", port=PORT) as mesh:
+        machine = await start(mesh, "office-1", closed=True)
+        other = await start(mesh, "office-2", closed=False)
+        one = await member(mesh, "office-1")
+        await listen(mesh, machine)
+
+        at = Address.parse_untrusted(await one.reach(ENGINE))
+
+        assert at.host == "10.0.0.1"
+        assert await one.reach(ENGINE) == str(at)
+        connection = await mesh.segment.host(other.ip).dial(at)
+        await connection.stream.send_all(b"hello")
+        assert await connection.stream.receive_some() == b"hello"
+        view = await mesh.wait_worker("office-1", lambda _: True)
+        assert view.ports is not None
+        assert (view.ports.way, view.ports.bytes) == ("forwarded", 10)
+        assert "cannot reach" in view.ports.why
+
+        await mesh.master.drain(("office-1",), by_after=1.0, haste=Haste.SOON)
+
+        assert await connection.stream.receive_some() == b""  # in memory, a reset
+        assert at not in mesh.segment.listeners
+        with pytest.raises(EngineError):
+            await one.reach(ENGINE + 1)
