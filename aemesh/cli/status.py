@@ -91,7 +91,9 @@ def show_workers(found: Sequence[WorkerView]) -> None:
                 ui.memory(worker.memory),
                 _spares(worker),
                 worker.address,
-                "; ".join(filter(None, (_leaves(worker), worker.note))),
+                "; ".join(
+                    filter(None, (_leaves(worker), _through(worker), worker.note))
+                ),
             )
             for worker in found
         ),
@@ -127,6 +129,14 @@ def show_imposters(found: Sequence[ImposterView]) -> None:
             for one in found
         ),
     )
+
+
+def _through(worker: WorkerView) -> str:
+    ports = worker.ports
+    if ports is None or ports.way == "direct":
+        return ""
+    since = ui.moment(ports.since)
+    return f"reached through the master since {since}: {ports.why}"
 
 
 def _leaves(worker: WorkerView) -> str:

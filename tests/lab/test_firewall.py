@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 
+from aemesh.testing.lab import wait_for
 from tests.lab.office import LAB, open_office
 
 pytestmark = LAB
@@ -68,7 +69,11 @@ async def test_a_worker_that_was_told_its_master_says_and_opens_nothing():
         worker = await office.worker("office-1", *words)
         await office.joined("office-1")
 
-        assert [one for one in await host.listeners() if one.pid == worker.pid] == []
+        async def nothing() -> bool:
+            return all(one.pid != worker.pid for one in await host.listeners())
+
+        # But for the moment in which its master tries to get through to it.
+        await wait_for(nothing, within=10, what="a worker that listens nowhere")
         done = await office.laptop.run([*office.laptop.aemesh, *EXEC])
         assert '"code":0' in done.stdout.replace(" ", "")
 

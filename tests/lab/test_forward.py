@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 
 from aemesh.testing.lab import BRANCH, Host
 from tests.lab.office import LAB, Office, open_office
@@ -95,3 +97,28 @@ async def test_behind_a_router_and_behind_a_firewall_they_send_each_other_result
             assert ports[name]["bytes"] > 2 * 3_000_000
             assert office.events is not None
             assert office.events.find("worker.forwarded", worker=name)
+
+
+async def test_a_master_that_comes_back_listens_where_the_one_before_did():
+    """Shows: E7, L5; Dask's processes go by the address that they were told first."""
+    async with open_office(["laptop", "plain", "walled"]) as office:
+        await office.host("walled").firewall()
+        first = await office.master("A")
+        for name in ("plain", "walled"):
+            await office.worker(name)
+        await office.joined("plain", "walled")
+        before = await analyse(office, 2)
+
+        for pid in (first.pid, first.process.pid):
+            os.kill(pid, signal.SIGKILL)
+        await first.wait()
+        await office.master("A")
+        assert office.events is not None
+        after = (await office.events.wait("group.ready", after=1)).number
+        await office.joined("plain", "walled", after=after)
+
+        found = await analyse(office, 2)
+        assert all(found["right"].values()), found
+        assert found["addresses"] == before["addresses"]
+        ports = (await office.view("walled"))["ports"]
+        assert (ports["way"], ports["bytes"] > 3_000_000) == ("forwarded", True)
