@@ -109,7 +109,7 @@ async def test_a_master_that_comes_back_listens_where_the_one_before_did():
         await office.joined("plain", "walled")
         before = await analyse(office, 2)
 
-        for pid in (first.pid, first.process.pid):
+        for pid in (first.process.pid, first.pid):  # the warden would clear up
             os.kill(pid, signal.SIGKILL)
         await first.wait()
         await office.master("A")
