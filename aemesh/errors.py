@@ -286,3 +286,31 @@ class JobRefusedError(EngineError):
     """A job cannot be started as its description asks."""
 
     name = "engine/job-refused"
+
+
+# --- told elsewhere ---------------------------------------------------------
+
+
+def same_error(
+    name: str, what: str, *, why: str | None = None, hint: str | None = None
+) -> AemeshError:
+    """Return the error of the class of this name, with the sentence it was told with.
+
+    The classes build their sentences from values that are not on the wire, so
+    their own ``__init__`` is passed over.
+    """
+    kind = _classes().get(name, AemeshError)
+    error = kind.__new__(kind)
+    AemeshError.__init__(error, what, why=why, hint=hint)
+    return error
+
+
+def _classes() -> dict[str, type[AemeshError]]:
+    """Return every class of error by its stable name."""
+    found: dict[str, type[AemeshError]] = {}
+    waiting: list[type[AemeshError]] = [AemeshError]
+    while waiting:
+        kind = waiting.pop()
+        found.setdefault(kind.name, kind)
+        waiting.extend(kind.__subclasses__())
+    return found

@@ -407,6 +407,21 @@ RUN_HEAD_BYTES = 512 * 1024
 # A message: what it says, and the values that it brings.
 RUN_MESSAGE_BYTES = 4 + RUN_HEAD_BYTES + RUN_VALUE_BYTES
 
+# Connections of one job to its agent: its processes have one each, and a machine has
+# some hundred cores.  More: they wait to be accepted.
+JOB_CALLERS = 512
+# Questions of one job that its master has not answered: those of all its callers.  A
+# worker that sends more is cut off.
+JOB_QUESTIONS = JOB_CALLERS
+# A question up to here is small: all callers of a job may have 32 MiB of them in our
+# memory.  Larger ones of all jobs of an agent take turns, so many at one time; and that
+# is what a master may be asked to hold of one job.
+JOB_SMALL_BYTES = 64 * 1024
+JOB_LARGE_AT_ONCE = 4
+JOB_HELD_BYTES = JOB_LARGE_AT_ONCE * RUN_MESSAGE_BYTES + JOB_CALLERS * JOB_SMALL_BYTES
+# A job that begins a large question ends it within this time, or gives its turn up.
+JOB_SAYS_AFTER = 30.0
+
 # --- the user's own files ---------------------------------------------------
 
 # All settings of all commands with a line of comment each are a tenth of this.

@@ -14,9 +14,10 @@ import msgspec
 from aemesh import limits
 from aemesh.client.transport import error_in
 from aemesh.errors import BugError, UnreachableError
-from aemesh.master.control_wire import AskValues, CommitValues, OpenRun, ValueHead
+from aemesh.master.control_wire import AskValues, CommitValues, OpenRun
 from aemesh.model.run import ItemView, RunView
 from aemesh.protocol.parcel import pack
+from aemesh.protocol.questions import ValueHead
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence

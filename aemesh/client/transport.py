@@ -21,6 +21,7 @@ from aemesh.errors import (
     NoMasterError,
     SettingsError,
     UnreachableError,
+    same_error,
 )
 from aemesh.host.control.sockets import ErrorBody, connected
 
@@ -232,26 +233,7 @@ def _error_of(content: bytes) -> AemeshError:
 
 
 def _same_error(told: ErrorBody) -> AemeshError:
-    """Return the error of the class that raised it, with the same sentence.
-
-    The classes build their sentences from values that are not on the wire, so
-    their own ``__init__`` is passed over.
-    """
-    kind = _classes().get(told.error, AemeshError)
-    error = kind.__new__(kind)
-    AemeshError.__init__(error, told.what, why=told.why, hint=told.hint)
-    return error
-
-
-def _classes() -> dict[str, type[AemeshError]]:
-    """Return every class of error by its stable name."""
-    found: dict[str, type[AemeshError]] = {}
-    waiting: list[type[AemeshError]] = [AemeshError]
-    while waiting:
-        kind = waiting.pop()
-        found.setdefault(kind.name, kind)
-        waiting.extend(kind.__subclasses__())
-    return found
+    return same_error(told.error, told.what, why=told.why, hint=told.hint)
 
 
 def _decoded(content: bytes, answer: type[_T]) -> _T:

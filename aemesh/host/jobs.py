@@ -20,6 +20,7 @@ from aemesh import limits
 from aemesh.errors import JobRefusedError
 from aemesh.host.folders import make_private, remove_tree
 from aemesh.host.jobroom import add_tls, check_spec, tls_file
+from aemesh.host.jobsocket import Answer, job_socket, serve_job_socket
 from aemesh.host.jobstart import Start, launch
 from aemesh.host.leftovers import note_jobs
 from aemesh.host.listeners import Listeners
@@ -54,6 +55,7 @@ class JobRunner:
         self._jobs: dict[JobId, LocalJob] = {}
         self.warm = Spares(self._launch_spare, nursery, count=spares)
         self._starting: set[JobId] = set()
+        self._large = trio.Semaphore(limits.JOB_LARGE_AT_ONCE)  # questions of jobs
         self._closing = False
         self._listeners = Listeners()
 
@@ -74,13 +76,15 @@ class JobRunner:
         *,
         tls: Mapping[str, bytes] | None = None,
         env: Mapping[str, str] | None = None,
+        answer: Answer | None = None,
     ) -> LocalJob:
         """Start a job; raises `JobRefusedError`, or `EngineError` if it cannot start.
 
         `tls` are files for its folder ``tls/``; `env` are variables beyond those of
         `spec`.  An equal spare that waits is taken (never with `env`, which a spare
         cannot get), and replaced a little later.  With a `PROXY_FILE` in `tls` the job
-        is told by $X509_USER_PROXY, so no spare will do either.
+        is told by $X509_USER_PROXY, so no spare will do either.  `answer` is for
+        what it asks over its socket.
         """
         job_id_untrusted(job_id)
         tls, env = tls or {}, env or {}
@@ -92,7 +96,7 @@ class JobRunner:
             elif tls:
                 with trio.CancelScope(shield=True):  # it is in neither table now
                     await trio.to_thread.run_sync(add_tls, job.room, tls)
-            job.id = job_id
+            job.id, job.answer = job_id, answer
             self._jobs[job_id] = job
         return job
 
@@ -172,11 +176,18 @@ class JobRunner:
             self._note()
             if self._closing:
                 job.end_nowait(term_after=0, reason="the agent is ending")
-            remaining = await job.watch()
-            self._drop(job)
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._answer, job)
+                remaining = await job.watch()
+                self._drop(job)
+                nursery.cancel_scope.cancel()
             if remaining:
                 logger.warning("processes %s of %r cannot be ended", remaining, job)
             await trio.to_thread.run_sync(remove_tree, job.room)
+            job_socket(job.room).unlink(missing_ok=True)
+
+    async def _answer(self, job: LocalJob) -> None:
+        await serve_job_socket(job.socket, lambda: job.answer, large=self._large)
 
     def _drop(self, job: LocalJob) -> None:
         self._jobs = {name: other for name, other in self._jobs.items() if other != job}

@@ -7,6 +7,7 @@ import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import trio
 
@@ -14,10 +15,14 @@ from aemesh.errors import EngineError, quoted
 from aemesh.host.folders import remove_tree
 from aemesh.host.joboutput import JobOutput
 from aemesh.host.jobroom import job_argv, job_environment, make_room
+from aemesh.host.jobsocket import VARIABLE, job_socket, open_job_socket
 from aemesh.host.jobtree import JobTree
 from aemesh.host.localjob import Started
 from aemesh.host.processes import read_process
 from aemesh.model.job import Channel, JobSpec
+
+if TYPE_CHECKING:
+    import socket
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,8 +44,13 @@ async def launch(start: Start) -> Started:
     """
     with trio.CancelScope(shield=True):
         try:
-            await trio.to_thread.run_sync(_make_room, start)
-            process, output = await _open(start)
+            sock = await trio.to_thread.run_sync(_make_room, start)
+            try:
+                process, output = await _open(start)
+            except BaseException:
+                sock.close()
+                job_socket(start.room).unlink(missing_ok=True)
+                raise
         except (OSError, subprocess.SubprocessError) as error:
             await trio.to_thread.run_sync(remove_tree, start.room)
             what = f"job {start.job} cannot start {quoted(start.spec.argv[0])}"
@@ -50,11 +60,12 @@ async def launch(start: Start) -> Started:
     now = read_process(process.pid)
     started = now.started if now is not None else 0
     tree = JobTree(process.pid, started, start.marker)
-    return Started(process, tree, output, start.room)
+    return Started(process, tree, output, start.room, sock)
 
 
-def _make_room(start: Start) -> None:
+def _make_room(start: Start) -> socket.socket:
     make_room(start.room, start.spec, tls=start.tls)
+    return open_job_socket(start.room)
 
 
 async def _open(start: Start) -> tuple[trio.Process, JobOutput]:
@@ -68,7 +79,10 @@ async def _open(start: Start) -> tuple[trio.Process, JobOutput]:
             stderr=ends[1],
             cwd=start.room,
             env=job_environment(
-                start.spec, job=start.job, marker=start.marker, extra=start.env
+                start.spec,
+                job=start.job,
+                marker=start.marker,
+                extra={**start.env, VARIABLE: str(job_socket(start.room))},
             ),
             start_new_session=True,
         )

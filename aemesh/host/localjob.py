@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import signal
+import socket
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,6 +19,7 @@ from aemesh.host.jobtree import JobTree, kill_tree
 from aemesh.model.job import JobExit
 
 if TYPE_CHECKING:
+    from aemesh.host.jobsocket import Answer
     from aemesh.model.names import JobId
 
 # A killed process is gone after one or two milliseconds.
@@ -32,6 +34,7 @@ class Started:
     tree: JobTree
     output: JobOutput
     room: Path  # its folder
+    socket: socket.socket  # over which it asks us
 
 
 class LocalJob:
@@ -44,6 +47,8 @@ class LocalJob:
         self.id = job_id
         self.tree = started.tree
         self.room = started.room
+        self.socket = started.socket
+        self.answer: Answer | None = None  # what answers it; None: it is nobody's yet
         self._process = started.process
         self._output = started.output
         self._output_taken = False

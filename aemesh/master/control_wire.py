@@ -13,6 +13,7 @@ from msgspec import UNSET, Meta, UnsetType
 
 from aemesh import limits
 from aemesh.model.view import Delegate
+from aemesh.protocol.questions import ValueHead
 
 if TYPE_CHECKING:
     from aemesh.model.group import Demand
@@ -110,14 +111,6 @@ class AskValues(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     items: Annotated[tuple[str, ...], Meta(max_length=limits.RUN_BATCH_ITEMS)]
     life: int = 0
-
-
-class ValueHead(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One value of a parcel: whose it is, and how many bytes of it are there."""
-
-    id: str
-    size: Annotated[int, Meta(ge=0, le=limits.RUN_VALUE_BYTES)]
-    title: Annotated[str, Meta(max_length=limits.RUN_TITLE_LENGTH)] = ""
 
 
 class CommitValues(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

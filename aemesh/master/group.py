@@ -36,6 +36,7 @@ from aemesh.tasks.nursery import open_crew
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
 
+    from aemesh.master.asked import Questions
     from aemesh.master.delegation import Delegation
     from aemesh.master.heads import Heads
     from aemesh.master.history import History
@@ -183,6 +184,7 @@ class Group:
         delegation: Delegation | None = None,
         estate: Estate | None = None,
         tenure: Tenure = FLEETING,
+        questions: Questions | None = None,
     ) -> None:
         self.name = name
         self.engine = engine
@@ -206,6 +208,7 @@ class Group:
         self._crew: trio.Nursery | None = None  # while the engine is up
         self._ports: dict[KeyId, MemberReach] = {}  # of members, and who comes
         self._tenure = tenure
+        self._questions = questions
         self._closing = trio.Event()
         self._tie = Tie()
         self._scope = trio.CancelScope()  # of the engine
@@ -400,7 +403,7 @@ class Group:
         heir: Heir,
         assigned: wire.Assigned,
     ) -> RemoteMember:
-        facts = record.facts
+        facts, questions = record.facts, self._questions
         remote = link.connection.remote
         address = member_host(remote, record.places, assigned.host)
         left = _Left(self.succession, record.key_id, heir)
@@ -436,6 +439,8 @@ class Group:
             note=left.note_job,
             ports=ports,
             left=heir.jobs,
+            asked=questions.by(self.name, record.name) if questions else None,
+            spawn=questions.spawn if questions else None,
             tie=self._tie,
         )
 
@@ -478,6 +483,7 @@ class Group:
                 await ports.resume(dict(heir.ports))
                 await running.add(member)
         except BaseException as exc:
+            member.dismiss()
             with trio.move_on_after(limits.TERM_AFTER, shield=True):
                 await running.lost(member)
             ports.close()
@@ -639,7 +645,9 @@ class Group:
         self._broken.discard(record.key_id)
         self._stale.pop(record.key_id, None)
         self._close_ports(record.key_id)
-        if self.members.pop(record.key_id, None) is not None:
+        member = self.members.pop(record.key_id, None)
+        if member is not None:
+            member.dismiss()
             self._tell_changed()
 
     def _close_ports(self, key_id: KeyId) -> None:

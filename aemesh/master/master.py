@@ -24,6 +24,7 @@ from aemesh.errors import (
     UnreachableError,
 )
 from aemesh.host.ledger.clerk import Clerk
+from aemesh.master.asked import Questions
 from aemesh.master.attend import Attendant
 from aemesh.master.byhand import ByHand
 from aemesh.master.callbacks import Callbacks
@@ -454,6 +455,7 @@ class Master:
         self._crew.start_soon(self._run_group, group)
 
     def _new_group(self, name: GroupName, engine: Engine) -> Group:
+        assert self._crew is not None, "groups open while the master runs"
         estate, heads, tenure = self._heritage.claim(name)
         return Group(
             name,
@@ -467,6 +469,7 @@ class Master:
             delegation=self._delegations.of(name),
             estate=estate,
             tenure=tenure,
+            questions=Questions(self.clerk, self._crew.start_soon),
         )
 
     async def _run_group(self, group: Group) -> None:

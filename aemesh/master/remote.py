@@ -19,6 +19,8 @@ from aemesh.errors import (
     quoted,
 )
 from aemesh.master.activity import Activity
+from aemesh.master.answering import Answering
+from aemesh.master.asked import Asked
 from aemesh.master.delegation import Delegation
 from aemesh.model.job import Channel, Chunk, JobExit, JobSpec
 from aemesh.model.names import JobId, NodeName
@@ -26,7 +28,7 @@ from aemesh.net.link import Link
 from aemesh.net.shake import Channel as NetChannel
 from aemesh.protocol import wire
 from aemesh.protocol.frames import FrameReader, encode_frame
-from aemesh.protocol.streams import StreamReader, encode_chunk
+from aemesh.protocol.streams import Side, StreamReader, encode_chunk
 from aemesh.protocol.strictjson import convert_untrusted, decode_untrusted
 
 if TYPE_CHECKING:
@@ -37,6 +39,8 @@ B = TypeVar("B", bound=wire.Body)
 
 # Dials a further connection to the worker of a link.
 DialStream = Callable[[], Awaitable[NetChannel]]
+# Starts a task of the master's.
+Spawn = Callable[..., None]
 
 
 class Ports(Protocol):
@@ -79,6 +83,8 @@ class RemoteHost:
     running: set[RemoteJob] = field(default_factory=set, compare=False)
     tie: Tie = field(default_factory=Tie)
     broke: Callable[[], None] = _nothing  # called when a job's stream ends before it
+    asked: Asked | None = None  # who answers its jobs; None: nobody
+    spawn: Spawn | None = None  # where answers are made, beside all else
 
     async def start_as(self, job_id: JobId, spec: JobSpec) -> Job:
         """Start a job under this id; raises `EngineError` or `UnreachableError`."""
@@ -97,6 +103,11 @@ class RemoteHost:
         """End the streams of all jobs: a worker that is cut off does not close them."""
         for job in tuple(self.running):
             await job.hang_up(why)
+
+    def dismiss(self) -> None:
+        """It serves us no more: what its jobs ask from now on is refused."""
+        if self.asked is not None:
+            self.asked.close()
 
     async def attach(self, job_id: JobId) -> Job:
         """Take up a lasting job that runs there; raises as `start_as`."""
@@ -120,6 +131,7 @@ class RemoteHost:
             proxy=proxy,
             lasting=spec.lasting,
             preload=spec.preload,
+            asks=self.asked is not None,
         )
 
 
@@ -173,7 +185,12 @@ class RemoteJob:
         self._transport = channel.connection.stream
         self._job_id = job_id
         self._member = member
-        self._reader = StreamReader()
+        self._answering: Answering | None = None
+        if member.asked is not None and member.spawn is not None:
+            self._answering = Answering(
+                member.asked, spawn=member.spawn, send=self._send
+            )
+        self._reader = StreamReader(Side.MASTER if self._answering else Side.OUTSIDE)
         self._early = early
         self._exit: JobExit | None = None
         self._ending = False  # by us
@@ -202,7 +219,9 @@ class RemoteJob:
         data = self._early
         try:
             while True:
-                for item in self._reader.receive_untrusted(data):
+                items = self._reader.receive_untrusted(data)
+                self._begin_answers()
+                for item in items:
                     if isinstance(item, JobExit):
                         self._finish(item)
                         return
@@ -220,6 +239,10 @@ class RemoteJob:
             self._finish(self._cut_off())
             with trio.CancelScope(shield=True):
                 await trio.aclose_forcefully(self._transport)
+
+    def _begin_answers(self) -> None:
+        while self._answering and self._reader.messages:
+            self._answering.begin_untrusted(self._reader.messages.popleft())
 
     async def wait(self) -> JobExit:
         """Wait for the end of the job; somebody has to read `output` meanwhile."""

@@ -3,16 +3,19 @@
 ::
 
     u32  length of what follows, big endian
-    u8   channel: 0 input, 1 output, 2 error output, 3 exit
-    ...  data; of channel 0 nothing means the end of input; of 3 the JSON of `Exit`
+    u8   channel: 0 input, 1 output, 2 error output, 3 exit, 4 question, 5 answer
+    ...  data; of channel 0 nothing means the end of input; of 3 the JSON of `Exit`;
+         of 4 and 5 a piece as in `aemesh.protocol.pieces`
 
 There is no window: the reader of a slow stream does not read, TCP fills, and the job
-waits in its write.
+waits in its write.  So a job that leaves its input lying has no answers either.
 """
 
 from __future__ import annotations
 
-from typing import Annotated
+import enum
+from collections import deque
+from typing import TYPE_CHECKING, Annotated
 
 import msgspec
 from msgspec import Meta
@@ -21,9 +24,14 @@ from aemesh import limits
 from aemesh.errors import BadMessage
 from aemesh.model.job import Channel, Chunk, JobExit
 from aemesh.protocol.frames import FrameReader, encode_frame
+from aemesh.protocol.pieces import Assembly, Message, cut
 from aemesh.protocol.strictjson import decode_untrusted
 
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
 _EXIT = 3
+_QUESTION, _ANSWER = 4, 5
 _LIMIT = limits.CHUNK_BYTES + 1
 
 
@@ -46,18 +54,49 @@ def encode_exit(exit_: JobExit) -> bytes:
     return encode_frame(bytes((_EXIT,)) + body, limit=_LIMIT)
 
 
-class StreamReader:
-    """Cuts chunks and the exit out of a stream."""
+def encode_question(message: Message) -> Iterator[bytes]:
+    """Yield a question of a job as frames."""
+    return _encode_pieces(_QUESTION, message)
 
-    def __init__(self) -> None:
+
+def encode_answer(message: Message) -> Iterator[bytes]:
+    """Yield an answer to a job as frames."""
+    return _encode_pieces(_ANSWER, message)
+
+
+def _encode_pieces(channel: int, message: Message) -> Iterator[bytes]:
+    for piece in cut(message):
+        yield encode_frame(bytes((channel,)) + piece, limit=_LIMIT)
+
+
+class Side(enum.Enum):
+    """Whose stream it is that is read, and so which messages may come."""
+
+    OUTSIDE = None  # a client's: none
+    MASTER = _QUESTION
+    AGENT = _ANSWER
+
+
+class StreamReader:
+    """Cuts chunks and the exit out of a stream; whole messages wait in `messages`."""
+
+    def __init__(self, side: Side = Side.OUTSIDE) -> None:
+        self.messages: deque[Message] = deque()
+        self._side = side
         self._frames = FrameReader(limit=_LIMIT)
+        self._assembly = Assembly()
 
     def receive_untrusted(self, data: bytes) -> list[Chunk | JobExit]:
         """Take bytes; return what they came to; raises `BadMessage`."""
         self._frames.receive_untrusted(data)
         found: list[Chunk | JobExit] = []
         while (frame := self._frames.next_untrusted()) is not None:
-            found.append(_parse(frame))
+            if frame and frame[0] == self._side.value:
+                message = self._assembly.receive_untrusted(frame[1:])
+                if message is not None:
+                    self.messages.append(message)
+            else:
+                found.append(_parse(frame))
         return found
 
 

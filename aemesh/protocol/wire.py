@@ -301,6 +301,7 @@ class Start(Body, frozen=True, kw_only=True):
     proxy: Chain = ""
     lasting: bool = False
     preload: Modules = ()
+    asks: bool = False  # whether its questions are answered on its stream
 
 
 class Started(Body, frozen=True, kw_only=True):

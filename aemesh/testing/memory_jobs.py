@@ -16,6 +16,7 @@ from aemesh.model.job import Channel, Chunk, JobExit, JobSpec
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Collection, Mapping
 
+    from aemesh.host.jobsocket import Answer
     from aemesh.model.names import JobId
 
 _KILLED = 137
@@ -25,8 +26,11 @@ _NOTHING: Mapping[str, bytes] = {}
 class MemoryJob:
     """One job; implements `aemesh.plugin.Job`."""
 
-    def __init__(self, spec: JobSpec, tls: Mapping[str, bytes]) -> None:
+    def __init__(
+        self, spec: JobSpec, tls: Mapping[str, bytes], answer: Answer | None = None
+    ) -> None:
         self.spec = spec
+        self.answer = answer  # what a program asks its agent with
         self.tls = dict(tls)
         self.exit: JobExit | None = None
         self._over = trio.Event()
@@ -94,11 +98,16 @@ class MemoryJobs:
         return [job for job in self.jobs.values() if job.exit is None]
 
     async def start(
-        self, job_id: JobId, spec: JobSpec, *, tls: Mapping[str, bytes] = _NOTHING
+        self,
+        job_id: JobId,
+        spec: JobSpec,
+        *,
+        tls: Mapping[str, bytes] = _NOTHING,
+        answer: Answer | None = None,
     ) -> MemoryJob:
         """Start one of the programs; raises `EngineError` for any other."""
         await trio.lowlevel.checkpoint()
-        job = MemoryJob(spec, tls)
+        job = MemoryJob(spec, tls, answer)
         match spec.argv:
             case (program, *_) if program in self.broken:
                 job.finish(JobExit(1))

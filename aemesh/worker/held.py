@@ -16,9 +16,11 @@ from aemesh.model.job import PROXY_FILE, JobSpec
 from aemesh.model.key import KeyId
 from aemesh.model.names import JobId, group_name_untrusted, job_id_untrusted
 from aemesh.protocol import wire
+from aemesh.worker.answers import Answers
 from aemesh.worker.delegated import DelegatedKeys
 from aemesh.worker.groupkey import GroupKey, make_group_key
 from aemesh.worker.jobstream import JobStream
+from aemesh.worker.relay import Relay
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Collection, Mapping
@@ -34,9 +36,14 @@ class Jobs(Protocol):
     """What runs jobs on this machine; `aemesh.host.jobs` or a fake."""
 
     async def start(
-        self, job_id: JobId, spec: JobSpec, *, tls: Mapping[str, bytes] = ...
+        self,
+        job_id: JobId,
+        spec: JobSpec,
+        *,
+        tls: Mapping[str, bytes] = ...,
+        answer: Callable[[bytes], Awaitable[bytes]] | None = ...,
     ) -> Job:
-        """Start a job, or hand out a spare that waits for just this."""
+        """Start a job, or hand out a spare; `answer` is for what it asks its agent."""
 
     async def listening_at(self, job_ids: Collection[JobId], port: int) -> str | None:
         """Return the address at which one of these jobs listens, if one does."""
@@ -73,6 +80,8 @@ class Held:
     ) -> None:
         self.tenancy = tenancy
         self.port = 0  # where heirs come in, if they may
+        # Seconds until we leave, as agreed; None without an end.
+        self.leaves_after: Callable[[], float | None] = lambda: None
         self._jobs = jobs
         self._remember = remember_generation
         self._wall = wall
@@ -207,8 +216,17 @@ class Held:
             preload=body.preload,
         )
         files = {**self._tls_files(body), **self._proxy_file(job_id, body)}
-        job = await self._jobs.start(job_id, spec, tls=files)
-        running = Running(JobStream(job, lasting=body.lasting), body.generation)
+        relay = Relay()
+        answers = Answers(
+            job_id,
+            lease=lambda: self.tenancy.lease,
+            worker=str(self.tenancy.worker),
+            leaves_after=self.leaves_after,
+            relay=relay if body.asks else None,
+        )
+        job = await self._jobs.start(job_id, spec, tls=files, answer=answers.answer)
+        stream = JobStream(job, lasting=body.lasting, relay=relay)
+        running = Running(stream, body.generation)
         await self._take_in(master, job_id, running)
         assert self.crew is not None, "commands come while the worker runs"
         self.crew.start_soon(self._await_stream, job_id, running)

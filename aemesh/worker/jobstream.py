@@ -3,7 +3,8 @@
 Nothing is kept of a job that somebody reads: a master that does not read fills TCP,
 and the job waits in its write.  A job lives no longer than its stream, unless it is
 *lasting*: then it goes on while nobody is attached, within its lease's grace, and the
-last of what it says meanwhile is kept for whoever comes next.
+last of what it says meanwhile is kept for whoever comes next.  What it asks waits for
+that, too.
 """
 
 from __future__ import annotations
@@ -16,7 +17,14 @@ import trio
 from aemesh import limits
 from aemesh.errors import BadMessage, UnreachableError
 from aemesh.model.job import Channel, Chunk
-from aemesh.protocol.streams import StreamReader, encode_chunk, encode_exit
+from aemesh.protocol.streams import (
+    Side,
+    StreamReader,
+    encode_chunk,
+    encode_exit,
+    encode_question,
+)
+from aemesh.worker.relay import Relay
 
 if TYPE_CHECKING:
     from aemesh.plugin import Job
@@ -25,9 +33,11 @@ if TYPE_CHECKING:
 class JobStream:
     """What carries one job; `attach` and `carry` as often as somebody comes."""
 
-    def __init__(self, job: Job, *, lasting: bool) -> None:
+    def __init__(self, job: Job, *, lasting: bool, relay: Relay | None = None) -> None:
         self.job = job
         self.lasting = lasting
+        self.relay = relay or Relay()
+        self._asking = trio.CancelScope()
         self.attached = trio.Event()  # for the first time
         self._taken = False
         self._stream: trio.abc.Stream | None = None
@@ -54,13 +64,28 @@ class JobStream:
     async def _run(self) -> None:
         """Pass the output on to its end, and then the exit; once it is attached."""
         try:
-            async for chunk in self.job.output():
-                await self._pass(chunk)
-            exit_ = await self.job.wait()
-            async with self._sending:
-                await self._send(encode_exit(exit_))
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._ask)
+                async for chunk in self.job.output():
+                    await self._pass(chunk)
+                exit_ = await self.job.wait()
+                async with self._sending:
+                    self._asking.cancel()  # here it is between two frames
+                    await self._send(encode_exit(exit_))
         finally:
             self._over.set()
+
+    async def _ask(self) -> None:
+        """Pass on what the job asks, one whole message after the other."""
+        with self._asking:
+            while True:
+                message = await self.relay.next_unsent()
+                stream = self._stream
+                for frame in encode_question(message):
+                    async with self._sending:
+                        # All of it goes to one stream; another is asked anew.
+                        if self._stream is not stream or not await self._send(frame):
+                            break
 
     async def attach(self, stream: trio.abc.Stream, crew: trio.Nursery) -> None:
         """Make this the job's stream; whoever had it before has it no more."""
@@ -70,6 +95,7 @@ class JobStream:
             self._carrying = trio.CancelScope()
             while self._kept and await self._send(encode_chunk(self._kept[0])):
                 self._kept_bytes -= len(self._kept.popleft().data)
+        self.relay.ask_again()
         if not self.attached.is_set():
             self.attached.set()
             crew.start_soon(self._run)
@@ -85,7 +111,7 @@ class JobStream:
         with self._carrying:
             async with trio.open_nursery() as nursery:
                 scope = nursery.cancel_scope
-                nursery.start_soon(_take_input, self.job, stream, early, scope)
+                nursery.start_soon(self._take_all, stream, early, scope)
                 await self._over.wait()
                 scope.cancel()
         if self._stream is stream:
@@ -101,6 +127,28 @@ class JobStream:
         self._stream = None
         self._carrying.cancel()
         self._send_scope.cancel()
+
+    async def _take_all(
+        self, stream: trio.abc.Stream, early: bytes, scope: trio.CancelScope
+    ) -> None:
+        """Take input and answers to the end of the stream."""
+        reader = StreamReader(Side.AGENT)
+        data = early
+        try:
+            while True:
+                chunks = reader.receive_untrusted(data)
+                while (
+                    reader.messages
+                ):  # a job that reads no input has them all the same
+                    self.relay.answer(reader.messages.popleft())
+                for item in chunks:
+                    await _take(self.job, item)
+                data = bytes(await stream.receive_some(limits.CHUNK_BYTES))
+                if not data:
+                    break
+        except (BadMessage, trio.BrokenResourceError, trio.ClosedResourceError):
+            pass
+        scope.cancel()
 
     async def _pass(self, chunk: Chunk) -> None:
         async with self._sending:
@@ -131,23 +179,6 @@ class JobStream:
         self._kept_bytes += len(chunk.data)
         while self._kept_bytes > limits.DETACHED_OUTPUT_BYTES:
             self._kept_bytes -= len(self._kept.popleft().data)
-
-
-async def _take_input(
-    job: Job, stream: trio.abc.Stream, early: bytes, scope: trio.CancelScope
-) -> None:
-    reader = StreamReader()
-    data = early
-    try:
-        while True:
-            for item in reader.receive_untrusted(data):
-                await _take(job, item)
-            data = bytes(await stream.receive_some(limits.CHUNK_BYTES))
-            if not data:
-                break
-    except (BadMessage, trio.BrokenResourceError, trio.ClosedResourceError):
-        pass
-    scope.cancel()
 
 
 async def _take(job: Job, item: object) -> None:

@@ -122,6 +122,7 @@ class Worker:
         )
         self.portway = PortWay(parts.network, self.held)
         self.parting = Parting(self.held, self.links, parts.wall)
+        self.held.leaves_after = self.parting.until_after
         self.wishes = Wishes(self.held, self.links, parts.lease_after)
         self._tidings = Tidings(
             parts.facts,

@@ -111,7 +111,7 @@ class Stubborn(MemoryJob):
 
 
 class StubbornJobs(MemoryJobs):
-    async def start(self, job_id, spec, *, tls=None):
+    async def start(self, job_id, spec, *, tls=None, answer=None):
         await trio.lowlevel.checkpoint()
         job = self.jobs[job_id] = Stubborn(spec, tls or {})
         return job

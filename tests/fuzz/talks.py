@@ -10,7 +10,7 @@ import msgspec
 from aemesh import limits
 from aemesh.errors import BadMessage, RefusedError
 from aemesh.model.job import Channel, Chunk, JobExit
-from aemesh.model.names import NodeName
+from aemesh.model.names import GroupName, NodeName
 from aemesh.model.trust import Decision, Mode, Proof, Reason, Role, Verdict
 from aemesh.net.prove import _digest_untrusted, _token_untrusted
 from aemesh.protocol import rotation, wire
@@ -19,6 +19,13 @@ from aemesh.protocol.frames import HEADER_BYTES, FrameReader, encode_frame
 from aemesh.protocol.handshake import Handshake, Side
 from aemesh.protocol.hello import Meeting, Ourselves, nonce_untrusted
 from aemesh.protocol.nodekey import node_key_untrusted, statement
+from aemesh.protocol.parcel import pack
+from aemesh.protocol.questions import (
+    AskCheckpoint,
+    AskCommit,
+    order_untrusted,
+    question_untrusted,
+)
 from aemesh.protocol.session import Session
 from aemesh.protocol.streams import StreamReader, encode_chunk, encode_exit
 from aemesh.protocol.strictjson import (
@@ -419,6 +426,30 @@ def streams(data: bytes) -> bool:
     at_once = list(_stream((stream,)))
     assert at_once == list(_stream(cut.pieces(stream)))
     return bool(honest) and at_once[-len(honest) :] == honest
+
+
+def questions(data: bytes) -> bool:
+    """What a job asks: words with one field another, and bytes that may not fit."""
+    cut = Cutter(data)
+    fields = {
+        "t": cut.one_of(["known", "commit", "checkpoint", "resume", "whoami"]),
+        "run": "k",
+        "life": 1,
+        "items": [{"id": "0" * 32, "size": 1, "title": ""}],
+        "item": {"id": "0" * 32, "size": 1},
+    }
+    words = as_json(cut.mutated_fields(fields))
+    taken = False
+    for question in (data, pack(data), pack(words, cut.piece())):
+        try:
+            asked, blob = question_untrusted(question)
+            if isinstance(asked, AskCommit | AskCheckpoint):
+                group = GroupName("A")
+                order_untrusted(asked, blob, group=group, worker="w")
+            taken = True
+        except BadMessage as error:
+            check_told(str(error))
+    return taken
 
 
 def _stream(parts: Iterable[bytes]) -> Iterator[object]:

@@ -16,6 +16,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from aemesh.protocol.frames import encode_frame
+from aemesh.protocol.parcel import pack
 from tests.fuzz import before_tls, lines, talks
 
 
@@ -50,6 +51,7 @@ TARGETS: dict[str, Target] = {
     "rotations": Target(talks.rotations, 4),
     "session": Target(talks.session, 6),
     "streams": Target(talks.streams),
+    "questions": Target(talks.questions, 6, (pack(b'{"t": "whoami"}'),)),
     "announcement": Target(lines.announcement, 6),
     "words": Target(lines.words, 8, WORDS),
     "broken_words": Target(lines.broken_words),

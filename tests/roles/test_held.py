@@ -30,7 +30,7 @@ class SlowJob(MemoryJob):
 class SlowJobs(MemoryJobs):
     """Jobs that take a second to come up."""
 
-    async def start(self, job_id, spec, *, tls=None):
+    async def start(self, job_id, spec, *, tls=None, answer=None):
         await trio.sleep(1)
         job = self.jobs[job_id] = SlowJob(spec, tls or {})
         return job

@@ -1,0 +1,176 @@
+"""A job asks its agent, over the socket beside its folder."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import trio
+
+from aemesh import limits
+from aemesh.errors import BadMessage
+from aemesh.host.jobs import open_jobs
+from aemesh.model.job import JobSpec
+from aemesh.model.names import JobId
+from aemesh.protocol.parcel import pack, unpack_untrusted
+
+ONE = JobId("one")
+ROOT = str(Path(__file__).parents[2])
+ASK = f"""
+import os, sys
+sys.path.insert(0, {ROOT!r})
+from aemesh.client.agent import this_agent
+told, blob = this_agent().ask({{"t": "x", "n": 1}}, b"ab", b"c" * 300_000)
+print(told["n"], len(blob), flush=True)
+"""
+
+
+async def echo(question: bytes) -> bytes:
+    words, blob = unpack_untrusted(question)
+    return pack(words, bytes(blob))
+
+
+async def said(job) -> str:
+    return b"".join([chunk.data async for chunk in job.output()]).decode()
+
+
+def python(code: str) -> JobSpec:
+    return JobSpec(argv=(sys.executable, "-c", code))
+
+
+async def test_a_job_asks_and_is_answered(tmp_path: Path) -> None:
+    async with open_jobs(tmp_path / "run") as jobs:
+        job = await jobs.start(ONE, python(ASK), answer=echo)
+
+        assert await said(job) == "1 300002\n"
+        assert (await job.wait()).ok
+    assert list((tmp_path / "run" / "jobs").iterdir()) == []
+
+
+async def test_a_socket_in_a_very_deep_folder_serves_too(tmp_path: Path) -> None:
+    folder = tmp_path.joinpath(*["deep" * 10] * 4)
+    folder.mkdir(parents=True)
+    async with open_jobs(folder / "run") as jobs:
+        job = await jobs.start(ONE, python(ASK), answer=echo)
+
+        assert await said(job) == "1 300002\n"
+
+
+async def test_many_processes_of_one_job_ask_at_one_time(tmp_path: Path) -> None:
+    code = "import os\nfor _ in range(8):\n    if not os.fork(): break\n" + ASK
+    code += "\nwhile True:\n    try: os.wait()\n    except ChildProcessError: break"
+    async with open_jobs(tmp_path / "run") as jobs:
+        job = await jobs.start(ONE, python(code), answer=echo)
+
+        assert sorted((await said(job)).split("\n")) == ["", *["1 300002"] * 9]
+
+
+async def test_a_spare_is_told_that_it_is_nobodys_job_yet(tmp_path: Path) -> None:
+    code = (
+        f"import sys; sys.path.insert(0, {ROOT!r})\n"
+        "from aemesh.client.agent import this_agent\n"
+        "try: this_agent().ask({'t': 'x', 'n': 1})\n"
+        "except Exception as error: print(error, flush=True)\n"
+        "input()\n"
+        "print(this_agent().ask({'t': 'x', 'n': 7})[0]['n'])\n"
+    )
+    async with open_jobs(tmp_path / "run") as jobs:
+        await jobs.start_spare(python(code))
+        (spare,) = jobs.spares
+        first = await anext(aiter(spare._output))
+        assert b"nobody's job yet" in first.data
+
+        job = await jobs.start(ONE, python(code), answer=echo)
+        assert job is spare
+        await job.send(b"\n")
+
+        assert await said(job) == "7\n"
+
+
+NONSENSE = f"""
+import os, socket, sys
+sys.path.insert(0, {ROOT!r})
+path = os.environ["AEMESH_JOB_SOCKET"]
+for data in (b"\\xff\\xff\\xff\\xff" + bytes(100), b"\\0\\0\\0\\3abc", b"\\0", b""):
+    line = socket.socket(socket.AF_UNIX)
+    line.connect(path)
+    try:
+        line.sendall(data)
+        line.shutdown(socket.SHUT_WR)
+        print(len(line.recv(1000)))
+    except OSError:
+        print(0)
+{ASK}
+"""
+
+
+async def test_a_job_that_talks_nonsense_loses_that_connection_only(
+    tmp_path: Path,
+) -> None:
+    """THREATS.md, T5: what a job says is bounded, typed, and harms nobody."""
+
+    async def answer(question: bytes) -> bytes:
+        if question == b"abc":
+            msg = "no parcel"
+            raise BadMessage(msg)
+        return await echo(question)
+
+    async with open_jobs(tmp_path / "run") as jobs:
+        job = await jobs.start(ONE, python(NONSENSE), answer=answer)
+
+        huge, typed, half, nothing, good, _ = (await said(job)).split("\n")
+
+    assert (huge, half, nothing) == ("0", "0", "0")
+    assert int(typed) > 0  # it was refused with words
+    assert good == "1 300002"
+
+
+async def test_large_questions_take_turns(tmp_path: Path) -> None:
+    together: list[int] = [0, 0]
+
+    async def slow(question: bytes) -> bytes:
+        together[0] += 1
+        together[1] = max(together)
+        await trio.sleep(0.05)
+        together[0] -= 1
+        return await echo(question)
+
+    code = "import os\nfor _ in range(3):\n    os.fork()\n" + ASK
+    code += "\nwhile True:\n    try: os.wait()\n    except ChildProcessError: break"
+    async with open_jobs(tmp_path / "run") as jobs:
+        job = await jobs.start(ONE, python(code), answer=slow)
+
+        assert (await said(job)).count("1 300002") == 8
+    assert together[1] <= limits.JOB_LARGE_AT_ONCE
+
+
+async def test_a_job_that_says_half_a_question_gives_its_turn_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "JOB_SAYS_AFTER", 0.2)
+    code = (
+        "import os, socket\n"
+        "line = socket.socket(socket.AF_UNIX)\n"
+        "line.connect(os.environ['AEMESH_JOB_SOCKET'])\n"
+        "line.sendall((10**6).to_bytes(4, 'big') + b'half')\n"
+        "print(len(line.recv(10)))\n"
+    )
+    async with open_jobs(tmp_path / "run") as jobs:
+        job = await jobs.start(ONE, python(code), answer=echo)
+
+        assert await said(job) == "0\n"
+
+
+def test_what_a_job_imports_is_cheap() -> None:
+    code = (
+        f"import sys; sys.path.insert(0, {ROOT!r}); import aemesh.client.agent; "
+        "import json; print(json.dumps([m for m in sys.modules]))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-I", "-c", code], capture_output=True, check=True
+    )
+    loaded = set(json.loads(done.stdout))
+    assert not loaded & {"trio", "msgspec", "rich", "click", "cryptography"}
