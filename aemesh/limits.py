@@ -371,6 +371,19 @@ DEPARTURE_QUICK_AFTER = 2.0
 # How often a worker that leaves hears how far it is.
 DEPARTURE_TOLD_EVERY = 1.0
 
+# --- asking a master from another machine ------------------------------------
+
+# One question and its answer, also for who reads slowly.
+ASK_AFTER = 15.0
+# Who asks often asks again; a page on a screen is drawn from a few answers.
+ASKS_AT_ONCE = 8
+ASK_EVERY = 2.0  # by who follows
+ASKS_OF_ONE = 2
+# All workers of a large site take half a kilobyte each; a page is a frame of these.
+ANSWER_CHARS = 8 * 1024 * 1024
+ANSWER_PAGE_CHARS = 32 * 1024
+EVENTS_ANSWERED = 500
+
 # --- the control API --------------------------------------------------------
 
 CONTROL_BODY_BYTES = 1024 * 1024

@@ -11,6 +11,7 @@ import msgspec
 
 from aemesh.cli import ui
 from aemesh.cli.delegation import span, wish_of
+from aemesh.cli.meshes import master_options, mesh_of
 from aemesh.cli.options import (
     assent_option,
     demand_of,
@@ -38,14 +39,22 @@ def group() -> None:
 
 @group.command("list")
 @click.option("--why", is_flag=True, help="Tell each worker's place, and the reason.")
+@master_options
 @state_option
 @json_option
-def list_(state: str | None, *, why: bool, as_json: bool) -> None:
+def list_(
+    state: str | None,
+    *,
+    why: bool,
+    as_json: bool,
+    **where: Any,  # noqa: ANN401 - of `master_options`
+) -> None:
     """List the groups."""
+    mesh = mesh_of(state, **where)
     if why:
-        _tell_why(Mesh(state).workers(), as_json=as_json)
+        _tell_why(mesh.workers(), as_json=as_json)
         return
-    found = Mesh(state).groups()
+    found = mesh.groups()
     if as_json:
         for one in found:
             ui.write_json(msgspec.to_builtins(one))
@@ -82,11 +91,18 @@ def _reason(one: WorkerView) -> str:
 
 @group.command()
 @click.argument("name")
+@master_options
 @state_option
 @json_option
-def show(name: str, state: str | None, *, as_json: bool) -> None:
+def show(
+    name: str,
+    state: str | None,
+    *,
+    as_json: bool,
+    **where: Any,  # noqa: ANN401 - of `master_options`
+) -> None:
     """Show all about the group NAME: who serves it, who does not, and why."""
-    status = Mesh(state).group_status(name)
+    status = mesh_of(state, **where).group_status(name)
     if as_json:
         ui.write_json(msgspec.to_builtins(status))
         return

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 import msgspec
 
 from aemesh.cli import ui
+from aemesh.cli.meshes import master_options, mesh_of
 from aemesh.cli.options import json_option, state_option
-from aemesh.client.client import Mesh
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -24,11 +24,12 @@ if TYPE_CHECKING:
 
 
 @click.command()
+@master_options
 @state_option
 @json_option
-def status(state: str | None, *, as_json: bool) -> None:
+def status(state: str | None, *, as_json: bool, **where: Any) -> None:  # noqa: ANN401 - of `master_options`
     """Show the master, its groups, workers."""
-    shown = Mesh(state).status()
+    shown = mesh_of(state, **where).status()
     if as_json:
         ui.write_json(msgspec.to_builtins(shown))
         return
@@ -47,9 +48,17 @@ def status(state: str | None, *, as_json: bool) -> None:
 @json_option
 @click.option("--follow", is_flag=True, help="Go on as things happen, until Ctrl-C.")
 @click.option("--after", default=0, metavar="N", help="Only events beyond number N.")
-def events(state: str | None, *, as_json: bool, follow: bool, after: int) -> None:
+@master_options
+def events(
+    state: str | None,
+    *,
+    as_json: bool,
+    follow: bool,
+    after: int,
+    **where: Any,  # noqa: ANN401 - of `master_options`
+) -> None:
     """Tell what happened, and what happens."""
-    for event in Mesh(state).events(after, follow=follow):
+    for event in mesh_of(state, **where).events(after, follow=follow):
         if as_json:
             ui.write_json(msgspec.to_builtins(event))
         else:
@@ -146,14 +155,19 @@ def _leaves(worker: WorkerView) -> str:
 def _master(shown: StatusView) -> None:
     ui.fields(
         {
-            "master": f"{shown.name} (aemesh {shown.version}, process {shown.pid})",
+            "master": f"{shown.name} ({_version(shown)})",
             "key": f'{shown.key} "{shown.words}"',
             "mode": shown.mode,
             "listening": ", ".join(shown.listening) or "nowhere",
             "since": ui.moment(shown.started_at),
-            "state": shown.state_dir,
+            "state": shown.state_dir or "-",
         }
     )
+
+
+def _version(shown: StatusView) -> str:
+    process = f", process {shown.pid}" if shown.pid else ""  # from afar it is not told
+    return f"aemesh {shown.version}{process}"
 
 
 def _line(event: EventView) -> str:

@@ -51,6 +51,11 @@ def _terms_options(command: Callable[..., Any]) -> Callable[..., Any]:
         click.option("--users", metavar="A,B", help="Only as these local users."),
         click.option("--from", "sources", metavar="NET,NET", help="Only from there."),
         click.option("--groups", metavar="A,B", help="Only in these groups."),
+        click.option(
+            "--observe",
+            is_flag=True,
+            help="It may ask this master how things are: `aemesh status --master`.",
+        ),
     ):
         command = add(command)
     return command
@@ -68,6 +73,7 @@ def accept(
     state: str | None,
     *,
     everybody: bool,
+    observe: bool,
     **given: Any,  # noqa: ANN401 - what click read of the terms
 ) -> int:
     """Accept WHO waits: an id, a name or a fingerprint of `aemesh trust list`."""
@@ -77,12 +83,14 @@ def accept(
     terms = _terms(**given)
     waiting = [row for row in all_rows(state, role) if row.request is not None]
     if who is not None:
-        _accept(one_key(called(waiting, who, "request"), who), terms)
+        row = one_key(called(waiting, who, "request"), who)
+        _accept(row, terms, observe=observe)
         return 0
     if not waiting:
         ui.say("nobody waits")
     names = dict.fromkeys(row.name for row in waiting)
-    return max((_accept_name(waiting, name, terms) for name in names), default=0)
+    codes = (_accept_name(waiting, name, terms, observe=observe) for name in names)
+    return max(codes, default=0)
 
 
 def _terms(
@@ -111,15 +119,16 @@ def _end(valid_after: float) -> str:
     return word.partition("=")[2]
 
 
-def _accept(row: Row, terms: Terms) -> None:
+def _accept(row: Row, terms: Terms, *, observe: bool) -> None:
     peer = KnownPeer(
         name=NodeName(row.name),
         key=row.key,
         via="accept",
         added=day(now()),
         terms=terms,
+        observe=observe,
     )
-    shown = " ".join(terms_words(terms))
+    shown = " ".join((*terms_words(terms), *(["observe=yes"] if observe else ())))
     if not trustfiles.add(row.folder, row.role, peer) and shown:
         msg = f"{row.name} is known already, not with {shown}"
         hint = f"`aemesh trust show {row.id}` names the line to edit"
@@ -129,10 +138,13 @@ def _accept(row: Row, terms: Terms) -> None:
     ui.say(f"accepted {row.described}" + (f", {shown}" if shown else ""))
 
 
-def _accept_name(waiting: Sequence[Row], name: str, terms: Terms) -> int:
+def _accept_name(
+    waiting: Sequence[Row], name: str, terms: Terms, *, observe: bool
+) -> int:
     """Accept who waits under a name; one that cannot be does not stop the others."""
     try:
-        _accept(one_key(called(waiting, name, "request"), name), terms)
+        row = one_key(called(waiting, name, "request"), name)
+        _accept(row, terms, observe=observe)
     except AemeshError as error:
         return ui.error(error)
     return 0

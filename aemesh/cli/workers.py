@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import time
+from typing import Any
 
 import click
 import msgspec
 
 from aemesh.cli import ui
+from aemesh.cli.meshes import master_options, mesh_of
 from aemesh.cli.moments import moment
 from aemesh.cli.options import json_option, state_option
 from aemesh.cli.receipts import receipt_line
@@ -17,14 +19,25 @@ from aemesh.errors import UsageError
 
 
 @click.group(invoke_without_command=True)
+@master_options
 @state_option
 @json_option
 @click.pass_context
-def workers(ctx: click.Context, state: str | None, *, as_json: bool) -> None:
+def workers(
+    ctx: click.Context,
+    /,
+    state: str | None,
+    *,
+    as_json: bool,
+    **where: Any,  # noqa: ANN401 - of `master_options`
+) -> None:
     """List the workers, or see to some."""
     if ctx.invoked_subcommand is not None:
+        if where["master"] is not None:
+            msg = "--master is for looking only"
+            raise UsageError(msg, hint="workers are seen to on the master's machine")
         return
-    found = Mesh(state).workers()
+    found = mesh_of(state, **where).workers()
     if as_json:
         for worker in found:
             ui.write_json(msgspec.to_builtins(worker))

@@ -64,7 +64,13 @@ from aemesh.policy.masters import Need, has_enough
 from aemesh.tasks.nursery import open_crew
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+    from collections.abc import (
+        AsyncGenerator,
+        AsyncIterator,
+        Callable,
+        Mapping,
+        Sequence,
+    )
 
     from aemesh.master.activity import Activity
     from aemesh.master.parts import Announcer, Parts
@@ -378,7 +384,9 @@ class Master:
         """Start a job on one member; None: of whichever group it is a member."""
         return await self._commands.start(group, worker, spec, delegate=delegate)
 
-    async def events(self, after: int, *, follow: bool) -> AsyncIterator[EventView]:
+    async def events(
+        self, after: int, *, follow: bool
+    ) -> AsyncGenerator[EventView, None]:
         """Yield the history beyond number `after`; with `follow`, what comes then."""
         async with aclosing(self.history.read(after, follow=follow)) as events:
             async for event in events:
@@ -430,7 +438,11 @@ class Master:
     async def _listen(self, crew: trio.Nursery) -> None:
         """Let workers in that dial us, and announce where."""
         reception = Reception(
-            self._parts, self.roster, self._callbacks, has_enough=self.has_enough
+            self._parts,
+            self.roster,
+            self._callbacks,
+            has_enough=self.has_enough,
+            views=self,
         )
         self.port = await crew.start(reception.run)
         if self._parts.announcer is not None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING
 
+from aemesh.master.window import Views, Window
 from aemesh.model.trust import Decision, Peer, Reason, Verdict
 from aemesh.net.entrance import Door, Entry
 from aemesh.net.listener import Listener
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from aemesh.master.parts import Parts
     from aemesh.master.roster import Roster
     from aemesh.model.key import KeyId
+    from aemesh.model.names import GroupName
     from aemesh.net.shake import Channel
 
 
@@ -37,6 +39,7 @@ class Reception:
         callbacks: Callbacks,
         *,
         has_enough: Callable[[], bool],
+        views: Views,
     ) -> None:
         self._parts = parts
         self.roster = roster
@@ -48,6 +51,7 @@ class Reception:
             linked=self._linked,
             make_entry=partial(_Guest, self),
         )
+        self._window = Window(views, parts.desk, serves=self._serves, log=self.door.log)
         self._listener = Listener(self.door, parts.shaker, self._serve)
 
     def __repr__(self) -> str:
@@ -67,8 +71,17 @@ class Reception:
     async def _serve(self, channel: Channel) -> None:
         if channel.purpose is Purpose.STREAM:
             await self._callbacks.take(channel)
+        elif channel.purpose is Purpose.ASK:
+            await self._window.show(channel)
         else:
             await self.roster.welcome(channel)
+
+    def _serves(self, worker: KeyId) -> GroupName | None:
+        """Return the group that a linked worker serves."""
+        record = self.roster.records.get(worker)
+        if record is None or record.link is None:
+            return None
+        return record.membership.group
 
     def _linked(self, worker: KeyId) -> Peer | None:
         link = self.roster.links.get(worker)
@@ -77,6 +90,8 @@ class Reception:
 
 class _Guest(Entry):
     """The doorman of a worker that dialled us."""
+
+    answers = True
 
     def __init__(self, reception: Reception, door: Door, source: str) -> None:
         super().__init__(door, source)
@@ -87,7 +102,7 @@ class _Guest(Entry):
     ) -> Verdict:
         """Return the desk's verdict; a worker that is not needed now is told so."""
         verdict = super().judge(peer, purpose=purpose, skew=skew, expected=expected)
-        if purpose is Purpose.STREAM:
+        if purpose is not Purpose.CONTROL:
             return verdict
         # Only to whom we trust: nobody else learns how we are.
         if verdict.decision is Decision.OK and self._reception.has_enough():

@@ -168,6 +168,7 @@ class KnownPeer:
     line: int = 0  # where in its file, for messages
     last: str = ""  # YYYYMMDD when it was seen last
     terms: Terms = Terms()
+    observe: bool = False  # it may ask a master about all that it does
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from aemesh.model.jointoken import JoinToken
     from aemesh.model.key import KeyId, PublicKey
     from aemesh.model.names import GroupName, NodeName
-    from aemesh.model.trust import Peer, Proof, TokenProof
+    from aemesh.model.trust import Peer, Proof, Terms, TokenProof
     from aemesh.protocol.hello import Purpose
 
 
@@ -117,6 +117,12 @@ class Desk(Protocol):
 
     def allows_group(self, peer: Peer, group: GroupName) -> bool:
         """Whether the terms of its trust let a peer serve, or use, this group."""
+
+    def observes(self, peer: Peer) -> bool:
+        """Whether a person let this peer ask about all that we do."""
+
+    def terms_of(self, peer: Peer) -> tuple[Terms, ...]:
+        """Return the terms under which a peer is let in; each has to allow a thing."""
 
     async def wait_change(self) -> None:
         """Wait until trust may have changed."""

@@ -101,6 +101,8 @@ class Door:
 class Entry(DeskDoorman):
     """One connection on its way in; the doorman of its handshake."""
 
+    answers = False  # whether questions are answered here
+
     def __init__(self, door: Door, source: str) -> None:
         super().__init__(door.desk)
         self._door = door
@@ -109,7 +111,7 @@ class Entry(DeskDoorman):
         self._pending = False
         self._skew_told = False
         self._met: KeyId | None = None
-        self._stream = False
+        self._passing = False
         self.scope = trio.CancelScope()  # of its handshake
         door.strangers[self] = None
 
@@ -120,11 +122,14 @@ class Entry(DeskDoorman):
         if self._met is None:
             self._met = peer.key_id
             self._door.met[peer.key_id] += 1
+        if purpose is Purpose.ASK and not self.answers:
+            return Verdict(Decision.NO, Reason.ROLE, "only a master answers")
+        # What is only asked changes nothing, and neither does a stream.
+        self._passing = purpose is not Purpose.CONTROL
         if purpose is Purpose.STREAM:
             link = self._door.linked(peer.key_id)
             if link is None:
                 return Verdict(Decision.NO, Reason.UNKNOWN, "streams need a link first")
-            self._stream = True
             peer = replace(peer, principal=link.principal)  # the link proved it
         verdict = self.desk.judge(peer, expected=expected)
         pending = verdict.decision is Decision.PENDING
@@ -136,8 +141,8 @@ class Entry(DeskDoorman):
         return verdict
 
     def commit(self, peer: Peer, verdict: Verdict) -> None:
-        """Keep what an ok is worth keeping of; a stream changes nothing."""
-        if not self._stream:
+        """Keep what an ok is worth keeping of; who only passes leaves no trace."""
+        if not self._passing:
             super().commit(peer, verdict)
 
     def heard(self, peer: Peer, verdict: Verdict) -> None:

@@ -23,10 +23,11 @@ E = TypeVar("E", bound=enum.Enum)
 
 
 class Purpose(enum.Enum):
-    """What a connection is for: the link of two nodes, or one job's stream."""
+    """What a connection is for: the link of two nodes, a job's stream, a question."""
 
     CONTROL = "control"
     STREAM = "stream"
+    ASK = "ask"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

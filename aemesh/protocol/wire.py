@@ -424,6 +424,24 @@ class Rotate(Body, frozen=True, kw_only=True):
     sig: Annotated[bytes, Meta(max_length=64)]
 
 
+class Ask(Body, frozen=True, kw_only=True):
+    """On a connection of its own: tell me this; answered by `Told` or `Failed`.
+
+    `what` is status, workers, groups, group or events; `after` is an event's number.
+    """
+
+    what: Name
+    group: Annotated[str, Meta(max_length=64)] = ""
+    after: Count = 0
+
+
+class Told(Body, frozen=True, kw_only=True):
+    """A page of the answer: JSON, a view a line, cut anywhere; `more` follow."""
+
+    text: Annotated[str, Meta(max_length=limits.ANSWER_PAGE_CHARS)]
+    more: bool = False
+
+
 TYPES: dict[str, type[Body]] = {
     "hello": Hello,
     "pair": Pair,
@@ -463,6 +481,8 @@ TYPES: dict[str, type[Body]] = {
     "stay": Stay,
     "clone": Clone,
     "rotate": Rotate,
+    "ask": Ask,
+    "told": Told,
 }
 NAMES: dict[type[Body], str] = {kind: name for name, kind in TYPES.items()}
 

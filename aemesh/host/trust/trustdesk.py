@@ -191,8 +191,16 @@ class TrustDesk:
 
     def allows_group(self, peer: Peer, group: GroupName) -> bool:
         """Whether the terms of its trust let a peer serve, or use, this group."""
-        terms = terms_of(peer, self.book, now=self._wall())
-        return all(allows_group(each, group) for each in terms)
+        return all(allows_group(each, group) for each in self.terms_of(peer))
+
+    def terms_of(self, peer: Peer) -> tuple[Terms, ...]:
+        """Return the terms under which a peer is let in; each has to allow a thing."""
+        return terms_of(peer, self.book, now=self._wall())
+
+    def observes(self, peer: Peer) -> bool:
+        """Whether a person let this key ask about all that we do."""
+        known = self.book.by_key(peer.key_id)
+        return known is not None and known.observe
 
     def take_next_key(self, peer: Peer, following: PublicKey) -> None:
         """Write down the key that a peer will have, or raise `RefusedError`."""

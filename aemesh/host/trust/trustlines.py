@@ -29,6 +29,7 @@ from aemesh.model.names import node_name_untrusted
 from aemesh.model.trust import KnownPeer, Mode, PinnedAuthority, RevokedKey
 
 REVOKED = "@revoked"
+OBSERVE = "observe"
 CERT_AUTHORITY = "@cert-authority"
 
 # What cannot be seen hides no marker: an editor's byte order mark in front of
@@ -43,6 +44,7 @@ _OPTIONS = {
     "last": _DAY,
     "mode": re.compile("|".join(mode.value for mode in Mode)),
     "proto": re.compile(r"[0-9]{1,4}", re.ASCII),
+    OBSERVE: re.compile("yes"),
     **dict.fromkeys(TERMS, re.compile(r"[!-~]*", re.ASCII)),
 }
 # Somebody wrote the line by hand, with ssh-keyscan's habits.
@@ -90,6 +92,7 @@ def known_line(peer: KnownPeer) -> str:
             f"{peer.name} {peer.key.openssh}",
             *(f"{name}={value}" for name, value in _story(peer).items() if value),
             *terms_words(peer.terms),
+            *([f"{OBSERVE}=yes"] if peer.observe else ()),
         )
     )
     try:
@@ -156,6 +159,7 @@ def _known(words: list[str], line: int) -> KnownPeer:
         line=line,
         last=options.get("last", ""),
         terms=terms_untrusted(options),
+        observe=OBSERVE in options,
     )
 
 
