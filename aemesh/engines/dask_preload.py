@@ -64,7 +64,9 @@ def _try(modules: Sequence[str], *, within: float) -> tuple[int, str]:
 def _listen(reading: int, *, within: float) -> tuple[int, str]:
     said, until = b"", time.monotonic() + within
     while True:
-        ready, _, _ = select.select([reading], [], [], until - time.monotonic())
+        ready, _, _ = select.select(
+            [reading], [], [], max(0.0, until - time.monotonic())
+        )
         piece = os.read(reading, 4096) if ready else b""
         good, raised, why = (said + piece).partition(_RAISED)
         if ready and piece:

@@ -104,11 +104,11 @@ class JobRunner:
         """Start a job that waits to be taken; beyond their number, do nothing."""
         await self.warm.start(spec)
 
-    async def _launch_spare(self, spec: JobSpec) -> LocalJob:
+    async def _launch_spare(self, spec: JobSpec) -> None:
         check_spec(spec, tls={})
         spare_id = JobId(f"spare-{next(self._numbers)}")
         with self._reserved(spare_id):
-            return await self._launch(spare_id, spec, tls={}, env={})
+            self.warm.add(spec, await self._launch(spare_id, spec, tls={}, env={}))
 
     async def listening_at(self, job_ids: Collection[JobId], port: int) -> str | None:
         """Return the address at which one of these jobs listens on a TCP port, if any.

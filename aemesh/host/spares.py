@@ -37,7 +37,7 @@ class Spare:
 class Spares:
     """The spares of one agent; `run` it if those that are taken are replaced."""
 
-    launch: Callable[[JobSpec], Awaitable[LocalJob]]
+    launch: Callable[[JobSpec], Awaitable[None]]  # starts one, and adds it
     crew: trio.Nursery
     count: int
     waiting: list[Spare] = field(default_factory=list)
@@ -73,7 +73,13 @@ class Spares:
         if spec not in self._wanted:
             self._wanted.append(spec)
             self._due.set()  # there may be more than one of it
-        await self._launch(spec)
+        await self.launch(spec)
+
+    def add(self, spec: JobSpec, job: LocalJob) -> None:
+        """Take in one that was started; until then it looks like an orphan."""
+        spare = Spare(spec, job)
+        self.waiting.append(spare)
+        self.crew.start_soon(self._warm_up, spare)
 
     def take(self, spec: JobSpec) -> LocalJob | None:
         """Return a spare that does for this, and do without it from now on.
@@ -112,7 +118,8 @@ class Spares:
                 await self._due.wait()
             self._due = trio.Event()
             await trio.sleep(limits.SPARE_AGAIN_AFTER)
-            await self._fill()
+            if not self._due.is_set():  # else one was taken just now
+                await self._fill()
 
     def _again_at(self) -> float:
         now = trio.current_time()
@@ -130,12 +137,7 @@ class Spares:
             spare.job.end_nowait(term_after=0, reason="nobody wants this spare now")
         for spec in change.start:
             with suppress(EngineError):
-                await self._launch(spec)
-
-    async def _launch(self, spec: JobSpec) -> None:
-        spare = Spare(spec, await self.launch(spec))
-        self.waiting.append(spare)
-        self.crew.start_soon(self._warm_up, spare)
+                await self.launch(spec)
 
     async def _warm_up(self, spare: Spare) -> None:
         """Wait until a spare says that it is warm; look then what it takes."""
