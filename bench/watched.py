@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 
 import trio
@@ -45,6 +45,12 @@ class Watched:
         said = "\n".join(line for _, line in self.lines[-20:])
         what = f"no line like {pattern!r} came within {within:g} s:\n{said}"
         raise RuntimeError(what)
+
+    async def wait_until(self, true: Callable[[], bool], *, within: float = 30) -> None:
+        """Wait until its lines make something true."""
+        with trio.fail_after(within):
+            while not true():
+                await self._news.wait()
 
     def lines_like(self, pattern: str) -> list[str]:
         """Return what matched, in order."""
