@@ -118,6 +118,7 @@ def show(
             "requires": wants.require or "nothing",
             "waits": shown_span(wants.wait_after),
             **_told_setup(wants),
+            **({"held": f"as it is, by {one.held}"} if one.held else {}),
             "note": one.note or "-",
         }
     )

@@ -21,6 +21,7 @@ from urllib.parse import quote
 import msgspec
 
 from aemesh.client.environment import GROUP_VARIABLE, filled, wants_tls
+from aemesh.client.hold import Hold
 from aemesh.client.jobs import JobFolder
 from aemesh.client.memberjob import MemberJob
 from aemesh.client.runs import Runs
@@ -242,6 +243,10 @@ class Mesh:
         )
         return MemberJob(self._transport, order)
 
+    def hold(self, name: str) -> Hold:
+        """Keep a group at its size until the answer is closed, or we are gone."""
+        return Hold(self._transport, name)
+
     def events(self, after: int = 0, *, follow: bool = True) -> Iterator[EventView]:
         """Yield the history beyond number `after`; with `follow`, what comes then."""
         target = f"/v1/events?after={after}&follow={int(follow)}"
@@ -304,6 +309,10 @@ class Group:
     ) -> MemberJob:
         """Start a command on one member; return it with its input and output."""
         return self.mesh.job(worker, argv, env, group=self.name)
+
+    def hold(self) -> Hold:
+        """Keep the group at its size while a block lasts: ``with group.hold():``."""
+        return self.mesh.hold(self.name)
 
     def environment(self) -> dict[str, str]:
         """Return the variables by which a script finds the engine, until `close`."""

@@ -26,7 +26,7 @@ from aemesh.errors import (
 from aemesh.host.control.sockets import ErrorBody, connected
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Generator, Mapping
     from pathlib import Path
 
 _T = TypeVar("_T")
@@ -75,7 +75,7 @@ class Transport:
 
     def lines(
         self, method: str, target: str, *, body: object = None
-    ) -> Iterator[bytes]:
+    ) -> Generator[bytes, None, None]:
         """Send one request and yield the answer's lines as they come."""
         with closing(self._connect(None)) as connection:
             response = self._send(connection, method, target, body)
@@ -116,7 +116,7 @@ class Transport:
 
     def pieces(
         self, method: str, target: str, *, body: object = None
-    ) -> Iterator[bytes]:
+    ) -> Generator[bytes, None, None]:
         """Send one request and yield the answer's bytes as they come."""
         with closing(self._connect(ANSWER_AFTER)) as connection:
             response = self._send(connection, method, target, body)

@@ -138,7 +138,7 @@ class Attendant:
             await group.lose(record, member)
             await self._let_go("its engine broke")
             self._count_failure(group, "its engine broke", since=self.joined_at)
-        elif group.is_stale(record):
+        elif group.is_stale(record) and not self.sharing.holders(group.name):
             await self._let_go("its jobs act as somebody else from now on")
         elif not self.desk.allows_group(self.link.peer, group.name):
             await self._let_go("its line of trust has other groups")

@@ -94,6 +94,10 @@ class ByHand:
         what = f"{record.name} cannot serve {group}"
         if record.order is not None and record.order.leave:
             raise RefusedError(what, why="it leaves")
+        here = record.membership.group
+        held = [name for name in (group, here) if name and self.sharing.holders(name)]
+        if held and here != group:
+            raise RefusedError(what, why=f"{held[0]} is held as it is")
         refusal = self.sharing.refusal(record, group)
         if refusal:
             raise RefusedError(what, why=refusal)

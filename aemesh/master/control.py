@@ -17,6 +17,7 @@
 | ``POST /v1/groups/NAME/certificates`` | `CertificateView`; body `Certify` |
 | ``POST /v1/groups/NAME/delegation`` | `DelegationView`; body `Delegate` |
 | ``POST /v1/groups/NAME/exec`` | lines of `OutputView`; body `Exec` |
+| ``POST /v1/groups/NAME/hold`` | lines of `HoldView`, until the client goes |
 | ``POST /v1/jobs`` | frames both ways: see `aemesh.master.jobtalk` |
 | ``GET /v1/events?after=N&follow=1`` | server-sent events of `EventView` |
 | ``POST /v1/stop`` | 202, and then the master ends |
@@ -76,6 +77,7 @@ if TYPE_CHECKING:
         EventView,
         GroupStatusView,
         GroupView,
+        HoldView,
         MoveView,
         OutputView,
         StatusView,
@@ -168,6 +170,9 @@ class ControlApi(Protocol):
     ) -> Job:
         """Start one job on one member; None: of whichever group it is a member."""
 
+    def hold(self, name: GroupName) -> AsyncIterator[HoldView]:
+        """Keep a group at its size until this is closed; yield its members anew."""
+
     def events(self, after: int, *, follow: bool) -> AsyncIterator[EventView]:
         """Yield the history beyond number `after`; with `follow`, what comes then."""
 
@@ -195,6 +200,7 @@ def make_app(api: ControlApi) -> Starlette:
         ("POST", f"{group}/certificates", routes.certify),
         ("POST", f"{group}/delegation", routes.delegate),
         ("POST", f"{group}/exec", routes.exec),
+        ("POST", f"{group}/hold", routes.hold),
         ("POST", "/v1/jobs", routes.job),
         ("GET", "/v1/events", routes.events),
         ("POST", "/v1/stop", routes.stop),
@@ -320,6 +326,10 @@ class _Routes:
             delegate=wish.delegate,
         )
         return Stream(MEDIA_LINES, as_lines(pieces))
+
+    async def hold(self, request: Request) -> ASGIApp:
+        views = self._api.hold(_group(request.path_params["name"]))
+        return Stream(MEDIA_LINES, as_lines(views))
 
     async def job(self, _request: Request) -> ASGIApp:
         return Duplex(self._talk, refuse=http.error_answer)

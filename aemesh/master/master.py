@@ -33,6 +33,7 @@ from aemesh.master.delegations import Delegations
 from aemesh.master.group import Group
 from aemesh.master.heritage import Heritage
 from aemesh.master.history import History
+from aemesh.master.holding import keep_held
 from aemesh.master.idleness import Idleness
 from aemesh.master.invitation import Invitation
 from aemesh.master.keeper import WITHOUT_KEEPER, open_keeper
@@ -53,6 +54,7 @@ from aemesh.model.view import (
     EventView,
     GroupStatusView,
     GroupView,
+    HoldView,
     MoveView,
     OutputView,
     PlacedView,
@@ -384,6 +386,13 @@ class Master:
         """Start a job on one member; None: of whichever group it is a member."""
         return await self._commands.start(group, worker, spec, delegate=delegate)
 
+    async def hold(self, name: GroupName) -> AsyncGenerator[HoldView, None]:
+        """Keep a group at its size until this is closed; yield its members anew."""
+        held = keep_held(name, find=self._group, sharing=self.sharing)
+        async with aclosing(held) as views:
+            async for view in views:
+                yield view
+
     async def events(
         self, after: int, *, follow: bool
     ) -> AsyncGenerator[EventView, None]:
@@ -433,6 +442,7 @@ class Master:
             records=self.roster.records,
             groups=self._groups,
             demand=self._parts.store.demand,
+            holders=self.sharing.holders,
         )
 
     async def _listen(self, crew: trio.Nursery) -> None:
@@ -572,7 +582,8 @@ class Master:
     def _group_view(self, group: Group) -> GroupView:
         demand = self.sharing.demand(group.name)
         missing = max(0, demand.min - len(group.members))
-        return replace(group.view(), demand=demand, missing=missing)
+        held = self.sharing.holders(group.name)
+        return replace(group.view(), demand=demand, missing=missing, held=held)
 
     def _why(self, record: WorkerRecord, name: GroupName, *, serves: bool) -> str:
         """Return why a worker serves a group, or why it does not."""

@@ -37,6 +37,7 @@ class Neighbours:
     records: Mapping[KeyId, WorkerRecord]
     groups: Mapping[GroupName, Group]
     demand: Callable[[GroupName], Demand]
+    holders: Callable[[GroupName], int]
     _told: dict[Link, int] = field(default_factory=dict)  # what each link was told
     _given: dict[KeyId, KeyId] = field(default_factory=dict)  # worker -> for whom
 
@@ -80,6 +81,9 @@ class Neighbours:
         for name, group in list(self.groups.items()):
             if group.state != "ready" or not group.members:
                 continue
+            if self.holders(name):  # it uses them all, whatever its engine knows
+                idle.update(dict.fromkeys(group.members, (name, 0.0)))
+                continue
             try:
                 with trio.move_on_after(limits.ANSWER_AFTER):
                     for key, after in (await group.idle_after()).items():
@@ -117,7 +121,7 @@ class Neighbours:
     def _needs(self, idle: Mapping[KeyId, tuple[GroupName, float]]) -> list[Need]:
         needs = []
         for name, group in self.groups.items():
-            if group.state != "ready":
+            if group.state != "ready" or self.holders(name):
                 continue
             spans = [after for where, after in idle.values() if where == name]
             busy = bool(spans) and not any(spans)

@@ -7,6 +7,8 @@ put into its record, and its attendant does it.  The decisions are those of
 
 from __future__ import annotations
 
+from collections import Counter
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import trio
@@ -21,7 +23,7 @@ from aemesh.policy.require import ANYTHING, Condition, parse_requirement
 from aemesh.policy.settling import Settling
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
     from aemesh.host.store import Store
     from aemesh.master.group import Group
@@ -56,6 +58,7 @@ class Sharing:
         self._desk = desk
         self._key_id = key_id  # ours
         self._demands: dict[GroupName, tuple[Demand, Condition]] = {}
+        self._holds: Counter[GroupName] = Counter()
         self._settling = Settling()
         self._looked = trio.Event()
         self.plan: Plan = EMPTY
@@ -125,6 +128,26 @@ class Sharing:
         most = self.demand(group.name).max
         return most is None or group.claimed < most
 
+    # --- who is to stay ---
+
+    @contextmanager
+    def hold(self, group: GroupName) -> Iterator[None]:
+        """Let nobody into a group or out of it while the block lasts, as far as we can.
+
+        Who leaves, is lost or is forbidden by its owner goes all the same.
+        """
+        self._holds[group] += 1
+        self.asked()
+        try:
+            yield
+        finally:
+            self._holds -= Counter({group: 1})
+            self.asked()
+
+    def holders(self, group: GroupName) -> int:
+        """Return how many hold this group."""
+        return self._holds[group]
+
     # --- who may serve ---
 
     def refusal(self, record: WorkerRecord, group: GroupName) -> str:
@@ -184,7 +207,8 @@ class Sharing:
             self._candidate(one, pinned=group if one is record else one.pinned)
             for one in self._present()
         ]
-        found = allocate(others, wanted).placements.get(str(record.key_id))
+        plan = allocate(others, wanted, held=self._holds.keys())
+        found = plan.placements.get(str(record.key_id))
         return (None, "it is not linked") if found is None else (found.group, found.why)
 
     # --- inside ---
@@ -208,7 +232,7 @@ class Sharing:
             for name, group in self._groups.items()
             if group.state in _TAKING
         }
-        self.plan = allocate(workers, open_groups)
+        self.plan = allocate(workers, open_groups, held=self._holds.keys())
         if due:
             serving = [one for one in workers if one.group is not None]
             self._settling.looked(now, moved=bool(self.plan.moves(serving)))
@@ -236,7 +260,11 @@ class Sharing:
         allowed = frozenset(
             name for name in self._groups if not self.refusal(record, name)
         )
-        if stays and serves is not None:
+        if serves in self._holds:
+            assert serves is not None
+            if self._may_stay(record, serves):
+                allowed = frozenset({serves})
+        elif stays and serves is not None:
             allowed = self._kept(record, serves, allowed)
         return Candidate(
             key=str(record.key_id),
@@ -245,6 +273,13 @@ class Sharing:
             last=record.home,
             pinned=pinned,
         )
+
+    def _may_stay(self, record: WorkerRecord, group: GroupName) -> bool:
+        """Whether nobody but us had a reason to take a member out of a held group."""
+        link = record.link
+        if link is None or self._forbidden(record, link, group):
+            return False
+        return not self._unavailable(record)
 
     @staticmethod
     def _kept(

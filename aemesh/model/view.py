@@ -71,6 +71,27 @@ class GroupView:
     note: str = ""
     demand: Demand = field(default_factory=Demand)
     missing: int = 0  # workers, to its min
+    held: int = 0  # how many hold it at its size
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HeldMember:
+    """A member of a group that is held: where it is, and what may be used there."""
+
+    name: str
+    label: str  # that no other member of the group ever had
+    address: str  # without a port
+    cores: int
+    memory: int  # bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HoldView:
+    """Who is in a group that is held, now."""
+
+    group: str
+    address: str  # where members reach the master's machine
+    members: tuple[HeldMember, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

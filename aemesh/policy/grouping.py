@@ -8,6 +8,9 @@ The rule, in this order:
 3. What is left is shared by weight; workers count, not their cores.
 4. Who serves a group stays there unless that makes one of the above better.
 
+A group that is *held* is none of this: who serves it stays, as long as it may, and
+nobody else comes.
+
 `allocate` is one function of what is there now: the same workers and groups give the
 same plan, in whatever order they are named, and who follows the plan finds nothing
 left to do.  How a flow finds the best of all plans is in `policy.shares`.
@@ -16,6 +19,7 @@ left to do.  How a flow finds the best of all plans is in `policy.shares`.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 
 from aemesh import limits
@@ -62,9 +66,21 @@ class Plan:
 EMPTY = Plan({}, {})
 
 
-def allocate(workers: Iterable[Candidate], groups: Mapping[GroupName, Demand]) -> Plan:
+def allocate(
+    workers: Iterable[Candidate],
+    groups: Mapping[GroupName, Demand],
+    *,
+    held: AbstractSet[GroupName] = frozenset(),
+) -> Plan:
     """Return the group of each worker; see above for the rule."""
-    ordered = sorted(workers, key=lambda one: one.key)
+    everybody = sorted(workers, key=lambda one: one.key)
+    stay = {
+        one.key: Placement(one.group, f"{one.group} is held as it is")
+        for one in everybody
+        if one.group in held and one.group in one.allowed
+    }
+    ordered = [one for one in everybody if one.key not in stay]
+    groups = {name: demand for name, demand in groups.items() if name not in held}
     names = sorted(groups)
     shares = _shared(ordered, names, groups)
     before = dict.fromkeys(names, 0)
@@ -73,7 +89,7 @@ def allocate(workers: Iterable[Candidate], groups: Mapping[GroupName, Demand]) -
             before[one.group] += 1
     after = dict(zip(names, shares.counts(), strict=True))
     tell = _Reasons(groups, before, after)
-    placements = {}
+    placements = stay
     for one, place in zip(ordered, shares.place, strict=True):
         name = names[place] if place < len(names) else None
         placements[one.key] = Placement(name, tell.why(one, name))

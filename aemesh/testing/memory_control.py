@@ -37,6 +37,8 @@ from aemesh.model.view import (
     EventView,
     GroupStatusView,
     GroupView,
+    HeldMember,
+    HoldView,
     ImposterView,
     MoveView,
     OutputView,
@@ -58,6 +60,7 @@ if TYPE_CHECKING:
 
 ENGINES = ["command", "dask"]
 _STARTED_AT = 1_800_000_000.0  # 2027-01-15, 08:00 UTC
+_ADDRESS = "10.77.0.2"  # of all workers
 _DAY = dt.timedelta(days=1)
 
 
@@ -78,6 +81,7 @@ class MemoryControl:
     demands: dict[str, Demand] = field(default_factory=dict)  # of groups that have one
     failing: set[str] = field(default_factory=set)  # workers that cannot be moved
     shared: list[str] = field(default_factory=list)  # by `share`
+    held: dict[str, int] = field(default_factory=dict)  # by `hold`
     env: dict[str, str] = field(default_factory=lambda: {"TLS": "{tls}/ca.pem"})
     delegated: list[Delegate] = field(default_factory=list)
     output: list[OutputView] | None = None  # what `exec` yields; None: made up
@@ -130,6 +134,7 @@ class MemoryControl:
                 address="tls://10.77.0.1:8786",
                 demand=self.demands.get(name, Demand()),
                 missing=self._missing(name),
+                held=self.held.get(name, 0),
             )
             for name, engine in self.engines.items()
         ]
@@ -325,6 +330,36 @@ class MemoryControl:
         self._known_worker(worker)
         return await self.jobs(JobId(f"job-{next(self._job_numbers)}"), spec)
 
+    async def hold(self, name: GroupName) -> AsyncIterator[HoldView]:
+        """Yield the members, and again after each `tell`; note it in `held`."""
+        await self._checkpoint()
+        self._known(name)
+        self.held[name] = self.held.get(name, 0) + 1
+        told: HoldView | None = None
+        try:
+            while True:
+                more, view = self._more, self._hold_view(name)
+                if view != told:
+                    yield view
+                    told = view
+                await more.wait()
+        finally:
+            self.held[name] -= 1
+
+    def _hold_view(self, name: GroupName) -> HoldView:
+        members = (
+            HeldMember(
+                name=worker,
+                label=f"{worker}.1",
+                address=_ADDRESS,
+                cores=4,
+                memory=8 * 2**30,
+            )
+            for worker, group in self.members.items()
+            if group == name
+        )
+        return HoldView(group=name, address="10.77.0.1", members=tuple(members))
+
     async def events(self, after: int, *, follow: bool) -> AsyncIterator[EventView]:
         """Yield the history and what `tell` adds to it."""
         await self._checkpoint()
@@ -417,7 +452,7 @@ def _worker(name: str, group: str | None) -> WorkerView:
         words=key.words,
         state="leased" if group else "trusted",
         trust="known",
-        address="10.77.0.2:41001",
+        address=f"{_ADDRESS}:41001",
         group=group,
         generation=1 if group else 0,
         cores=4,

@@ -278,3 +278,35 @@ def test_following_half_of_a_plan_leads_to_no_other_one(scene, data):
     settled = followed(halfway, allocate(halfway, groups))
 
     assert allocate(settled, groups).moves(settled) == []
+
+
+# --- held --------------------------------------------------------------------
+
+
+def test_nobody_comes_to_a_held_group_or_leaves_it():
+    workers = [worker("a", group="A"), worker("b", group="A"), worker("c")]
+    groups = {"A": Demand(min=5, max=1), "B": Demand(min=2, weight=9)}
+
+    plan = allocate(workers, groups, held={"A"})
+
+    assert [plan.placements[key].group for key in "abc"] == ["A", "A", "B"]
+    assert plan.placements["a"].why == "A is held as it is"
+    assert plan.missing == {"B": 1}
+    assert not plan.moves(w for w in followed(workers, plan) if w.key in "ab")
+
+
+def test_who_may_not_serve_a_held_group_any_more_leaves_it():
+    workers = [worker("a", "B", group="A"), worker("b", group="A")]
+
+    plan = allocate(workers, {"A": Demand(), "B": Demand()}, held={"A"})
+
+    assert plan.placements["a"].group == "B"
+    assert plan.placements["b"].group == "A"
+
+
+def test_who_is_pinned_to_a_held_group_waits_elsewhere():
+    plan = allocate(
+        [worker("a", pinned="A")], {"A": Demand(), "B": Demand()}, held={"A"}
+    )
+
+    assert plan.placements["a"].group == "B"
