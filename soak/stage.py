@@ -56,6 +56,7 @@ class Stage:
         self.has_clocks = bool(_LIBRARIES)
         self._say = say
         self._addresses = 100
+        self._coming_back = {name: trio.Lock() for name in WORKERS}
 
     async def start_all(self) -> None:
         """Start the workers and the master; they meet for the first time."""
@@ -178,9 +179,13 @@ class Stage:
     # --- inside ---
 
     async def _come_back(self, deed: Deed) -> None:
-        await self.agents[deed.on].wait()
+        """Start a worker again that has ended, unless another deed did."""
+        ended = self.agents[deed.on]
+        await ended.wait()
         await trio.sleep(deed.lasts)
-        await self.start_worker(deed.on)
+        async with self._coming_back[deed.on]:
+            if self.agents[deed.on] is ended:
+                await self.start_worker(deed.on)
 
     async def _start(self, name: str, *words: str) -> Agent:
         host = self.office.host(name)

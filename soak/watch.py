@@ -11,6 +11,7 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import psutil
 import trio
 
 from aemesh import limits
@@ -38,6 +39,7 @@ SETTLED_WITHIN = 90.0
 LOOK_EVERY = 1.0
 # From the start of `aemesh run` until it has what it wanted of the master.
 CONNECTED_AFTER = 4.0
+_SHOWN = 200
 SCRIPT = "/mnt/aemesh/checkout/soak/analysis.py"
 
 
@@ -221,4 +223,13 @@ class Watch:
                 await trio.sleep(0.2)
         for host in self._stage.office.lab:
             if left := host.processes():
-                self.fall(f"{len(left)} processes are left on {host.name}")
+                told = "; ".join(_command(pid) for pid in sorted(left))
+                self.fall(f"{len(left)} processes are left on {host.name}: {told}")
+
+
+def _command(pid: int) -> str:
+    """Return what a process is, in a few words."""
+    try:
+        return f"{pid} {' '.join(psutil.Process(pid).cmdline())[:_SHOWN]}"
+    except psutil.Error:
+        return f"{pid} (gone)"
