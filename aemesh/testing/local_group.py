@@ -7,19 +7,26 @@ on loopback, and a certificate by its label.
 from __future__ import annotations
 
 import itertools
+import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import trio
+from cryptography.hazmat.primitives.serialization import Encoding
 
-from aemesh.host.jobs import JobRunner
+from aemesh.host.jobs import JobRunner, open_jobs
 from aemesh.host.localjob import LocalJob
 from aemesh.model.address import Address
 from aemesh.model.job import JobSpec
 from aemesh.model.names import GroupName, JobId, NodeName
+from aemesh.testing.pki import DAY, Authority, new_key, pem_of
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+    from pathlib import Path
+
     from aemesh.plugin import Member
 
 # Enough for what tests compute, in a test machine with little.
@@ -116,3 +123,23 @@ class LocalMember:
     def next_one(self) -> LocalMember:
         """Return the same worker in its next generation."""
         return LocalMember(self.group, self.name, self.generation + 1)
+
+
+@asynccontextmanager
+async def open_local_group(folder: Path, name: str = "A") -> AsyncIterator[LocalGroup]:
+    """Return a group with an authority of its own; at the end no job of it is left."""
+    now = time.time()
+    life = {"begins_at": now - DAY, "ends_at": now + DAY}
+    authority = Authority.root(f"aemesh group {name}", **life)
+
+    def certify(label: str) -> Mapping[str, bytes]:
+        key = new_key()
+        certificate = authority.issue(label, key=key, **life)
+        return {
+            "ca.pem": authority.pem,
+            "cert.pem": certificate.public_bytes(Encoding.PEM),
+            "key.pem": pem_of(key),
+        }
+
+    async with open_jobs(folder) as jobs:
+        yield LocalGroup(jobs, certify, GroupName(name))

@@ -3,24 +3,19 @@ blocks that are marked with ``<!-- run -->`` say what is said."""
 
 from __future__ import annotations
 
-import itertools
 import os
 import re
 import subprocess
 import sys
-from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from aemesh.host.jobs import open_jobs
-from aemesh.model.names import GroupName
-from aemesh.testing.checks_engine import check_engine
-from aemesh.testing.local_group import LocalGroup
+from aemesh.testing.checks import check_engine
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    pass
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted(
@@ -176,11 +171,5 @@ async def test_the_engine_of_the_page_does_what_engines_must(tmp_path: Path):
     page = ROOT / "docs" / "howto" / "write-an-engine.md"
     made: dict[str, Any] = {}
     exec(_PYTHON.findall(page.read_text())[0], made)
-    numbers = itertools.count()
 
-    @asynccontextmanager
-    async def open_group() -> AsyncIterator[LocalGroup]:
-        async with open_jobs(tmp_path / str(next(numbers))) as jobs:
-            yield LocalGroup(jobs, lambda _: {}, GroupName("night"))
-
-    await check_engine(made["ENGINE"], open_group)
+    await check_engine(made["ENGINE"], tmp_path)

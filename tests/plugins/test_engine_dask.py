@@ -9,8 +9,6 @@ import signal
 import ssl
 import subprocess
 import sys
-import time
-from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 import psutil
@@ -19,20 +17,17 @@ import trio
 
 from aemesh.engines import command, dask
 from aemesh.errors import EngineError
-from aemesh.host.jobs import open_jobs
-from aemesh.master.authority import GroupAuthority
-from aemesh.model.names import GroupName, NodeName
-from aemesh.testing.checks_engine import (
+from aemesh.model.names import NodeName
+from aemesh.testing.checks import (
     UP_AFTER,
     add_both,
     check_engine,
     two_members,
 )
-from aemesh.testing.local_group import LocalGroup, LocalMember
-from aemesh.worker.groupkey import make_group_key
+from aemesh.testing.local_group import LocalGroup, LocalMember, open_local_group
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Mapping
+    from collections.abc import Mapping
     from pathlib import Path
 
     from aemesh.host.localjob import LocalJob
@@ -44,46 +39,21 @@ pytest.importorskip("distributed")
 SOON = 10.0
 
 
-@asynccontextmanager
-async def open_group(folder: Path) -> AsyncIterator[LocalGroup]:
-    """A group with its own authority; at the end no job of it is left."""
-    name = GroupName("A")
-    authority = GroupAuthority(name, now=time.time())
-
-    def certify(label: str) -> Mapping[str, bytes]:
-        key = make_group_key()
-        certificate = authority.sign_untrusted(key.csr_pem, name=label)
-        return {
-            "ca.pem": authority.certificate_pem.encode(),
-            "cert.pem": certificate.encode(),
-            "key.pem": key.private_pem,
-        }
-
-    async with open_jobs(folder, spares=2) as jobs:
-        yield LocalGroup(jobs, certify, name)
-
-
 async def test_the_command_engine_does_what_engines_must(tmp_path: Path) -> None:
     """Shows: E1."""
-    numbers = itertools.count()
-
-    await check_engine(
-        command.ENGINE, lambda: open_group(tmp_path / str(next(numbers)))
-    )
+    await check_engine(command.ENGINE, tmp_path)
 
 
 async def test_the_dask_engine_does_what_engines_must(tmp_path: Path) -> None:
     """Shows: E1."""
-    numbers = itertools.count()
-
-    await check_engine(dask.ENGINE, lambda: open_group(tmp_path / str(next(numbers))))
+    await check_engine(dask.ENGINE, tmp_path)
 
 
 # Deaths
 
 
 async def test_the_death_of_a_node_is_told(tmp_path: Path) -> None:
-    async with open_group(tmp_path) as group, dask.ENGINE.open(group) as running:
+    async with open_local_group(tmp_path) as group, dask.ENGINE.open(group) as running:
         member, _ = two_members(group)
         await running.add(member)
 
@@ -94,7 +64,7 @@ async def test_the_death_of_a_node_is_told(tmp_path: Path) -> None:
 
 
 async def test_a_node_that_does_not_come_up_is_an_engine_error(tmp_path: Path) -> None:
-    async with open_group(tmp_path) as group, dask.ENGINE.open(group) as running:
+    async with open_local_group(tmp_path) as group, dask.ENGINE.open(group) as running:
         member = DoomedMember(group, NodeName("office-0"))
         with pytest.raises(EngineError, match="Dask on office-0"):
             await running.add(member)
@@ -104,7 +74,7 @@ async def test_a_node_that_does_not_come_up_is_an_engine_error(tmp_path: Path) -
 
 
 async def test_the_death_of_the_scheduler_leaves_the_block(tmp_path: Path) -> None:
-    async with open_group(tmp_path) as group:
+    async with open_local_group(tmp_path) as group:
 
         async def serve() -> None:
             async with dask.ENGINE.open(group) as running:
@@ -121,7 +91,7 @@ async def test_the_death_of_the_scheduler_leaves_the_block(tmp_path: Path) -> No
 async def test_the_death_of_the_scheduler_in_a_retirement_is_one_error(
     tmp_path: Path,
 ) -> None:
-    async with open_group(tmp_path) as group:
+    async with open_local_group(tmp_path) as group:
         member, _ = two_members(group)
 
         async def serve() -> None:
@@ -137,7 +107,7 @@ async def test_the_death_of_the_scheduler_in_a_retirement_is_one_error(
 
 
 async def test_a_scheduler_that_cannot_listen_tells_why(tmp_path: Path) -> None:
-    async with open_group(tmp_path) as group:
+    async with open_local_group(tmp_path) as group:
         group.address = "203.0.113.1"  # nobody's, for documentation (RFC 5737)
 
         with pytest.raises(EngineError, match="assign requested address"):
@@ -164,7 +134,7 @@ def kill(job: LocalJob) -> None:
 
 
 async def test_warm_spares_become_the_head_and_the_node(tmp_path: Path) -> None:
-    async with open_group(tmp_path) as group:
+    async with open_local_group(tmp_path) as group:
         for spec in (dask.ENGINE.spare_head(), dask.ENGINE.spare_node()):
             assert spec is not None
             await group.jobs.start_spare(spec)
@@ -195,7 +165,7 @@ with Client(timeout=10) as client:
 
 async def test_a_client_computes_and_its_results_move(tmp_path: Path) -> None:
     """Shows what `connect_info` and a receipt say."""
-    async with open_group(tmp_path) as group, dask.ENGINE.open(group) as running:
+    async with open_local_group(tmp_path) as group, dask.ENGINE.open(group) as running:
         one, two = two_members(group)
         with trio.fail_after(UP_AFTER):
             await add_both(running, one, two)
@@ -242,7 +212,7 @@ async def test_the_certificate_of_a_member_that_is_gone_opens_nothing(
     tmp_path: Path,
 ) -> None:
     """Threat: 77."""
-    async with open_group(tmp_path) as group, dask.ENGINE.open(group) as running:
+    async with open_local_group(tmp_path) as group, dask.ENGINE.open(group) as running:
         one, two = two_members(group)
         await running.add(one)
         gone = context_of(tmp_path / "gone", one.tls)
@@ -261,7 +231,7 @@ async def test_the_certificate_of_a_member_that_is_gone_opens_nothing(
 
 async def test_who_stays_refuses_the_one_that_was_retired(tmp_path: Path) -> None:
     """Threat: 77."""
-    async with open_group(tmp_path) as group, dask.ENGINE.open(group) as running:
+    async with open_local_group(tmp_path) as group, dask.ENGINE.open(group) as running:
         one, two = two_members(group)
         await add_both(running, one, two)
         gone = context_of(tmp_path / "gone", one.tls)

@@ -1,6 +1,12 @@
 """What every engine must do; run against each one that is installed, with real jobs.
 
-A check opens a group by `open_group`; what the engine starts are processes here.
+    from aemesh.testing import checks
+
+    async def test_it_is_an_engine(tmp_path):
+        await checks.check_engine(ENGINE, tmp_path)
+
+Or ``python -m aemesh.testing.checks NAME`` for one that is installed by this name.
+Each check opens a group on this machine; what the engine starts are processes here.
 """
 
 from __future__ import annotations
@@ -8,23 +14,29 @@ from __future__ import annotations
 import os
 import re
 import signal
-from collections.abc import Callable
+import sys
+import tempfile
+import traceback
+from collections.abc import Callable, Coroutine
 from contextlib import AbstractAsyncContextManager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import trio
 import trio.testing
 
+from aemesh.host.plugins import find_engine
 from aemesh.host.processes import all_processes
 from aemesh.model.names import NodeName
 from aemesh.plugin import Departing, Idling
-from aemesh.testing.local_group import LocalGroup, LocalMember
+from aemesh.testing.local_group import LocalGroup, LocalMember, open_local_group
 
 if TYPE_CHECKING:
     from aemesh.model.group import Receipt
     from aemesh.plugin import Engine, RunningEngine
 
 OpenGroup = Callable[[], AbstractAsyncContextManager[LocalGroup]]
+Check = Callable[["Engine", OpenGroup], Coroutine[None, None, None]]
 
 # New interpreters that import what is large; on a busy machine all takes longer.
 UP_AFTER = 20.0
@@ -36,15 +48,22 @@ END_AFTER = 6.0
 _VARIABLE = re.compile(r"[A-Z_][A-Z0-9_]*", re.ASCII)
 
 
-async def check_engine(engine: Engine, open_group: OpenGroup) -> None:
-    """Run all checks."""
-    for check in (
-        it_opens_serves_and_leaves_nothing,
-        a_silent_member_holds_nobody_up,
-        a_dead_member_holds_nobody_up,
-        cancelled_it_leaves_nothing,
-    ):
-        await check(engine, open_group)
+async def check_engine(engine: Engine, folder: Path) -> None:
+    """Hold an engine to all checks; raises what the first that fails raises.
+
+    Its jobs run beneath `folder`, which is empty.
+    """
+    for number, check in enumerate(CHECKS):
+        await run_check(check, engine, folder / str(number))
+
+
+async def run_check(check: Check, engine: Engine, folder: Path) -> None:
+    """Hold an engine to one check; the error has the name of it as a note."""
+    try:
+        await check(engine, lambda: open_local_group(folder))
+    except Exception as error:
+        error.add_note(f"engine {engine.name} fails: {check.__name__}")
+        raise
 
 
 async def it_opens_serves_and_leaves_nothing(
@@ -128,6 +147,14 @@ async def cancelled_it_leaves_nothing(engine: Engine, open_group: OpenGroup) -> 
         assert group.jobs.jobs == ()
 
 
+CHECKS: tuple[Check, ...] = (
+    it_opens_serves_and_leaves_nothing,
+    a_silent_member_holds_nobody_up,
+    a_dead_member_holds_nobody_up,
+    cancelled_it_leaves_nothing,
+)
+
+
 def two_members(group: LocalGroup) -> tuple[LocalMember, LocalMember]:
     """Return two members of a group that were not told to the engine."""
     return (
@@ -189,3 +216,24 @@ def _check_spares(engine: Engine, group: LocalGroup, member: LocalMember) -> Non
     spare_head, spare_node = engine.spare_head(), engine.spare_node()
     assert spare_head is None or spare_head in group.head_specs
     assert spare_node is None or spare_node in member.specs
+
+
+async def _run_all(name: str) -> bool:
+    """Run all checks of an installed engine; tell how each went."""
+    well = True
+    for check in CHECKS:
+        began = trio.current_time()
+        with tempfile.TemporaryDirectory() as folder:
+            try:
+                await run_check(check, find_engine(name), Path(folder, "run"))
+                how = "ok"
+            except Exception:  # noqa: BLE001 - whatever it is, it is the engine's
+                traceback.print_exc()
+                how, well = "FAILED", False
+        took = trio.current_time() - began
+        sys.stdout.write(f"{check.__name__}: {how}, {took:.1f} s\n")
+    return well
+
+
+if __name__ == "__main__":
+    sys.exit(0 if trio.run(_run_all, sys.argv[1]) else 1)
