@@ -28,7 +28,7 @@ from pathlib import Path
 import trio
 
 from aemesh.testing.lab import Host, open_lab, reexec_in_user_namespace
-from bench import join
+from bench import join, warm
 from bench.idle import Family, idle_costs
 from bench.sharing import sharing
 from bench.table import Measured, Row, as_markdown, as_text
@@ -36,6 +36,7 @@ from bench.watched import open_watched
 
 PAGE = Path(__file__).parent.parent / "docs/benchmarks.md"
 _OFFICE = 5
+_HOSTS = 7  # of workers; with the other one eight
 _SETTLED_AFTER = 7.0
 
 
@@ -149,6 +150,24 @@ async def offices(lab_hosts: tuple[Host, ...], times: int) -> list[Row]:
             "the same five of Dask's own, started at once", _s(dask5), _s(dask1), "one"
         ),
         Row("group of 5, started at once", _s(group), _s(dask5), "five dask worker"),
+    ]
+
+
+async def warm_workers(lab_hosts: tuple[Host, ...], times: int) -> list[Row]:
+    """Measure from the word that a group may have warm workers until they serve it."""
+    head, *workers = lab_hosts
+    one = workers[:1]
+    single = await warm.joins(head, one, cores=1, times=times)
+    eight = await warm.joins(head, workers[:8], cores=1, times=times)
+    processes = await warm.joins(head, one, cores=8, times=times)
+    move = await warm.moves(head, one, times=times)
+    move8 = await warm.moves(head, workers[:8], times=times)
+    return [
+        Row("warm: one worker is assigned, and registered", _s(single)),
+        Row("warm: 8 workers, all registered", _s(eight), limit=0.5),
+        Row("warm: one worker, its 8 processes registered", _s(processes), limit=0.5),
+        Row("warm: one worker moves to another group", _s(move)),
+        Row("warm: 8 workers move to another group", _s(move8)),
     ]
 
 
@@ -281,13 +300,14 @@ async def measure(times: int, idle: float) -> list[Row]:
         lambda hosts: shakes(hosts, 60),
         lambda hosts: joins(hosts, times),
         lambda hosts: offices(hosts, max(3, times // 2)),
+        lambda hosts: warm_workers(hosts, max(3, times // 2)),
         lambda hosts: idles(hosts, idle),
     )
     rows: list[Row] = sharing(2 * times)
     print(as_text(rows), flush=True)
     print(flush=True)
     for part in parts:
-        names = ["head", "other", *(f"office-{n + 1}" for n in range(_OFFICE))]
+        names = ["head", "other", *(f"office-{n + 1}" for n in range(_HOSTS))]
         async with open_lab(names) as lab:
             await trio.sleep(2)  # IPv6 has looked for twins
             new = await part(lab.hosts)
@@ -320,7 +340,8 @@ Medians [least–most]; ours and the peer's took turns. 1 MiB is 1024 kB as `/pr
 {as_markdown(rows)}
 
 A join is counted from the exec of `aemesh worker` to the master's line that the worker serves the group, which comes
-after each of its Dask processes has registered. Dask's own is counted from the exec of `dask worker`, with
+after each of its Dask processes has registered. Of warm workers it is counted from the moment when a person's wish is
+known to the master, or the first of them begins to leave the other group. Dask's own is counted from the exec of `dask worker`, with
 certificates and the address typed by hand, to the scheduler's line for its last process.
 """
 

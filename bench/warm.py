@@ -71,8 +71,8 @@ async def open_group(
         await _aemesh(head, "group", "set", TWO, "--max", "0")
         for host in hosts:
             words = ("--accept-first-master", "--cores", str(cores))
-            argv = (*host.aemesh, "worker", *words)
-            await stack.enter_async_context(open_watched(host, argv))
+            worker = (*host.aemesh, "worker", *words)
+            await stack.enter_async_context(open_watched(host, worker))
         await story.wait("worker.joined", count=len(hosts))
         yield story
 

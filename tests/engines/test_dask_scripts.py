@@ -126,7 +126,10 @@ class Script:
         rest = b""
         async for chunk in self.process.stdout:
             *lines, rest = (rest + chunk).split(b"\n")
-            self.heard += [json.loads(line) for line in lines]
+            for said in map(json.loads, lines):
+                self.heard.append(said)
+                if said["event"] == "listening" and "port" in said:  # here, directly
+                    await self.say(op="contact", name=said["name"], address="")
         assert rest == b""
         self.ended = True
 
