@@ -52,6 +52,11 @@ alter table workers add column drained integer not null default 0;
 alter table groups add column keeper text;
 """,
     """
+alter table workers add column aside_until real not null default 0;
+alter table workers add column aside_why text not null default '';
+alter table workers add column aside_times integer not null default 0;
+""",
+    """
 alter table groups add column preload text not null default '[]';
 alter table groups add column settings text not null default '{}';
 """,
@@ -179,6 +184,27 @@ class Store:
             " on conflict (key) do update set drained = excluded.drained",
             str(key),
             int(drained),
+        )
+
+    def aside(self, key: KeyId) -> tuple[float, str, int]:
+        """Return until when a worker is set aside (since 1970), why, and how often."""
+        row = self._db.execute(
+            "select aside_until, aside_why, aside_times from workers where key = ?",
+            (str(key),),
+        ).fetchone()
+        return (0.0, "", 0) if row is None else (row[0], row[1], row[2])
+
+    def put_aside(self, key: KeyId, until: float, why: str, times: int) -> None:
+        """Remember that a worker is set aside; `until` 0.0: no more."""
+        self._do(
+            "insert into workers (key, generation, aside_until, aside_why, aside_times)"
+            " values (?, 0, ?, ?, ?) on conflict (key) do update set"
+            " aside_until = excluded.aside_until, aside_why = excluded.aside_why,"
+            " aside_times = excluded.aside_times",
+            str(key),
+            until,
+            why,
+            times,
         )
 
     def add_event(

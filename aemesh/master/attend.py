@@ -292,11 +292,9 @@ class Attendant:
             self._tell_aside()
 
     def _tell_aside(self) -> None:
-        standing = self.record.standing
-        span = standing.until - trio.current_time()
-        text = f"{self.record.name} is set aside for {span:.0f} s: {standing.why}"
+        span, why = self.sharing.set_aside(self.record), self.record.standing.why
+        text = f"{self.record.name} is set aside for {span:.0f} s: {why}"
         self._say("worker.aside", text)
-        self.sharing.changed()
 
     def _stand_back(self) -> None:
         """Another master was quicker; the worker's own news says when to ask again."""

@@ -41,6 +41,7 @@ class ByHand:
         """Take a worker back that was set aside."""
         record = self.roster.find(worker)
         record.standing.readmit()
+        self.store.put_aside(record.key_id, 0.0, "", 0)
         record.barred.clear()
         text = f"{record.name} is taken back by hand"
         self.history.add("worker.readmitted", text, worker=record.name)

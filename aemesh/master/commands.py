@@ -124,11 +124,11 @@ class Commands:
                 took=took,
                 others_well=well,
             ):
-                text = f"{record.name} is set aside: {record.standing.why}"
+                span, why = self.sharing.set_aside(record), record.standing.why
+                text = f"{record.name} is set aside for {span:.0f} s: {why}"
                 self.history.add(
                     "worker.aside", text, worker=record.name, group=group.name
                 )
-                self.sharing.changed()
 
 
 def select(members: Iterable[RemoteMember], wanted: str) -> RemoteMember:

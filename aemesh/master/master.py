@@ -120,6 +120,7 @@ class Master:
             store=parts.store,
             desk=parts.desk,
             key_id=parts.key_id,
+            wall=parts.wall,
         )
         self._by_hand = ByHand(self.roster, self.sharing, parts.store, self.history)
         self._delegations = Delegations(parts.mode, parts.delegation)

@@ -167,6 +167,11 @@ class Roster:
         record = WorkerRecord(key_id, name, home=home, pinned=pinned)
         record.membership.know_generation(generation)
         record.aside = DRAINED if parts.store.is_drained(key_id) else ""
+        until, why, times = parts.store.aside(key_id)
+        if until:
+            now = trio.current_time()
+            until += now - parts.wall()
+            record.standing.restore(why, until=until, times=times, now=now)
         courier = Courier(
             record=record,
             network=parts.network,

@@ -23,7 +23,7 @@ from aemesh.policy.require import ANYTHING, Condition, parse_requirement
 from aemesh.policy.settling import Settling
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     from aemesh.host.store import Store
     from aemesh.master.group import Group
@@ -43,7 +43,7 @@ _UNKNOWN = Facts(cores=0, memory=0, python="", system="")
 class Sharing:
     """The sharing of one master's workers; `run` it once."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - what it is made of, by name
         self,
         records: Mapping[KeyId, WorkerRecord],
         groups: Mapping[GroupName, Group],
@@ -51,12 +51,14 @@ class Sharing:
         store: Store,
         desk: Desk,
         key_id: KeyId,
+        wall: Callable[[], float],
     ) -> None:
         self._records = records
         self._groups = groups
         self._store = store
         self._desk = desk
         self._key_id = key_id  # ours
+        self._wall = wall
         self._demands: dict[GroupName, tuple[Demand, Condition]] = {}
         self._holds: Counter[GroupName] = Counter()
         self._settling = Settling()
@@ -122,6 +124,15 @@ class Sharing:
         self._store.pin(record.key_id, group)
         record.pinned = group
         self.asked()
+
+    def set_aside(self, record: WorkerRecord) -> float:
+        """Note that a worker gets no work for a while; return for how long."""
+        standing = record.standing
+        span = standing.until - trio.current_time()
+        until = self._wall() + span
+        self._store.put_aside(record.key_id, until, standing.why, standing.times)
+        self.changed()
+        return span
 
     def has_room(self, group: Group) -> bool:
         """Whether one more may come in now; others may still be on their way out."""

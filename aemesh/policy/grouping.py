@@ -5,7 +5,8 @@ The rule, in this order:
 1. Nobody serves a group that may not have it, and no group has more than its max.
 2. A group comes to its min before another has more than its own.  If not all can, those
    that have it keep it, and then those of more weight come first.
-3. What is left is shared by weight; workers count, not their cores.
+3. What is left is shared by weight; workers count, not their cores, and not those that
+   a person moved: nobody goes the other way for one of them.
 4. Who serves a group stays there unless that makes one of the above better.
 
 A group that is *held* is none of this: who serves it stays, as long as it may, and
@@ -18,6 +19,7 @@ left to do.  How a flow finds the best of all plans is in `policy.shares`.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
@@ -120,11 +122,13 @@ def _shared(
         allowed.append(sum(map(bits.__getitem__, may)))
         wish = one.group if one.group is not None else one.last
         home.append(index[wish] if wish in may else -1)
+    pinned = Counter(one.pinned for one in ordered if one.pinned in one.allowed)
     rooms = [
         Room(
             min=groups[name].min,
             max=limits.GROUP_WORKERS if (most := groups[name].max) is None else most,
             weight=groups[name].weight,
+            pinned=pinned[name],
         )
         for name in names
     ]

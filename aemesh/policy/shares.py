@@ -41,6 +41,7 @@ class Room:
     min: int
     max: int
     weight: int
+    pinned: int = 0  # workers that are there by hand: no part of its share
 
 
 @dataclass(slots=True)
@@ -135,7 +136,7 @@ class Shares:
         room = self.rooms[group]
         # As seats are given to parties (Webster): the group that is furthest below
         # its share comes next.  Equal fractions are equal floats, for these sizes.
-        share = (2 * number - 1) / room.weight
+        share = (2 * (number - room.pinned) - 1) / room.weight
         if number > room.max:
             return _BEYOND, share
         if number > room.min:

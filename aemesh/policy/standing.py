@@ -62,6 +62,17 @@ class Standing:
         self._set_aside(f"it was lost {times} times in {span:g} s", now)
         return True
 
+    @property
+    def times(self) -> int:
+        """How often it was set aside, not long ago."""
+        return self._times
+
+    def restore(self, why: str, *, until: float, times: int, now: float) -> None:
+        """Go on where a former master's account of it ended."""
+        self.why = why
+        self.until = min(until, now + limits.ASIDE_CAP_AFTER)
+        self._times = times
+
     def readmit(self) -> None:
         """A person says that it is well again."""
         self.until = float("-inf")

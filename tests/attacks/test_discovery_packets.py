@@ -155,7 +155,8 @@ send(packet(ptr(me, 0), txt(me, b"\\0", 0), srv(me, me, 1, 0), a(me, "0.0.0.0", 
 
 async def test_a_hundred_thousand_names_in_packets_leave_the_known_worker() -> None:
     """Threat: 61."""
-    # Ten names in a packet; 2000 packets a second, more than the browser can read.
+    # Ten names in a packet; 2000 packets a second, more than the browser can read.  The
+    # pauses are the pace of the flood; nobody waits for anything by them.
     lies = """
 for number in range(0, 100_000, 10):
     names = [f"aemesh-{random.getrandbits(120):030x}" for _ in range(10)]

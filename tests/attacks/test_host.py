@@ -250,9 +250,9 @@ def test_requests_of_strangers_do_not_fill_the_disk(tmp_path: Path):
 async def test_the_agent_lives_while_a_job_multiplies(tmp_path: Path):
     """Threat: 86."""
     bomb = (
-        "import os, time\n"
+        "import os, signal\n"
         "for n in range(7):\n    os.fork()\n"
-        "os.write(1, b'x')\ntime.sleep(1000)"
+        "os.write(1, b'x')\nsignal.pause()"
     )
     async with open_jobs(tmp_path / "run") as jobs:
         job = await jobs.start(JobId("bomb"), JobSpec(argv=("{python}", "-c", bomb)))
@@ -281,22 +281,22 @@ import sys, os
 from aemesh.host.warden import run_guarded
 
 JOB = '''
-import os, time, sys
+import os, signal, sys
 def tell(): os.write(1, b"%d\\\\n" % os.getpid())
 tell()
 if os.fork() == 0:
-    os.setpgid(0, 0); tell(); time.sleep(1000)
+    os.setpgid(0, 0); tell(); signal.pause()
 if os.fork() == 0:
     os.setsid()
     if os.fork(): os._exit(0)
-    tell(); time.sleep(1000)
+    tell(); signal.pause()
 if os.fork() == 0:
     os.setsid()
     if os.fork(): os._exit(0)
-    bare = ("import os, time;"
-        "os.write(1, b'%d\\\\\\\\n' % os.getpid()); time.sleep(1000)")
+    bare = ("import os, signal;"
+        "os.write(1, b'%d\\\\\\\\n' % os.getpid()); signal.pause()")
     os.execve(sys.executable, [sys.executable, "-c", bare], {})
-time.sleep(1000)
+signal.pause()
 '''
 
 def main():

@@ -19,9 +19,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 SCRIPT = """
-import os, time
+import os, signal
 print(os.path.dirname(os.environ["TLS"]), flush=True)
-time.sleep(60)
+signal.pause()
 """
 
 

@@ -16,7 +16,7 @@ from aemesh.cli import ui
 
 # The child makes the pseudo-terminal its own, as a shell's child has it.
 _HEAD = """
-import fcntl, sys, termios, time
+import fcntl, select, sys, termios
 fcntl.ioctl(0, termios.TIOCSCTTY, 0)
 import trio
 from aemesh.cli import ui
@@ -35,13 +35,14 @@ class Terminal:
         )  # fmt: skip
         os.close(theirs)
 
-    async def shows(self, text: str) -> None:
-        """Wait until `text` has been shown since the last call."""
+    async def shows(self, text: str) -> str:
+        """Wait until `text` has been shown; return what came before it."""
         with trio.fail_after(10):
             while text not in self.shown:
                 await trio.lowlevel.wait_readable(self.fd)
                 self.shown += os.read(self.fd, 4096).decode()
-        self.shown = self.shown.split(text, 1)[1]
+        before, self.shown = self.shown.split(text, 1)
+        return before
 
     def type(self, text: str) -> None:
         os.write(self.fd, text.encode())
@@ -67,17 +68,22 @@ async def test_only_yes_is_yes(typed: str, answer: bool):
     with Terminal(ASK) as terminal:
         await terminal.shows("trust it? [y/N] ")
         terminal.type(typed)
-        await terminal.shows(f"answer {answer}")
+        await terminal.shows("answer ")
+
+        assert await terminal.shows("\n") == f"{answer}\r"
 
 
 async def test_what_was_typed_before_the_question_is_no_answer():
-    code = "print('wait', flush=True); input(); time.sleep(0.05)\n" + ASK
+    # By the time of the question a "y" is there to be read.
+    code = "print('wait', flush=True); input(); select.select([0], [], [])\n" + ASK
     with Terminal(code) as terminal:
         await terminal.shows("wait")
         terminal.type("go\ny\n")
         await terminal.shows("trust it? [y/N] ")
         terminal.type("n\n")
-        await terminal.shows("answer False")
+        await terminal.shows("answer ")
+
+        assert await terminal.shows("\n") == "False\r"
 
 
 async def test_a_question_can_be_cancelled_and_the_next_one_asked():

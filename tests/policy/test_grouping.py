@@ -107,6 +107,28 @@ def test_who_was_moved_by_hand_stays_there():
     assert counts(allocate(workers, {"B": Demand()})) == {"B": 4}
 
 
+def test_nobody_goes_the_other_way_for_who_was_moved_by_hand():
+    """Shows: G3; the move is one more worker there, and one less here."""
+    groups = {"A": Demand(), "B": Demand()}
+    stay = [worker(f"a{n}", group="A") for n in range(2)]
+    stay += [worker(f"b{n}", group="B") for n in range(3)]
+    moved = worker("w", group="B", pinned="B")
+
+    plan = allocate([*stay, moved], groups)
+
+    assert plan.moves([*stay, moved]) == []
+    assert counts(plan) == {"A": 2, "B": 4}
+
+
+def test_who_was_moved_by_hand_counts_for_the_min_and_the_max():
+    groups = {"A": Demand(min=2), "B": Demand(min=2, max=2)}
+    moved = [worker(f"w{n}", group="B", pinned="B") for n in range(2)]
+
+    plan = allocate([*moved, *(worker(f"a{n}") for n in range(3))], groups)
+
+    assert counts(plan) == {"A": 3, "B": 2}
+
+
 @pytest.mark.parametrize(
     ("one", "groups", "why"),
     [
@@ -164,13 +186,17 @@ def possible(workers: list[Candidate], groups: dict[str, Demand]):
             yield places
 
 
-def shares_of(had: Counter[str | None], groups: dict[str, Demand]) -> list[float]:
+def shares_of(
+    had: Counter[str | None], groups: dict[str, Demand], workers: list[Candidate]
+) -> list[float]:
     """How far above its share each place is that is beyond a min, the worst first.
 
-    Who serves nobody counts as the worst of all.
+    Who serves nobody counts as the worst of all; who was moved by hand is no part of
+    his group's share.
     """
+    pinned = Counter(one.pinned for one in workers if one.pinned in one.allowed)
     above = [
-        (2 * number - 1) / demand.weight
+        (2 * (number - pinned[name]) - 1) / demand.weight
         for name, demand in groups.items()
         for number in range(demand.min + 1, had[name] + 1)
     ]
@@ -213,7 +239,8 @@ def test_beyond_the_mins_no_sharing_is_fairer(scene):
     for places in possible(workers, groups):
         other = Counter(places)
         if all(other[name] >= demand.min for name, demand in groups.items()):
-            assert shares_of(had, groups) <= shares_of(other, groups)
+            fairest = shares_of(had, groups, workers)
+            assert fairest <= shares_of(other, groups, workers)
 
 
 @settings(max_examples=150)

@@ -494,6 +494,34 @@ async def test_a_drain_is_remembered_by_the_next_master(autojump_clock):
         assert (await office.wait_state("office-1", MemberState.LEASED)).group == "A"
 
 
+async def test_who_is_set_aside_is_so_for_the_next_master_until_it_is_taken_back(
+    autojump_clock,
+):
+    async with open_office("office-1", "office-2") as office:
+        record = office.master.roster.find("office-2")
+        for _ in range(limits.FAILURES_ENOUGH):
+            record.standing.failed(
+                "it burns", now=trio.current_time(), took=0.0, others_well=True
+            )
+        office.master.sharing.set_aside(record)
+        await office.wait_worker("office-2", lambda one: one.group is None)
+        await office.kill_master()
+
+        await office.start_master()
+        await office.wait_state("office-1", MemberState.LEASED)
+        view = await office.wait_worker("office-2", lambda one: one.state == "trusted")
+        await trio.sleep(2)
+
+        assert "set aside for" in view.note
+        assert "it burns" in view.note
+        (group,) = office.master.groups()
+        assert group.members == ("office-1",)
+        office.master.readmit("office-2")
+        assert (await office.wait_state("office-2", MemberState.LEASED)).group == "A"
+        key_id = office.machines["office-2"].identity.key_id
+        assert office.store.aside(key_id) == (0.0, "", 0)
+
+
 async def test_a_drain_that_a_master_died_over_goes_on(autojump_clock):
     async with open_office("office-1", "office-2") as office:
         key_id = office.machines["office-1"].identity.key_id

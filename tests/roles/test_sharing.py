@@ -377,7 +377,7 @@ async def test_a_member_on_which_commands_fail_at_once_is_set_aside(
         assert await told(mesh, "worker.aside") == []  # never three in a row
         await run()
         (text,) = await told(mesh, "worker.aside")
-        assert "office-2 is set aside: 3 quick failures" in text
+        assert "office-2 is set aside for 60 s: 3 quick failures" in text
         await settled_soon(mesh, A=1)
 
 
