@@ -94,13 +94,16 @@ class Changed:
 
 
 @asynccontextmanager
-async def open_change(muons: Path, *, branch: bool = False) -> AsyncIterator[Changed]:
-    """Two workers and a master, with an analysis that has begun."""
+async def open_change(
+    muons: Path, *, branch: bool = False, dial: bool = False
+) -> AsyncIterator[Changed]:
+    """Two workers and a master, with an analysis that has begun; or they dial it."""
     async with open_office(["laptop", *NAMES]) as office:
         if branch:
             await office.lab.open_branch()
+        where = ("--master", f"{office.laptop.ipv4}:7472") if dial else ()
         for name in NAMES:
-            await office.worker(name)
+            await office.worker(name, "--accept-first-master", *where)
         await office.master("A")
         await office.joined(*NAMES)
         analysis = await office.analyse("A", muons)
@@ -198,3 +201,17 @@ async def test_a_laptop_with_the_master_goes_to_another_network(
         await changed.check(counts)
 
     assert group["address"] == laptop.ipv4 == "10.78.0.20"
+
+
+async def test_a_worker_that_was_told_its_master_goes_to_another_network(
+    muons: Path, counts: str
+):
+    """Shows: D4, D7; it is heard of by nobody, and dials from wherever it is."""
+    async with open_change(muons, branch=True, dial=True) as changed:
+        host = changed.office.host("office-1")
+        await host.move(BRANCH, 20)
+        await changed.back("office-1")
+        view = await changed.office.view("office-1")
+        await changed.check(counts)
+
+    assert view["address"].startswith("10.78.0.20")
