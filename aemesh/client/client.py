@@ -3,18 +3,20 @@
 ::
 
     with aemesh.connect("analysisA") as group:
-        client = group.dask_client()
+        client = group.client()
 
 Everything here is sync, and each call is one request on a connection of its own:
 objects may be used from several threads.  After an error an object is as good as
 before; the next call asks again.
 """
+# Options go to Dask as they are.
+# ruff: noqa: ANN401
 
 from __future__ import annotations
 
 import os
 import threading
-from importlib import import_module
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Self, TypeVar, Unpack
 from urllib.parse import quote
 
@@ -26,7 +28,13 @@ from aemesh.client.jobs import JobFolder
 from aemesh.client.memberjob import MemberJob
 from aemesh.client.runs import Runs
 from aemesh.client.transport import ANSWER_AFTER, Transport, error_in, error_of
-from aemesh.errors import EngineError, UnknownNameError, UnreachableError, UsageError
+from aemesh.errors import (
+    AemeshError,
+    EngineError,
+    UnknownNameError,
+    UnreachableError,
+    UsageError,
+)
 from aemesh.host.control.sockets import SOCKET_FILE
 from aemesh.host.livefolder import LiveFolder
 from aemesh.host.statedir import clients_folder, state_root
@@ -56,11 +64,15 @@ from aemesh.model.view import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from concurrent.futures import Executor
     from pathlib import Path
     from types import TracebackType
 
+    import distributed
+
     from aemesh.client.credentials import Credentials
+    from aemesh.client.following import Following
 
 
 class Mesh:
@@ -167,14 +179,14 @@ class Mesh:
         """Return a group once its engine is up."""
         return Group(self, self.connect(name))
 
-    def connect(self, name: str) -> ConnectView:
+    def connect(self, name: str, *, members: bool = True) -> ConnectView:
         """Wait until a group has its min; return what its clients need.
 
         Raises `GroupIncompleteError` when it has waited as long as the group says.
+        Without `members` it waits for the engine only.
         """
-        return self._transport.ask(
-            "POST", _of(name, "connect"), answer=ConnectView, within=None
-        )
+        target = f"{_of(name, 'connect')}?members={int(members)}"
+        return self._transport.ask("POST", target, answer=ConnectView, within=None)
 
     def certify(
         self, name: str, csr_pem: str, *, life_after: float = 0.0
@@ -270,7 +282,7 @@ class Mesh:
 class Group:
     """One group with its engine up; a context manager that ends its credentials.
 
-    Clients made by `dask_client` need the credentials at each new connection, so
+    Clients made by `client` need the credentials at each new connection, so
     close the group after them; it is closed at the latest at the interpreter's exit.
     """
 
@@ -284,6 +296,7 @@ class Group:
         # Without credentials: by it the master sees that somebody is there.
         self._sign: LiveFolder | None = None
         self._lock = threading.Lock()
+        self._following: Following | None = None  # that follows the load
 
     def status(self) -> GroupView:
         """Return the group as it is now."""
@@ -294,8 +307,9 @@ class Group:
         kind = "group"
         raise UnknownNameError(kind, self.name, [group.name for group in groups])
 
-    def members(self) -> list[WorkerView]:
-        """Return the workers that serve the group now."""
+    @property
+    def workers(self) -> list[WorkerView]:
+        """The workers that serve the group now."""
         return [w for w in self.mesh.workers() if w.group == self.name]
 
     def exec(
@@ -325,29 +339,73 @@ class Group:
                 self._credentials = self._new_credentials()
             return filled(self._view, tls=self._credentials.folder, state=state)
 
-    def dask_client(self, **options: Any) -> Any:  # noqa: ANN401 - distributed is untyped
+    def client(self, **options: Any) -> distributed.Client:
         """Return a `distributed.Client` of the group; `options` are the Client's.
 
         Raises `EngineError` if the group runs another engine than Dask.
         """
-        if self.engine != "dask":
-            msg = f"group {self.name} has no Dask client"
-            raise EngineError(msg, why=f"its engine is {self.engine}")
+        self._check_dask("client")
         # Loaded here: half a second, for those alone who use it.
-        distributed: Any = import_module("distributed")
-        config: Any = import_module("dask.config")
-        ours = config.collect_env(env=self.environment())
-        # Merged, for `set` puts a nested value in place of all its neighbours.
-        with config.set(config.merge(config.config, ours)):
-            address = config.get("scheduler-address")
-            security = distributed.Security()
-            client = distributed.Client(address, security=security, **options)
+        from aemesh.client.daskclient import open_client  # noqa: PLC0415
+
+        client = open_client(self.environment(), **options)
         # The credentials must live as long as the client: it holds the group.
-        client.aemesh_group = self
+        client.aemesh_group = self  # type: ignore[attr-defined]
         return client
 
+    def executor(self, **options: Any) -> Executor:
+        """Return a `concurrent.futures.Executor` that computes on the group.
+
+        `options` are those of Dask's `Client.get_executor`: `retries`, `resources`, …
+        Raises as `client`.
+        """
+        client = self.client(set_as_default=False)
+        from aemesh.client.daskclient import GroupExecutor  # noqa: PLC0415
+
+        return GroupExecutor(client, **options)
+
+    def scale(self, n: int) -> None:
+        """Have `n` workers, no more and no less as far as there are so many."""
+        self._follow(None)
+        self.mesh.set_group(self.name, min=n, max=n)
+
+    def adapt(
+        self, minimum: int = 0, maximum: int | None = None, **options: Any
+    ) -> None:
+        """Have between `minimum` and `maximum` workers, as many as the load calls for.
+
+        What that is Dask says, again and again until `close` or `scale`; `options` are
+        `every`, `target_duration` (seconds) and `wait_count`, as of Dask's `Adaptive`.
+        With another engine the master shares in between.
+        """
+        self._follow(None)
+        self.mesh.set_group(self.name, min=minimum, max=maximum)
+        if self.engine != "dask":
+            return
+        from aemesh.client.following import Following  # noqa: PLC0415
+
+        def ask(number: int) -> None:
+            self.mesh.set_group(self.name, min=minimum, max=number)
+
+        def done() -> None:
+            with suppress(AemeshError):  # the master may have ended before us
+                self.mesh.set_group(self.name, min=minimum, max=maximum)
+
+        self._follow(
+            Following(
+                self.client(set_as_default=False),
+                ask,
+                done=done,
+                processes=processes_each(self.mesh.workers(), self.name),
+                minimum=minimum,
+                maximum=maximum,
+                **options,
+            )
+        )
+
     def close(self) -> None:
-        """Remove the credentials; the group itself goes on."""
+        """Remove the credentials, and follow no load any more; the group goes on."""
+        self._follow(None)
         with self._lock:
             if self._credentials is not None:
                 self._credentials.close()
@@ -355,6 +413,17 @@ class Group:
             if self._sign is not None:
                 self._sign.close()
                 self._sign = None
+
+    def _follow(self, following: Following | None) -> None:
+        """Let this one follow the load, and no longer the one before."""
+        before, self._following = self._following, following
+        if before is not None:
+            before.close()
+
+    def _check_dask(self, what: str) -> None:
+        if self.engine != "dask":
+            msg = f"group {self.name} has no Dask {what}"
+            raise EngineError(msg, why=f"its engine is {self.engine}")
 
     def __enter__(self) -> Self:
         return self
@@ -382,11 +451,27 @@ def connect(group: str | None = None, *, state: str | Path | None = None) -> Gro
 
     Without a name it is the one that `aemesh run --group` started this script for.
     """
-    name = group or os.environ.get(GROUP_VARIABLE)
+    return Mesh(state).group(group_name(group))
+
+
+def group_name(given: str | None) -> str:
+    """Return the name that was given, or that of the group we were started for."""
+    name = given or os.environ.get(GROUP_VARIABLE)
     if not name:
         msg = "which group?"
         raise UsageError(msg, why=f"no name was given and ${GROUP_VARIABLE} is not set")
-    return Mesh(state).group(name)
+    return name
+
+
+def processes_each(workers: Iterable[WorkerView], group: str) -> float:
+    """Return how many of Dask's processes a worker of this group runs, on average.
+
+    It is one for each core; before any serves the group, of those that may.
+    """
+    there = list(workers)
+    members = [one.cores for one in there if one.group == group]
+    cores = members or [one.cores for one in there if one.state == "trusted"] or [1]
+    return max(1.0, sum(cores) / len(cores))
 
 
 def _of(group: str, part: str = "") -> str:

@@ -13,7 +13,7 @@
 | ``POST /v1/workers/NAME/readmit`` | `WorkerView` |
 | ``POST /v1/drains`` | list of `Receipt`; body `Drain` |
 | ``DELETE /v1/drains/WORKER`` | 204: it serves again |
-| ``POST /v1/groups/NAME/connect`` | `ConnectView`, once the engine is up |
+| ``POST /v1/groups/NAME/connect?members=1`` | `ConnectView`, once the engine is up |
 | ``POST /v1/groups/NAME/certificates`` | `CertificateView`; body `Certify` |
 | ``POST /v1/groups/NAME/delegation`` | `DelegationView`; body `Delegate` |
 | ``POST /v1/groups/NAME/exec`` | lines of `OutputView`; body `Exec` |
@@ -138,7 +138,7 @@ class ControlApi(Protocol):
     async def undrain(self, worker: str) -> None:
         """Let a worker serve again."""
 
-    async def connect(self, group: GroupName) -> ConnectView:
+    async def connect(self, group: GroupName, *, members: bool = True) -> ConnectView:
         """Wait until the engine is up and, as long as it says, for its min."""
 
     def certify(
@@ -302,7 +302,9 @@ class _Routes:
         return Response(status_code=204)
 
     async def connect(self, request: Request) -> ASGIApp:
-        return _json(await self._api.connect(_group(request.path_params["name"])))
+        group = _group(request.path_params["name"])
+        members = request.query_params.get("members", "1") != "0"
+        return _json(await self._api.connect(group, members=members))
 
     async def certify(self, request: Request) -> ASGIApp:
         wish = await _body(request, Certify)

@@ -313,26 +313,31 @@ class Master:
         """Let a worker that is drained, or being drained, serve again."""
         await self._by_hand.undrain(worker)
 
-    async def connect(self, group: GroupName) -> ConnectView:
-        """Return what a client's environment needs, once enough can work for it."""
+    async def connect(self, group: GroupName, *, members: bool = True) -> ConnectView:
+        """Return what a client's environment needs, once enough can work for it.
+
+        Without `members` it waits for the engine only.
+        """
         self._group(group)
         until = trio.current_time() + self.sharing.demand(group).wait_after
         # Another life of the group has events of its own.
-        while self._is_short(wanted := self._group(group)):
+        while self._is_short(wanted := self._group(group), members=members):
             with trio.move_on_at(until) as scope:
                 await wanted.changed.wait()
             if scope.cancelled_caught:
                 break
-        if wanted.state == "ready" and self._missing(wanted):
+        if members and wanted.state == "ready" and self._missing(wanted):
             raise self._incomplete(wanted)
         return ConnectView(
             group=group, engine=wanted.engine.name, env=dict(wanted.connect_info())
         )
 
-    def _is_short(self, group: Group) -> bool:
+    def _is_short(self, group: Group, *, members: bool) -> bool:
         """Whether a client of this group is to wait."""
         return group.state == "opening" or (
-            group.state == "ready" and (group.renewing or self._missing(group) > 0)
+            members
+            and group.state == "ready"
+            and (group.renewing or self._missing(group) > 0)
         )
 
     def _missing(self, group: Group) -> int:

@@ -265,8 +265,9 @@ class MemoryControl:
             raise UnknownNameError(kind, worker, sorted(self.members))
         self.tell("worker.undrained", f"{worker} serves again", worker=worker)
 
-    async def connect(self, group: GroupName) -> ConnectView:
+    async def connect(self, group: GroupName, *, members: bool = True) -> ConnectView:
         """Return `env`."""
+        del members
         await self._checkpoint()
         return ConnectView(group=group, engine=self._known(group), env=dict(self.env))
 

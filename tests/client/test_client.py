@@ -69,7 +69,7 @@ async def test_a_group_knows_its_members(api: MemoryControl, tmp_path: Path):
         group = await asked(aemesh.connect, "A", state=tmp_path)
 
         assert (await asked(group.status)).members == ("office-1",)
-        assert [w.name for w in await asked(group.members)] == ["office-1"]
+        assert [w.name for w in await asked(lambda: group.workers)] == ["office-1"]
         assert (group.name, group.engine) == ("A", "dask")
 
 
@@ -181,14 +181,14 @@ async def test_credentials_that_nobody_closed_end_with_the_interpreter(
         assert not folder.exists()
 
 
-async def test_a_group_of_another_engine_has_no_dask_client(
+async def test_a_group_of_another_engine_has_no_client(
     api: MemoryControl, tmp_path: Path
 ):
     async with serving(api, tmp_path):
         group = await asked(aemesh.connect, "B", state=tmp_path)
 
         with pytest.raises(EngineError, match="its engine is command"):
-            group.dask_client()
+            group.client()
 
 
 CLASSES = [

@@ -34,7 +34,7 @@ ENV = {
 
 def _identity(group: aemesh.Group) -> str:
     """Return the type of what a client of the group talks to."""
-    with group.dask_client(timeout=10, set_as_default=False) as client:
+    with group.client(timeout=10, set_as_default=False) as client:
         found = client.scheduler_info()["type"]
     group.close()
     assert isinstance(found, str)

@@ -22,7 +22,7 @@ LOOK = "openssl x509 -in $X509_USER_PROXY -noout -subject; echo file $X509_USER_
 SCRIPT = """
 import os, aemesh
 with aemesh.connect() as group:
-    with group.dask_client() as client:
+    with group.client() as client:
         client.wait_for_workers(1)
         print(client.submit(os.getenv, "X509_USER_PROXY").result())
 """

@@ -61,8 +61,8 @@ async def test_the_analysis_runs_to_the_end_on_what_is_there(muons: Path, counts
 SCRIPT = """
 import aemesh
 with aemesh.connect("A") as group:
-    print(sorted(member.name for member in group.members()))
-    with group.dask_client() as client:
+    print(sorted(member.name for member in group.workers))
+    with group.client() as client:
         print(sum(client.gather(client.map(lambda number: number**2, range(100)))))
 """
 

@@ -1,0 +1,224 @@
+"""A group of a running master, as Dask users know clusters.
+
+distributed's own `Cluster` does what a cluster object shows and says; this says how one
+is opened, scaled and closed by a master.  Dask counts worker processes, a master counts
+machines: what is asked for is rounded up to whole ones.
+"""
+# distributed is asyncio's, and what it overrides itself it does not type so.
+# mypy: disable-error-code="no-untyped-call, override, attr-defined"
+# ruff: noqa: TID251, ANN401
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import math
+import weakref
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, Unpack
+
+from distributed.core import Status, rpc
+from distributed.deploy.adaptive import Adaptive
+from distributed.deploy.cluster import Cluster
+from distributed.utils import Log
+
+from aemesh.client.client import Group, Mesh, group_name, processes_each
+from aemesh.client.daskclient import find_scheduler
+from aemesh.errors import AemeshError, EngineError
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Generator
+    from pathlib import Path
+
+    from aemesh.model.group import DemandChange
+
+_OPEN: weakref.WeakSet[AemeshCluster] = weakref.WeakSet()
+
+
+class GroupAdaptive(Adaptive):
+    """Follows the scheduler's load; which machine goes is the master's to say.
+
+    distributed's own would close processes itself, and the master would take that for
+    an accident and start them again.
+    """
+
+    async def scale_down(self, workers: list[str]) -> None:
+        """Do with fewer; their work and data move to others first."""
+        if workers:
+            await self.cluster.scale_down(workers)
+
+
+class AemeshCluster(Cluster):
+    """A Dask cluster on a group of the running master.
+
+    A group that is there is used, and gets its wishes back at the end; one that is
+    not is opened, and closed at the end.  `n_workers` is as for `scale`; `wishes` are
+    those of `Mesh.set_group`, but for `min` and `max`.
+
+    Raises `NoMasterError`, `EngineError` for a group with another engine, and
+    `UsageError` without a group's name.
+    """
+
+    def __init__(
+        self,
+        group: str | None = None,
+        *,
+        n_workers: int | None = None,
+        state: str | Path | None = None,
+        asynchronous: bool = False,
+        loop: Any = None,
+        **wishes: Unpack[DemandChange],
+    ) -> None:
+        self._mesh = Mesh(state)
+        self._wishes = wishes
+        self._group: Group | None = None
+        self._is_ours = False  # whether we have opened it
+        self._before: DemandChange = {}  # what it wanted before us
+        self._asked = n_workers  # processes; None: as many as come
+        self.security: Any = None
+        name = group_name(group)
+        super().__init__(asynchronous=asynchronous, loop=loop, name=name, quiet=True)
+        if not self.called_from_running_loop:
+            self._loop_runner.start()
+            try:
+                self.sync(self._start)
+            except BaseException:
+                self.close()
+                raise
+
+    # --- opening and closing ---
+
+    def __await__(self) -> Generator[Any, None, AemeshCluster]:
+        async def started() -> AemeshCluster:
+            if self.status == Status.created:
+                await self._start()
+            return self
+
+        return started().__await__()
+
+    async def _start(self) -> None:
+        group = await asyncio.to_thread(self._open)
+        address, self.security = find_scheduler(group.environment())
+        arguments = self.security.get_connection_args("client")
+        self.scheduler_comm = rpc(address, connection_args=arguments)
+        await super()._start()
+        self._cluster_info["name"] = group.name
+        _OPEN.add(self)
+
+    def _open(self) -> Group:
+        """Find the group or make it, and let it have what was asked for."""
+        there = [one for one in self._mesh.groups() if one.name == self.name]
+        if not there:
+            self._mesh.open_group(self.name, "dask", **self._wishes)
+            self._is_ours = True
+        elif there[0].engine != "dask":
+            msg = f"group {self.name} is no Dask cluster"
+            raise EngineError(msg, why=f"its engine is {there[0].engine}")
+        else:
+            wants = there[0].demand
+            self._before = {"min": wants.min, "max": wants.max}
+            if self._wishes:
+                self._mesh.set_group(self.name, **self._wishes)
+        if self._asked is not None:
+            self._ask(self._asked)
+        view = self._mesh.connect(self.name, members=False)
+        self._group = Group(self._mesh, view)
+        return self._group
+
+    async def _close(self) -> None:
+        if self.status == Status.closed:
+            return
+        with suppress(OSError):  # its scheduler may have gone before us
+            await super()._close()
+        self.status = Status.closed
+        _OPEN.discard(self)
+        await asyncio.to_thread(self._let_go)
+
+    def _let_go(self) -> None:
+        if self._group is not None:
+            self._group.close()
+        with suppress(AemeshError):  # the master has ended, and the group with it
+            if self._is_ours:
+                self._mesh.close_group(self.name)
+            elif self._before and self._asked is not None:
+                self._mesh.set_group(self.name, **self._before)
+
+    def close(self, timeout: float | None = None) -> Awaitable[None] | None:
+        """Close it, and the group if it was opened for this."""
+        waits: Awaitable[None] | None = super().close(timeout)
+        if not self.asynchronous:
+            self._loop_runner.stop()
+        return waits
+
+    # --- scaling ---
+
+    @property
+    def workers(self) -> dict[str, Any]:
+        """The worker processes that are registered, by name."""
+        return {info["name"]: info for info in self.scheduler_info["workers"].values()}
+
+    @property
+    def plan(self) -> set[str]:
+        """Names of as many workers as were asked for; some may not be there yet."""
+        there = sorted(self.observed)
+        if self._asked is None:
+            return set(there)
+        missing = range(self._asked - len(there))
+        return {*there[: self._asked], *(f"asked-{number}" for number in missing)}
+
+    @property
+    def requested(self) -> set[str]:
+        """The same: a master brings up what it has."""
+        return self.plan
+
+    def scale(self, n: int) -> Awaitable[None] | None:
+        """Have `n` worker processes, on as many machines as that takes.
+
+        The master has them come and go; `wait_for_workers` waits for them.
+        """
+        if self.called_from_running_loop:
+            # Not waited for by all who call it: Dask's own is no coroutine.
+            return asyncio.ensure_future(self._scale(n))
+        result: Awaitable[None] | None = self.sync(self._scale, n)
+        return result
+
+    async def scale_down(self, workers: list[str]) -> None:
+        """Have fewer, by so many; the master says which."""
+        await self._scale(max(0, len(self.plan) - len(workers)))
+
+    async def _scale(self, n: int) -> None:
+        self._asked = n
+        await asyncio.to_thread(self._ask, n)
+
+    def _ask(self, n: int) -> None:
+        machines = math.ceil(n / processes_each(self._mesh.workers(), self.name))
+        self._mesh.set_group(self.name, min=machines, max=machines)
+
+    def adapt(self, Adaptive: type = GroupAdaptive, **options: Any) -> Any:  # noqa: N803 - as Dask's
+        """Have as many worker processes as the load calls for; see Dask's `Adaptive`.
+
+        `minimum` and `maximum` count processes, as for `scale`.
+        """
+        return super().adapt(Adaptive=Adaptive, **options)
+
+    # --- what it shows ---
+
+    async def _get_logs(
+        self, cluster: bool = True, scheduler: bool = True, workers: Any = True
+    ) -> Any:
+        logs = await super()._get_logs(
+            cluster=cluster, scheduler=scheduler, workers=workers
+        )
+        if cluster:
+            status = await asyncio.to_thread(self._mesh.group_status, self.name)
+            logs["Cluster"] = Log("\n".join(event.text for event in status.history))
+        return logs
+
+
+@atexit.register
+def _close_all() -> None:
+    """Close what an interpreter leaves behind, before its threads end."""
+    for cluster in list(_OPEN):
+        if not cluster.asynchronous:
+            with suppress(Exception):
+                cluster.close(timeout=10)
