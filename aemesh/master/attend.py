@@ -15,7 +15,7 @@ from typing import TypeGuard
 import trio
 
 from aemesh import limits
-from aemesh.errors import AemeshError, UnreachableError
+from aemesh.errors import AemeshError, RefusedError, UnreachableError
 from aemesh.host.store import Store
 from aemesh.master.group import Group
 from aemesh.master.history import History
@@ -328,21 +328,33 @@ class Attendant:
         Raises what the join met; the worker is then shared as before the move.
         """
         record = self.record
-        group = self.groups.get(order.move_to) if order.move_to else None
-        while group is not None and group.state == "opening" and not group.suspended:
-            await group.changed.wait()
-        error: AemeshError | None = UnreachableError(f"{order.move_to} is not open")
-        if group is not None and group.state == "ready":
-            while not self.sharing.has_room(group):  # who makes room is on its way out
-                await group.changed.wait()
-            error = await self._join(group)
+        error = await self._join_there(order)
         if error is None:
             return
-        self.sharing.pin(record, None)
+        if record.pinned == order.move_to:  # else another move has pinned it anew
+            self.sharing.pin(record, None)
         record.home = old if old in self.groups else None
         generation = record.membership.generation
         self.store.put_worker(record.key_id, generation, record.home)
         raise error
+
+    async def _join_there(self, order: Order) -> AemeshError | None:
+        """Join where a move goes to once there is room, while it is to go there.
+
+        Who makes room is on its way out; but the room may be given to somebody else
+        when what is wanted changes, and the worker may get another order.
+        """
+        record, name = self.record, GroupName(order.move_to or "")
+        while record.order is order and record.pinned == name:
+            woken, group = record.ordered, self.groups.get(name)
+            is_up = group is not None and group.state in {"opening", "ready"}
+            if group is None or group.suspended or not is_up:
+                return UnreachableError(f"{name} is not open")
+            if group.state == "ready" and self.sharing.has_room(group):
+                return await self._join(group)
+            await self._wait(woken.wait, group.changed.wait)
+        what = f"{record.name} does not go to {name} any more"
+        return RefusedError(what, why="what is wanted of it, or there, has changed")
 
     async def _let_go(
         self,

@@ -16,12 +16,12 @@ from aemesh.errors import (
     RequestFailedError,
     UsageError,
 )
-from aemesh.model.group import Demand, MemberState
+from aemesh.model.group import Demand, Haste, MemberState
 from aemesh.model.names import GroupName
 from aemesh.protocol import wire
 from tests.roles.mesh import Mesh, open_mesh
 
-A, B = GroupName("A"), GroupName("B")
+A, B, C = GroupName("A"), GroupName("B"), GroupName("C")
 
 
 def wish(**changed):
@@ -267,6 +267,57 @@ async def test_a_move_that_fails_brings_the_worker_back(autojump_clock) -> None:
         with pytest.raises(RefusedError, match="cannot serve B"):
             await mesh.master.move_all([one, "office-3"], B)  # both, or none
         await settled(mesh, A=2, B=1)
+
+
+async def test_a_move_whose_place_is_given_to_another_frees_the_worker(
+    autojump_clock,
+) -> None:
+    """It waited for room that nobody was to make for it, and obeyed nobody any more."""
+    async with open_mesh("A", "B") as mesh:
+        mesh.master.set_group(B, wish(max=1))
+        await start(mesh, 1, 2)
+        await settled(mesh, A=1, B=1)
+        (mover,) = members(mesh, "A")
+        mesh.engine.retire_takes[mover] = 5.0
+
+        async with trio.open_nursery() as nursery:
+            views = []
+
+            async def move() -> None:
+                views.extend(await mesh.master.move_all([mover], B))
+
+            nursery.start_soon(move)
+            await mesh.wait_state(mover, MemberState.DRAINING)
+            await trio.sleep(1)  # who made room is in A by now
+            mesh.master.set_group(B, wish(require=f'name!="{mover}"'))
+
+        await settled(mesh, A=1, B=1)
+        assert views[0].error is not None
+        assert "does not go to B any more" in str(views[0].error["what"])
+        assert members(mesh, "A") == (mover,)
+        (receipt,) = await mesh.master.drain((mover,), by_after=1.0, haste=Haste.SOON)
+        assert receipt.group == "A"
+
+
+async def test_a_move_that_waits_for_room_can_be_drained_and_moved_elsewhere(
+    autojump_clock,
+) -> None:
+    async with open_mesh("A", "B", "C") as mesh:
+        for name in (A, B, C):
+            mesh.master.set_group(name, wish(min=0, max=1))
+        await start(mesh, 1, 2)
+        await settled(mesh, A=1, B=1, C=0)
+        (mover,), (other,) = members(mesh, "A"), members(mesh, "B")
+        mesh.engine.retire_takes[other] = 20.0
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(mesh.master.move_all, [mover], B)
+            await mesh.wait_state(mover, MemberState.TRUSTED)
+            await mesh.master.move(mover, C)
+
+        await settled(mesh, A=1, B=0, C=1)
+        assert members(mesh, "C") == (mover,)
+        assert mesh.master.roster.find(mover).pinned == C
 
 
 async def test_a_failed_move_from_a_group_that_is_gone_frees_the_worker(
