@@ -27,6 +27,7 @@ from aemesh.protocol import wire
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable
 
+    from aemesh.model.key import KeyId
     from aemesh.net.link import Link
     from aemesh.net.links import Links
     from aemesh.worker.held import Held
@@ -68,6 +69,7 @@ class Parting:
         self._progress = Progress()
         self._changed = trio.Event()
         self._followers = 0
+        self._asked: Plan | None = None  # who holds us was asked to let us go for it
 
     def __repr__(self) -> str:
         return f"<Parting: {self._state}>"
@@ -98,8 +100,31 @@ class Parting:
         self._tell_changed()
         self._held.tell_changed()
 
-    def until_after(self) -> float | None:
-        """Return the seconds until an end that masters plan with; None without one."""
+    @property
+    def is_going(self) -> bool:
+        """Whether we leave as soon as whoever holds us has let us go."""
+        if self._state in ("parting", "left"):
+            return True
+        plan = self.plan
+        return plan is not None and (
+            plan.haste is not Haste.LATE or self._asked is plan
+        )
+
+    def check_takes(self) -> None:
+        """Raise `RefusedError` if whoever takes us now would lose us at once."""
+        if self.is_going:
+            what = "the worker leaves"
+            raise RefusedError(what, why="its owner wants it back")
+
+    def until_after(self, listener: KeyId | None = None) -> float | None:
+        """Return the seconds until an end that masters plan with; None without one.
+
+        When we go there is no time left for any that does not hold us.
+        """
+        lease = self._held.tenancy.lease
+        holds = lease is not None and lease.master == listener
+        if self.is_going and listener is not None and not holds:
+            return 0.0
         if self.plan is None or self.plan.haste is not Haste.LATE:
             return None
         return max(0.0, self.plan.end - self._wall())
@@ -138,8 +163,8 @@ class Parting:
             self._tell_changed()
             if await self._leave(plan):
                 break
-            if self.plan is None:
-                await self._say_stay()
+            if self.plan is None or self.plan.due.ask_at > self._wall():
+                await self._say_stay()  # for good, or until it asks again
         self._state = "parting"
 
     async def end_jobs(self) -> None:
@@ -230,6 +255,7 @@ class Parting:
     async def _ask_master(self, link: Link, plan: Plan) -> bool:
         """Ask one master; whether it has let us go."""
         by_after = max(0.0, plan.due.moved_at - self._wall())
+        self._asked = plan
         body = wire.Leave(
             reason=plan.why, by_after=by_after, haste=plan.haste.value, follow=True
         )

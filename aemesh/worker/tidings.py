@@ -38,7 +38,7 @@ class Tidings:
         held: Held,
         desk: Desk,
         *,
-        until_after: Callable[[], float | None] = lambda: None,
+        until_after: Callable[[KeyId], float | None] = lambda _: None,
         wishes: Wishes | None = None,
         spares: Callable[[], tuple[int, int]] = lambda: (0, 0),
     ) -> None:
@@ -72,7 +72,7 @@ class Tidings:
             generation=tenancy.generation,
             groups=tuple(sorted(tenancy.groups)),
             lease=self._lease(listener),
-            until_after=self._until_after(),
+            until_after=self._until_after(listener.key_id),
             labels=facts.labels,
             forward=facts.forward.value,
             wanted=wanted,

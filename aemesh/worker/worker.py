@@ -365,6 +365,7 @@ class Worker:
         self._check_group(link.peer, group_name_untrusted(body.group))
         try:
             if isinstance(body, wire.Assign):
+                self.parting.check_takes()
                 self.wishes.check_turn(link.peer.key_id)
             answer = await self.held.handle(link.peer.key_id, body)
         except RefusedError:

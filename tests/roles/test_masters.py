@@ -255,6 +255,32 @@ async def test_a_turn_that_nobody_takes_ends(autojump_clock) -> None:
         assert len(held(mesh, mary)[0]) == 3
 
 
+async def test_a_worker_that_leaves_one_master_is_not_taken_by_the_next(
+    autojump_clock,
+) -> None:
+    """It would be lost there at once, with the work that it got."""
+    async with (
+        open_mesh("A") as mesh,
+        second_master(mesh, "10.0.1.1", "B") as mary,
+    ):
+        policy = trusts(mesh.master_id, mary.identity)
+        machine = await mesh.start_worker("office-1", policy=policy)
+        await mesh.wait_worker("office-1", lambda view: view.state == "leased")
+        mary.hear(machine)
+        work(mesh, A, on=1)
+        await until(lambda: is_held(mary.view("office-1"), by="laptop"))
+        assert machine.worker is not None
+        machine.worker.leave("lunch")
+        with trio.fail_after(60):
+            while machine.departure is None:
+                await trio.sleep(0.05)
+
+        assert machine.departure.moved == 1
+        assert machine.generation == 1
+        history = mary.master.events(0, follow=False)
+        assert [event.kind async for event in history][-1:] == ["worker.left"]
+
+
 async def test_a_master_that_has_enough_says_so_and_is_silent(autojump_clock) -> None:
     """Shows: D10; it announces itself again when it wants more."""
     async with open_mesh("A", port=7472, announcer=Calls()) as mesh:

@@ -167,6 +167,42 @@ async def test_an_end_that_is_changed_is_the_one_that_counts(autojump_clock):
         assert machine.departure.moved == 1
 
 
+async def test_an_end_that_is_put_off_leaves_the_worker_at_work_until_then(
+    autojump_clock,
+):
+    async with open_mesh("A") as mesh:
+        machine = await serving(mesh)
+        agree(machine, 60.0)
+        await mesh.wait_state("office-1", MemberState.DRAINING)
+
+        later = agree(machine, 2 * limits.DEPARTURE_LEAD_AFTER)
+        await trio.sleep(300)
+        view = await mesh.wait_worker("office-1", lambda _: True)
+        await trio.sleep(later - wall() - 10.0)
+        at = await gone(machine)
+
+        assert (view.state, view.group) == ("leased", "A")
+        assert later - limits.DEPARTURE_MOVED_BEFORE <= at <= later
+
+
+async def test_a_leave_that_was_put_off_and_then_called_off_is_forgotten(
+    autojump_clock,
+):
+    """The master held it for one that leaves, and gave it nothing for ever."""
+    async with open_mesh("A") as mesh:
+        machine = await serving(mesh)
+        agree(machine, 60.0)
+        await mesh.wait_state("office-1", MemberState.DRAINING)
+        agree(machine, 2 * limits.DEPARTURE_LEAD_AFTER)
+        await trio.sleep(300)
+
+        machine.worker.parting.call_off()
+        await trio.sleep(300)
+
+        view = await mesh.wait_worker("office-1", lambda _: True)
+        assert (view.state, view.group, view.until) == ("leased", "A", 0.0)
+
+
 async def test_who_leaves_at_once_is_gone_in_two_seconds(autojump_clock):
     async with open_mesh("A") as mesh:
         machine = await serving(mesh)
