@@ -129,7 +129,8 @@ class ByHand:
         self, workers: tuple[str, ...], *, by_after: float, haste: Haste
     ) -> list[Receipt]:
         """Take workers out of their groups, all at once, until they are recalled."""
-        records = [self.roster.find(worker) for worker in workers]
+        found = [self.roster.find(worker) for worker in workers]
+        records = list(dict.fromkeys(found))  # one may be named twice
         for record in records:
             if record.link is None:
                 msg = f"{record.name} is not linked"

@@ -302,6 +302,8 @@ class Courier:
         self.record.give(order)
         await order.done.wait()
         receipt = order.receipt
+        if receipt is None and order.error is not None:
+            raise order.error  # what became of its work is not known: it asks again
         if receipt is None:
             return wire.Left(moved=0, lost=0, stays=order.stays)
         return wire.Left(

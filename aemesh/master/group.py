@@ -514,14 +514,30 @@ class Group:
                     receipt = await self.running.retire(
                         member, by_after=by_after, haste=haste
                     )
-        except trio.Cancelled:
-            raise
-        except BaseException:
-            self._remove(record)
-            raise
+        except (AemeshError, trio.TooSlowError) as exc:
+            if self.suspended:  # its next life may go on with the member
+                self._remove(record)
+                raise
+            assert member is not None, "only an engine fails to let one go"
+            await self._drop(member, str(exc) or "it took too long")
         self._remove(record)
         await self.succession.forget_member(record.key_id)
         return replace(receipt, took_after=trio.current_time() - started)
+
+    async def _drop(self, member: RemoteMember, why: str) -> None:
+        """Go on without a member that the engine could not let go gracefully.
+
+        Who was promised its machine is not to wait for an engine.
+        """
+        text = f"{self.engine.name} did not let {member.name} go: {why}"
+        self.history.add("engine.broken", text, worker=member.name, group=self.name)
+        if self.running is None:
+            return
+        try:
+            with self._plugin_faults(f"losing {member.name}"):
+                await self.running.lost(member)
+        except (AemeshError, trio.TooSlowError) as exc:
+            _log.info("it did not take note of its loss either: %s", exc)
 
     async def expect(self, record: WorkerRecord, *, by_after: float | None) -> bool:
         """Tell the engine when a member leaves, or that it stays; False: it cannot."""

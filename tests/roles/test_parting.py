@@ -8,7 +8,7 @@ import pytest
 import trio
 
 from aemesh import limits
-from aemesh.errors import RefusedError
+from aemesh.errors import EngineError, RefusedError
 from aemesh.master.record import WorkerRecord
 from aemesh.model.group import Haste, MemberState
 from aemesh.model.names import GroupName
@@ -295,6 +295,54 @@ async def test_a_drained_worker_serves_nobody_until_it_is_taken_back(autojump_cl
         assert machine.generation == 2
 
 
+async def test_an_engine_that_cannot_let_go_keeps_no_worker_from_its_drain(
+    autojump_clock, monkeypatch: pytest.MonkeyPatch
+):
+    """It was in no group then, and held for one: it got nothing any more."""
+    async with open_mesh("A") as mesh:
+        machine = await serving(mesh)
+        monkeypatch.setattr(mesh.engine.running[A], "retire", refuses)
+
+        (receipt,) = await mesh.master.drain(
+            ("office-1",), by_after=30.0, haste=Haste.SOON
+        )
+        await mesh.master.undrain("office-1")
+        await serving(mesh)
+
+        assert not receipt.graceful
+        assert mesh.engine.told[1:] == [
+            "add office-1.1",
+            "lost office-1.1",
+            "add office-1.2",
+        ]
+        assert len(machine.jobs.running) == 1
+        assert "engine.broken" in await mesh.events()
+
+
+async def test_a_receipt_does_not_say_graceful_when_the_engine_could_not_let_go(
+    autojump_clock, monkeypatch: pytest.MonkeyPatch
+):
+    async with open_mesh("A") as mesh:
+        machine = await serving(mesh)
+        monkeypatch.setattr(mesh.engine.running[A], "retire", refuses)
+        agree(machine, 60.0)
+        await gone(machine)
+
+        assert machine.departure is not None
+        assert machine.departure.group == "A"
+        assert not machine.departure.graceful
+
+
+async def test_a_worker_that_is_named_twice_is_drained_once(autojump_clock):
+    async with open_mesh("A") as mesh:
+        machine = await serving(mesh)
+        names = ("office-1", str(machine.identity.key_id))
+
+        (receipt,) = await mesh.master.drain(names, by_after=1.0, haste=Haste.SOON)
+
+        assert (receipt.group, receipt.moved) == ("A", 1)
+
+
 async def test_a_drain_may_be_called_off_while_it_goes_on(autojump_clock):
     async with open_mesh("A") as mesh:
         machine = await serving(mesh)
@@ -339,6 +387,11 @@ async def test_a_worker_that_leaves_is_neither_moved_nor_drained(autojump_clock)
 async def refused_drain(mesh: Mesh) -> None:
     with pytest.raises(RefusedError, match="called off"):
         await mesh.master.drain(("office-1",), by_after=60.0, haste=Haste.LATE)
+
+
+async def refuses(member, *, by_after, haste=Haste.SOON):
+    what = "the head does not know it"
+    raise EngineError(what)
 
 
 async def never(member, *, by_after, haste=Haste.SOON):
