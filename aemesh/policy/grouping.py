@@ -90,7 +90,7 @@ def allocate(
         if one.group in before:
             before[one.group] += 1
     after = dict(zip(names, shares.counts(), strict=True))
-    tell = _Reasons(groups, before, after)
+    tell = _Reasons(groups, before, after, held)
     placements = stay
     for one, place in zip(ordered, shares.place, strict=True):
         name = names[place] if place < len(names) else None
@@ -147,6 +147,7 @@ class _Reasons:
     groups: Mapping[GroupName, Demand]
     before: Mapping[GroupName, int]
     after: Mapping[GroupName, int]
+    held: AbstractSet[GroupName]
 
     def why(self, one: Candidate, name: GroupName | None) -> str:
         if name is None:
@@ -164,11 +165,14 @@ class _Reasons:
         return f"it makes room elsewhere, and {name} can use it as well"
 
     def _why_free(self, one: Candidate) -> str:
-        may = sorted(may_serve(one, self.groups))
-        if not self.groups:
+        if not self.groups and not self.held:
             return "there is no group"
+        may = sorted(may_serve(one, {*self.groups, *self.held}))
         if not may:
             return "no group may have it"
         return ", ".join(
-            f"{name} has its max of {self.groups[name].max}" for name in may
+            f"{name} is held as it is"
+            if name in self.held
+            else f"{name} has its max of {self.groups[name].max}"
+            for name in may
         )

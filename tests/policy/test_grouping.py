@@ -331,6 +331,14 @@ def test_who_may_not_serve_a_held_group_any_more_leaves_it():
     assert plan.placements["b"].group == "A"
 
 
+def test_who_is_free_beside_a_held_group_is_told_so():
+    only = allocate([worker("a")], {"A": Demand()}, held={"A"})
+    full = allocate([worker("a")], {"A": Demand(), "B": Demand(max=0)}, held={"A"})
+
+    assert only.placements["a"].why == "A is held as it is"
+    assert full.placements["a"].why == "A is held as it is, B has its max of 0"
+
+
 def test_who_is_pinned_to_a_held_group_waits_elsewhere():
     plan = allocate(
         [worker("a", pinned="A")], {"A": Demand(), "B": Demand()}, held={"A"}
