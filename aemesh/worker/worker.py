@@ -186,9 +186,16 @@ class Worker:
 
     async def wait_idle(self, exit_after: float) -> None:
         """Return once no master has held us for so many seconds."""
+        tenancy, free_at = self.held.tenancy, trio.current_time()
+        generation = tenancy.generation
         while True:
-            held, changed = self.held.tenancy.lease is not None, self.held.changed
-            with trio.move_on_after(math.inf if held else exit_after) as waiting:
+            changed = self.held.changed
+            if tenancy.lease is not None:
+                free_at = math.inf
+            elif free_at == math.inf or tenancy.generation != generation:
+                free_at = trio.current_time()  # else it was other news of us
+            generation = tenancy.generation
+            with trio.move_on_at(free_at + exit_after) as waiting:
                 await changed.wait()
             if waiting.cancelled_caught:
                 return

@@ -18,6 +18,7 @@ from tests.roles.mesh import open_mesh
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from aemesh.worker.worker import Worker
     from tests.roles.mesh import Mesh
 
 A = GroupName("A")
@@ -174,8 +175,24 @@ async def test_a_worker_without_a_lease_leaves_and_one_that_is_held_does_not(
             await held.worker.wait_idle(SPAN)
         assert scope.cancelled_caught
 
+        # Other news of it, told again and again, is no use of it.
+        other = await mesh.start_worker("other", announce=False)
+        assert other.worker is not None
+        began_at = trio.current_time()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(tell_news, other.worker)
+            await other.worker.wait_idle(SPAN)
+            nursery.cancel_scope.cancel()
+        assert trio.current_time() - began_at == pytest.approx(SPAN)
+
         # Its group goes, and so does its lease.
         await mesh.master.close_group(A)
         closed_at = trio.current_time()
         await held.worker.wait_idle(SPAN)
         assert SPAN <= trio.current_time() - closed_at <= SPAN + 30
+
+
+async def tell_news(worker: Worker) -> None:
+    while True:
+        await trio.sleep(SPAN / 3)
+        worker.held.tell_changed()
