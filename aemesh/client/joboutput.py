@@ -106,6 +106,8 @@ def last_lines(folder: Path, lines: int) -> int:
     while piece.data:
         data += piece.data
         piece = read_output(folder, piece.end)
+    if not lines:
+        return first + len(data)
     at = len(data) - data.endswith(b"\n")
     for _ in range(lines):
         at = data.rfind(b"\n", 0, max(at, 0))

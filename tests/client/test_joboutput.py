@@ -97,6 +97,20 @@ def test_a_line_without_an_end_is_a_line(tmp_path: Path):
     assert read_output(tmp_path, last_lines(tmp_path, 1)).data == b"two"
 
 
+def test_who_wants_no_line_of_what_is_there_misses_nothing_of_what_comes(
+    tmp_path: Path,
+):
+    writer = OutputWriter(tmp_path)
+    at = last_lines(tmp_path, 0)
+    writer.write(b"one\ntwo")
+    later = last_lines(tmp_path, 0)
+    writer.write(b" and more\n")
+    writer.close()
+
+    assert read_output(tmp_path, at).data == b"one\ntwo and more\n"
+    assert read_output(tmp_path, later).data == b" and more\n"
+
+
 def test_a_full_disk_does_not_stop_the_script(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
