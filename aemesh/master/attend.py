@@ -104,10 +104,11 @@ class Attendant:
         """Do the one thing that is due, or wait until there may be one."""
         record = self.record
         woken = record.ordered
-        if record.order is not None:
-            await self._obey(record.order)
-        elif self.member is None and self._is_left_to_us(record.orphan):
+        if self.member is None and self._is_left_to_us(record.orphan):
+            # Before any order: what it has is not lost because it leaves just now.
             await self._take_up(record.orphan, woken)
+        elif record.order is not None:
+            await self._obey(record.order)
         elif record.aside:
             if record.membership.state is MemberState.TRUSTED:
                 record.membership.step(Happening.LEAVING, now=self.wall())
@@ -231,7 +232,8 @@ class Attendant:
         else:
             record.orphan = None
             await self._join(group, adopted=orphan.generation)
-            if record.aside and self.member is not None:  # the drain goes on
+            drained = record.aside and record.order is None
+            if drained and self.member is not None:  # the drain goes on
                 record.give(
                     Order(why=record.aside, drain=True, by_after=limits.RETIRE_AFTER)
                 )
@@ -307,9 +309,7 @@ class Attendant:
         """Carry out a move or a leave; the worker's answer to it is the receipt."""
         record = self.record
         try:
-            order.receipt = await self._let_go(
-                order.why, by_after=order.by_after, order=order
-            )
+            order.receipt = await self._let_go(order.why, order=order)
             if order.move_to and order.receipt is not None and record.order is order:
                 await self._join_moved(order, order.receipt.group)
         except AemeshError as exc:
@@ -360,7 +360,6 @@ class Attendant:
         self,
         why: str,
         *,
-        by_after: float = limits.RETIRE_AFTER,
         order: Order | None = None,
     ) -> Receipt | None:
         """Retire the worker from its group and release it.
@@ -377,7 +376,7 @@ class Attendant:
         self._say("worker.draining", f"{record.name} leaves {name}: {why}")
         if group is not None and self.member is not None:
             if order is None:
-                receipt = await group.retire(record, by_after=by_after)
+                receipt = await group.retire(record, by_after=limits.RETIRE_AFTER)
             elif (left := await self._retire(group, order)) is not None:
                 receipt = left
             elif record.order is not order or await self._keep(group):
@@ -401,7 +400,7 @@ class Attendant:
             if order.follow:
                 crew.start_soon(self._tell_progress, group)
             receipt = await group.retire(
-                self.record, by_after=order.by_after, haste=order.haste
+                self.record, by_after=order.left_after(), haste=order.haste
             )
             crew.cancel_scope.cancel()
         return receipt

@@ -33,13 +33,19 @@ class Order:
     move_to: GroupName | None = None
     leave: bool = False  # the worker asks for it
     drain: bool = False  # the master's user does
-    by_after: float = 0.0
+    by_after: float = 0.0  # from its beginning; of a leave, from when it was given
+    given_at: float = 0.0  # on trio's clock
     haste: Haste = Haste.SOON
     follow: bool = False  # the worker wants to hear how it goes
     stays: bool = False  # it was called off
     receipt: Receipt | None = None
     error: Exception | None = None
     done: trio.Event = field(default_factory=trio.Event)
+
+    def left_after(self) -> float:
+        """Return the seconds that it may take now: the end of a leave stands."""
+        waited = trio.current_time() - self.given_at if self.leave else 0.0
+        return max(0.0, self.by_after - waited)
 
 
 @dataclass(slots=True, eq=False)
@@ -90,6 +96,7 @@ class WorkerRecord:
             self.order.error = RefusedError(what, why=order.why)
             self.order.done.set()
         self.order = order
+        order.given_at = trio.current_time()
         self.wake()
 
     def recall(self) -> None:

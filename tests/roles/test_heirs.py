@@ -5,9 +5,10 @@ from __future__ import annotations
 import trio
 
 from aemesh import limits
-from aemesh.model.group import MemberState
+from aemesh.model.group import Haste, MemberState
 from aemesh.model.names import GroupName
 from aemesh.protocol import wire
+from tests.roles.mesh import wall
 from tests.roles.test_adoption import HEIR_IP, KEPT_AFTER, Office, open_inherited
 
 A = GroupName("A")
@@ -61,6 +62,30 @@ async def test_members_stay_as_they_are_while_only_the_keeper_is_out_of_reach(
         assert office.running("office-1") == before
         (group,) = office.master.groups()
         assert (group.state, group.members) == ("ready", ("office-1",))
+
+
+async def test_a_worker_that_leaves_meanwhile_hands_its_work_over_when_it_is_back(
+    autojump_clock,
+):
+    """It was let go with a receipt of nothing, and all that it had was lost."""
+    async with open_inherited("office-1", "office-2") as office:
+        machine = office.machines["office-1"]
+        office.segment.cut.add(office.keeper.ip)
+        await office.wait_event("group.waits")
+        assert machine.worker is not None
+        end = wall() + 60.0
+        machine.worker.parting.agree(end, Haste.LATE, "lunch")
+        await trio.sleep(8)
+        assert machine.departure is None
+        office.segment.cut.clear()
+        with trio.fail_after(90):
+            while machine.departure is None:
+                await trio.sleep(0.05)
+
+        receipt = machine.departure
+        assert (receipt.group, receipt.moved, receipt.lost) == ("A", 1, 0)
+        assert office.engine.told[-1] == "retire office-1.1"
+        assert end - limits.DEPARTURE_MOVED_BEFORE <= wall() <= end
 
 
 async def test_a_head_whose_stream_alone_broke_is_attached_to_again(autojump_clock):
