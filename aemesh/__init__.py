@@ -12,6 +12,9 @@ if TYPE_CHECKING:
     from aemesh.client.client import Group as Group
     from aemesh.client.client import Mesh as Mesh
     from aemesh.client.client import connect as connect
+    from aemesh.client.item import checkpoint as checkpoint
+    from aemesh.client.item import leaving_after as leaving_after
+    from aemesh.client.item import resume as resume
     from aemesh.errors import AemeshError as AemeshError
 
     __version__: str
@@ -20,10 +23,22 @@ _HOMES = {
     "AemeshError": "aemesh.errors",
     "Group": "aemesh.client.client",
     "Mesh": "aemesh.client.client",
+    "checkpoint": "aemesh.client.item",
     "connect": "aemesh.client.client",
+    "leaving_after": "aemesh.client.item",
+    "resume": "aemesh.client.item",
 }
 
-__all__ = ["AemeshError", "Group", "Mesh", "__version__", "connect"]
+__all__ = [
+    "AemeshError",
+    "Group",
+    "Mesh",
+    "__version__",
+    "checkpoint",
+    "connect",
+    "leaving_after",
+    "resume",
+]
 
 
 def __getattr__(name: str) -> Any:  # noqa: ANN401 - as many types as names

@@ -403,6 +403,8 @@ RUN_VALUE_BYTES = 64 * 1024 * 1024
 # Values up to here stand in SQLite's own file: written one at a time that costs half of
 # a file each (172 and 392 us for 1 kB), and in batches the two meet at a megabyte.
 RUN_ROW_BYTES = 64 * 1024
+# Values that are read in one go: some milliseconds, which others wait.
+RUN_PAGE_BYTES = 1024 * 1024
 # Items of one run, 300 bytes each beside their values; more: refused.
 RUN_ITEMS = 1_000_000
 # All values of one run: what a laptop's disk can spare; more: refused.

@@ -8,7 +8,16 @@ import pytest
 
 import aemesh
 
-PUBLIC = ["AemeshError", "Group", "Mesh", "__version__", "connect"]
+PUBLIC = [
+    "AemeshError",
+    "Group",
+    "Mesh",
+    "__version__",
+    "checkpoint",
+    "connect",
+    "leaving_after",
+    "resume",
+]
 
 
 def test_the_public_names_are_these():

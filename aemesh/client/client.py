@@ -64,7 +64,7 @@ from aemesh.model.view import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from concurrent.futures import Executor
     from pathlib import Path
     from types import TracebackType
@@ -73,6 +73,10 @@ if TYPE_CHECKING:
 
     from aemesh.client.credentials import Credentials
     from aemesh.client.following import Following
+    from aemesh.client.map import Results
+
+_T = TypeVar("_T")
+_Item = TypeVar("_Item")
 
 
 class Mesh:
@@ -403,6 +407,40 @@ class Group:
             )
         )
 
+    def map(
+        self,
+        function: Callable[[_Item], _T],
+        items: Iterable[_Item],
+        *,
+        key: str | None = None,
+        retries: int = 2,
+        fresh: bool = False,
+    ) -> Results[_T]:
+        """Compute `function` of each item on the group; yield the results in order.
+
+        With a `key` each finished item is kept by the master, for good: the same call
+        again, after whatever was killed, returns what is kept and computes the rest.
+        `fresh` forgets what there is under this key.  An item that raises is tried
+        `retries` times more, and raises here when it is its turn.  Within an item,
+        `aemesh.checkpoint` and `aemesh.resume` keep its state.
+
+        Raises `OtherWorkError` when the key is that of another function, and
+        `EngineError` if the group runs another engine than Dask.
+        """
+        from aemesh.client.map import start_map  # noqa: PLC0415 - for who maps
+
+        self._check_dask("map; `aemesh map` spreads commands over any group")
+        return start_map(
+            self.name,
+            function,
+            items,
+            connect=lambda: self.mesh.group(self.name),
+            runs=self.mesh.runs,
+            key=key,
+            retries=retries,
+            fresh=fresh,
+        )
+
     def close(self) -> None:
         """Remove the credentials, and follow no load any more; the group goes on."""
         self._follow(None)
@@ -477,9 +515,6 @@ def processes_each(workers: Iterable[WorkerView], group: str) -> float:
 def _of(group: str, part: str = "") -> str:
     end = f"/{part}" if part else ""
     return f"/v1/groups/{quote(group, safe='')}{end}"
-
-
-_T = TypeVar("_T")
 
 
 def _decoded(line: bytes, kind: type[_T]) -> _T:

@@ -28,7 +28,7 @@ from starlette.responses import Response
 from aemesh import errors, limits
 from aemesh.errors import BadMessage, UsageError
 from aemesh.host.control import http
-from aemesh.host.control.http import MEDIA_LINES, Stream, as_lines
+from aemesh.host.control.http import MEDIA_LINES, Stream
 from aemesh.master.control_wire import AskValues, CommitValues, OpenRun
 from aemesh.model.names import group_name_untrusted
 from aemesh.model.run import (
@@ -49,7 +49,7 @@ if TYPE_CHECKING:
 
     from aemesh.host.ledger.clerk import Clerk
     from aemesh.model.names import GroupName
-    from aemesh.model.run import ItemId, RunKey
+    from aemesh.model.run import ItemId, ItemView, RunKey
 
     _T = TypeVar("_T")
 
@@ -113,8 +113,8 @@ class _Routes:
         after, life = (_number(asked.get(name, "0")) for name in ("after", "life"))
         run = await self._named(request, life)
         follow = asked.get("follow", "0") != "0"
-        items = self._clerk.items(run, after, follow=follow)
-        return Stream(MEDIA_LINES, as_lines(items))
+        pages = self._clerk.items(run, after, follow=follow)
+        return Stream(MEDIA_LINES, _lines(pages))
 
     async def values(self, request: Request) -> ASGIApp:
         wish = await http.body_of(request, AskValues)
@@ -144,14 +144,27 @@ class _Routes:
         return RunName(group, key, life or (await self._clerk.run(group, key)).life)
 
 
+async def _lines(pages: AsyncGenerator[list[ItemView]]) -> AsyncGenerator[bytes]:
+    """Yield each page as lines of JSON, in one piece; an error is the last line."""
+    try:
+        async with http.closing(pages):
+            async for page in pages:
+                yield b"".join(msgspec.json.encode(item) + b"\n" for item in page)
+    except Exception as error:  # noqa: BLE001 - per stream; told and logged
+        yield msgspec.json.encode(http.told_of(error).fields()) + b"\n"
+
+
 async def _values(
     clerk: Clerk, run: RunName, ids: Sequence[ItemId]
 ) -> AsyncGenerator[bytes]:
     try:
-        for item in ids:
-            value = await clerk.value(run, item)
-            kind = _ABSENT if value is None else _VALUE
-            yield _framed(kind, value or b"")
+        while ids:
+            page = await clerk.values(run, ids)
+            ids = ids[len(page) :]
+            yield b"".join(
+                _framed(_ABSENT if value is None else _VALUE, value or b"")
+                for value in page
+            )
     except Exception as error:  # noqa: BLE001 - per stream; told and logged
         yield _framed(_ERROR, msgspec.json.encode(http.told_of(error).fields()))
 

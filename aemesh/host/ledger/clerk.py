@@ -102,9 +102,9 @@ class Clerk:
         """Return those of these items that are committed."""
         return await self._ask(self._ledger.known, run, ids)
 
-    async def value(self, run: RunName, item: ItemId) -> bytes | None:
-        """Return an item's value, or None if it is not committed."""
-        return await self._ask(self._ledger.value, run, item)
+    async def values(self, run: RunName, items: Sequence[ItemId]) -> list[bytes | None]:
+        """Return values of the first of these items; None for what is not committed."""
+        return await self._ask(self._ledger.values, run, items)
 
     async def state(self, run: RunName, item: ItemId) -> bytes | None:
         """Return the last checkpoint of an item that is in the middle, or None."""
@@ -112,21 +112,21 @@ class Clerk:
 
     async def items(
         self, run: RunName, after: int, *, follow: bool
-    ) -> AsyncGenerator[ItemView]:
-        """Yield what was committed behind `after`; with `follow`, then what comes.
+    ) -> AsyncGenerator[list[ItemView]]:
+        """Yield pages of what was committed behind `after`; with `follow`, what comes.
 
         Raises `UnknownRunError`, also when the run is removed meanwhile.
         """
         while True:
             news = self._news
             page = await self._ask(partial(self._ledger.items, most=_PAGE), run, after)
-            for item in page:
-                after = item.number
-                yield item
-            if not page:
-                if not follow:
-                    return
+            if page:
+                after = page[-1].number
+                yield page
+            elif follow:
                 await news.wait()
+            else:
+                return
 
     async def _ask(self, call: Callable[..., _T], *args: object) -> _T:
         async with self._turn:

@@ -39,6 +39,8 @@ if TYPE_CHECKING:
     from aemesh.model.names import GroupName
     from aemesh.model.run import ItemId, Order, RunKey
 
+# Small values that are read in one go, by the same reason as `RUN_PAGE_BYTES`.
+_PAGE = 500
 _RUN = (
     "select grp, key, life, title, fingerprint, total, items, bytes, created_at,"
     " used_at, (select count(*) from checkpoints where life = runs.life) from runs"
@@ -178,6 +180,17 @@ class Ledger:
     def value(self, run: RunName, item: ItemId) -> bytes | None:
         """Return an item's value, or None if it is not committed."""
         return self._value("items", run, item)
+
+    def values(self, run: RunName, items: Sequence[ItemId]) -> list[bytes | None]:
+        """Return values of the first of these items: one, or some that are small."""
+        found: list[bytes | None] = []
+        size = 0
+        for item in items[:_PAGE]:
+            found.append(self.value(run, item))
+            size += len(found[-1] or b"")
+            if size > limits.RUN_PAGE_BYTES:
+                break
+        return found
 
     def state(self, run: RunName, item: ItemId) -> bytes | None:
         """Return the last checkpoint of an item that is in the middle, or None."""

@@ -1,0 +1,192 @@
+"""The thread that has a map's items computed by Dask.
+
+Another client is made each time the engine's head was lost, and a master is waited for:
+what was handed out then waits again.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from concurrent.futures import CancelledError
+from contextlib import closing
+from typing import TYPE_CHECKING, Any, Protocol
+
+from aemesh.client.itemtask import Batch, Failure, dumps, run_on_dask
+from aemesh.client.patience import Patience
+from aemesh.errors import (
+    EngineError,
+    GroupIncompleteError,
+    SettingsError,
+    UnreachableError,
+)
+from aemesh.policy.batching import Batching, in_flight
+
+if TYPE_CHECKING:
+    import threading
+    from collections.abc import Callable
+
+    from aemesh.client.mapwork import Work
+    from aemesh.client.runs import Run
+
+_log = logging.getLogger(__name__)
+# How often it is asked how many processes there are.
+_LOOK_AFTER = 1.0
+# A head that was killed is up again in a second; the client then finds it.
+_UP_AFTER = 10.0
+# A function with data in it goes to each worker once, not with each batch.
+_LARGE_FUNCTION = 64 * 1024
+# Items with data in them: a batch that is sent for a second is no small one.
+_BATCH_BYTES = 4 * 1024 * 1024
+
+
+class DaskGroup(Protocol):
+    """A group whose engine is Dask, as long as its credentials are there."""
+
+    def client(self, **options: Any) -> Any:  # noqa: ANN401 - distributed is untyped
+        """Return a `distributed.Client` of the group."""
+
+    def close(self) -> None:
+        """Remove the credentials."""
+
+
+class Orders:
+    """Makes batches of items."""
+
+    def __init__(self, items: list[bytes], ids: list[str], titles: list[str]) -> None:
+        self.run: Run | None = None
+        self._items = items
+        self._ids = ids
+        self._titles = titles
+
+    def batch(self, numbers: list[int]) -> Batch:
+        """Return a batch of these items."""
+        items = tuple(self._items[n] for n in numbers)
+        if self.run is None:
+            return Batch(items)
+        return Batch(
+            items,
+            tuple(self._ids[n] for n in numbers),
+            tuple(self._titles[n] for n in numbers),
+            self.run.key,
+            self.run.life,
+        )
+
+    def fitting(self, numbers: list[int]) -> int:
+        """Return how many of these items a batch may have for their size."""
+        size = 0
+        for count, number in enumerate(numbers):
+            size += len(self._items[number])
+            if size > _BATCH_BYTES and count:
+                return count
+        return len(numbers)
+
+    def __repr__(self) -> str:
+        return f"<Orders of {len(self._items)} items>"
+
+
+class Driver:
+    """Hands batches out to Dask and takes in what comes of them, in its own thread."""
+
+    def __init__(
+        self,
+        connect: Callable[[], DaskGroup],
+        work: Work,
+        orders: Orders,
+        function: bytes,
+    ) -> None:
+        self._connect = connect
+        self._work = work
+        self._orders = orders
+        self._function = function
+        self._batching = Batching()
+        self._flying: dict[Any, list[int]] = {}
+        self._slots = 0
+        self._looked_at = 0.0
+
+    def run(self, stop: threading.Event) -> None:
+        """Work until all is done or `stop` is set."""
+        patience = Patience(stop)
+        try:
+            while not stop.is_set() and not self._work.is_over:
+                # Another client each time the engine's head was lost.
+                group, client = patience.ask(self._connected)
+                with closing(group), client:
+                    self._serve(client, stop)
+        except BaseException as error:  # noqa: BLE001 - whoever waits gets it
+            self._work.fail(error)
+
+    def _connected(self) -> tuple[DaskGroup, Any]:
+        """Return the group with its engine up, and a client; both are waited for."""
+        try:
+            group = self._connect()
+            try:
+                return group, group.client(set_as_default=False, timeout=_UP_AFTER)
+            except BaseException:
+                group.close()
+                raise
+        except (EngineError, GroupIncompleteError, OSError) as error:
+            msg = "the group is not ready"
+            raise UnreachableError(msg, why=str(error)) from error
+
+    def _serve(self, client: Any, stop: threading.Event) -> None:  # noqa: ANN401 - distributed is untyped
+        """Work with one client, as long as its scheduler lives."""
+        function: Any = self._function
+        if len(self._function) > _LARGE_FUNCTION:
+            function = client.submit(bytes, self._function, pure=False)
+        self._looked_at = 0.0
+        try:
+            while not stop.is_set() and not self._work.is_over:
+                if client.status != "running":
+                    break
+                self._hand_out(client, function)
+                self._take_in(client, stop)
+            client.cancel(list(self._flying))
+        except (OSError, CancelledError) as error:
+            _log.info("the scheduler is lost: %s", error)
+        for numbers in self._flying.values():
+            self._work.put_back(numbers)
+        self._flying.clear()
+
+    def _hand_out(self, client: Any, function: Any) -> None:  # noqa: ANN401 - distributed is untyped
+        now = time.monotonic()
+        if now - self._looked_at >= _LOOK_AFTER:
+            self._looked_at = now
+            self._slots = sum(client.nthreads().values())
+        while self._work.left and len(self._flying) < in_flight(self._slots):
+            size = self._batching.size(left=self._work.left, slots=self._slots)
+            numbers = self._work.take(size)
+            fitting = self._orders.fitting(numbers)
+            self._work.put_back(numbers[fitting:])
+            batch = self._orders.batch(numbers[:fitting])
+            future = client.submit(run_on_dask, batch, function, pure=False)
+            self._flying[future] = numbers[:fitting]
+
+    def _take_in(self, client: Any, stop: threading.Event) -> None:  # noqa: ANN401 - distributed is untyped
+        """Settle what has landed; wait a little if nothing has."""
+        # Looked at, for Dask's callbacks break when the interpreter is ending.
+        landed = [future for future in self._flying if future.done()]
+        if not landed:
+            stop.wait(self._batching.look_after)
+            return
+        whole = [future for future in landed if future.status == "finished"]
+        for future, outcome in zip(whole, client.gather(whole), strict=True):
+            self._batching.took(outcome.computed, outcome.after)
+            self._work.settle(self._flying.pop(future), outcome.results)
+        for future in landed:
+            numbers = self._flying.pop(future, None)
+            if numbers is not None:
+                self._lost(future, numbers)
+
+    def _lost(self, future: Any, numbers: list[int]) -> None:  # noqa: ANN401 - distributed is untyped
+        """Take in a batch that did not come back."""
+        if future.status != "error":  # with its scheduler
+            self._work.put_back(numbers)
+            return
+        error = future.exception()
+        if isinstance(error, SettingsError):
+            raise error  # the run is full, or is not there any more
+        self._work.broke(numbers, Failure(dumps(error), str(error), ""))
+
+    def __repr__(self) -> str:
+        return f"<Driver of {self._work!r}, {len(self._flying)} batches out>"

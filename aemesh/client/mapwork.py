@@ -1,0 +1,132 @@
+"""The items of one map: which wait, which are handed out, what came of the others.
+
+It knows no engine and does no I/O.  One thread hands out and takes in, another waits
+for what comes.
+"""
+
+from __future__ import annotations
+
+import enum
+import threading
+from collections import Counter, deque
+from typing import TYPE_CHECKING
+
+from aemesh.client.itemtask import Failure
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+
+class Kept(enum.Enum):
+    """What stands for a value that the master keeps."""
+
+    KEPT = "kept"
+
+
+Result = bytes | Failure | Kept
+
+
+class Work:
+    """`count` items by their number; each gets one result, after some retries."""
+
+    def __init__(self, count: int, *, done: Iterable[int] = (), retries: int) -> None:
+        self.count = count
+        self._retries = retries
+        self._results: dict[int, Result] = dict.fromkeys(done, Kept.KEPT)
+        self._waiting = deque(n for n in range(count) if n not in self._results)
+        self._tries: Counter[int] = Counter()
+        self._alone: set[int] = set()  # of a batch that killed its worker
+        self._error: BaseException | None = None
+        self._news = threading.Condition()
+
+    def __repr__(self) -> str:
+        return f"<Work: {len(self._results)} of {self.count} items done>"
+
+    @property
+    def is_over(self) -> bool:
+        """Whether every item has its result, or the whole has failed."""
+        return len(self._results) == self.count or self._error is not None
+
+    @property
+    def left(self) -> int:
+        """How many items wait to be handed out."""
+        return len(self._waiting)
+
+    def take(self, size: int) -> list[int]:
+        """Hand the next items out, at most `size`; in their order, retries first."""
+        taken: list[int] = []
+        while self._waiting and len(taken) < size:
+            if self._waiting[0] in self._alone and taken:
+                break
+            taken.append(self._waiting.popleft())
+            if taken[0] in self._alone:
+                break
+        return taken
+
+    def settle(
+        self, numbers: Sequence[int], results: Sequence[bytes | Failure | None]
+    ) -> None:
+        """Take in what came of a batch; items that failed wait for another try."""
+        again = []
+        with self._news:
+            for number, result in zip(numbers, results, strict=True):
+                if isinstance(result, Failure) and self._may_retry(number):
+                    again.append(number)
+                else:
+                    self._results[number] = Kept.KEPT if result is None else result
+            self._news.notify_all()
+        self.put_back(again)
+
+    def broke(self, numbers: Sequence[int], failure: Failure) -> None:
+        """A batch did not come back; if it had several items, each has its own now.
+
+        Whose fault it was is known of one that is alone.
+        """
+        if len(numbers) == 1:
+            self.settle(numbers, [failure])
+        else:
+            self._alone.update(numbers)
+            self.put_back(numbers)
+
+    def put_back(self, numbers: Sequence[int]) -> None:
+        """Have items wait again that were handed out: it was nobody's fault."""
+        self._waiting.extendleft(reversed(numbers))
+
+    def fail(self, error: BaseException) -> None:
+        """End the whole: whoever waits gets this error."""
+        with self._news:
+            self._error = error
+            self._news.notify_all()
+
+    def wait(self, number: int) -> Result:
+        """Return an item's result once it has one, or raise what ended the whole."""
+        with self._news:
+            self._news.wait_for(lambda: number in self._results or self._error)
+            if number in self._results:
+                return self._results[number]
+            assert self._error is not None
+            raise self._error
+
+    def drop(self, number: int) -> None:
+        """Forget a value that was given away: nobody asks for it again."""
+        if isinstance(self._results.get(number), bytes):
+            self._results[number] = Kept.KEPT
+
+    def kept_from(self, number: int, *, most: int) -> list[int]:
+        """Return the items from this one on that are all kept now."""
+        end = number
+        while end < min(self.count, number + most):
+            if self._results.get(end) is not Kept.KEPT:
+                break
+            end += 1
+        return list(range(number, end))
+
+    def check(self) -> None:
+        """Assert what always holds."""
+        assert not set(self._waiting) & self._results.keys()
+        assert len(set(self._waiting)) == len(self._waiting)
+        assert all(tries <= self._retries + 1 for tries in self._tries.values())
+
+    def _may_retry(self, number: int) -> bool:
+        self._tries[number] += 1
+        return self._tries[number] <= self._retries

@@ -1,0 +1,153 @@
+"""What is computed, as a fingerprint that is the same in each process."""
+
+from __future__ import annotations
+
+import functools
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from aemesh.client.fingerprint import function_fingerprint, function_title, item_ids
+
+ROOT = str(Path(__file__).parents[2])
+
+
+@dataclass
+class Cut:
+    low: float
+    high: float
+
+
+def made(source: str, folder: Path, name: str = "work") -> Any:
+    """Return the function of this name in a module with this source."""
+    path = folder / f"{abs(hash(source))}.py"
+    path.write_text(source)
+    scope: dict[str, Any] = {"__name__": "made"}
+    exec(compile(source, str(path), "exec"), scope)
+    return scope[name]
+
+
+ITEMS = [
+    1,
+    True,
+    1.0,
+    "1",
+    b"1",
+    None,
+    (1,),
+    [1],
+    {1},
+    frozenset({1}),
+    {1: 2},
+    {1: 3},
+    (1, (2,)),
+    (1, 2),
+    ("a", "b"),
+    ("ab",),
+    Path("/a"),
+    "/a",
+    Cut(1.0, 2.0),
+    Cut(1.0, 3.0),
+]
+
+
+def test_other_items_have_other_ids() -> None:
+    assert len(set(item_ids(ITEMS))) == len(ITEMS)
+
+
+def test_an_id_is_the_items_wherever_it_stands() -> None:
+    ids = dict(zip(map(repr, ITEMS), item_ids(ITEMS), strict=True))
+    again = list(reversed(ITEMS))
+
+    assert item_ids(again) == [ids[repr(item)] for item in again]
+
+
+def test_equal_items_are_counted() -> None:
+    first = item_ids([7, 7, 8, 7])
+
+    assert len(set(first)) == 4
+    assert item_ids([8, 7, 7]) == [first[2], first[0], first[1]]
+
+
+def test_ids_are_the_same_in_another_process() -> None:
+    items = "[{'a', 'b', 'c'}, {'x': {'y', 'z'}, 'w': 1}, ('a', 'a'), 1.5, 'é']"
+    code = (
+        f"import sys; sys.path.insert(0, {ROOT!r})\n"
+        "from aemesh.client.fingerprint import item_ids\n"
+        f"print(item_ids({items}))"
+    )
+    told = {
+        subprocess.run(
+            [sys.executable, "-c", code],
+            env={"PYTHONHASHSEED": seed},
+            capture_output=True,
+            check=True,
+        ).stdout
+        for seed in ("1", "2", "3")
+    }
+    assert len(told) == 1
+
+
+@given(st.lists(st.text() | st.integers() | st.binary(), max_size=20))
+def test_an_item_is_found_by_its_content(items: list[Any]) -> None:
+    assert item_ids(items) == item_ids(list(items))
+    assert len(set(item_ids(items))) == len(items)
+
+
+def test_comments_and_lines_do_not_count_but_code_does(tmp_path: Path) -> None:
+    first = made("def work(x):\n    return x + 1\n", tmp_path)
+    moved = made("\n\n# why\ndef work(x):\n    # so\n    return (x + 1)\n", tmp_path)
+    other = made("def work(x):\n    return x + 2\n", tmp_path)
+
+    assert function_fingerprint(first) == function_fingerprint(moved)
+    assert function_fingerprint(first) != function_fingerprint(other)
+
+
+def test_what_a_function_was_made_with_counts() -> None:
+    def scaled(by: int) -> Any:
+        def work(x: int) -> int:
+            return by * x
+
+        return work
+
+    def named(x: int, by: int = 2) -> int:
+        return by * x
+
+    def again(x: int, by: int = 3) -> int:
+        return by * x
+
+    prints = [
+        scaled(2),
+        scaled(3),
+        named,
+        functools.partial(named, by=4),
+        functools.partial(named, by=5),
+        again,
+        lambda x: x + 1,
+        lambda x: x + 2,
+        len,
+        abs,
+        Cut,
+    ]
+    assert len({function_fingerprint(one) for one in prints}) == len(prints)
+    assert function_fingerprint(scaled(2)) == function_fingerprint(scaled(2))
+
+
+def test_two_lambdas_of_one_line_are_two() -> None:
+    first, second = (lambda x: x + 1), (lambda x: x * 2)
+
+    assert function_fingerprint(first) != function_fingerprint(second)
+
+
+@pytest.mark.parametrize(
+    ("function", "title"),
+    [(len, "builtins.len"), (functools.partial(len), "builtins.len")],
+)
+def test_a_title_is_what_a_person_calls_it(function: Any, title: str) -> None:
+    assert function_title(function) == title
