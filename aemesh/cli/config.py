@@ -198,9 +198,9 @@ def _row(
     if source is _FROM.DEFAULT_MAP:
         value = _in_file(file, keys)
         return Row(name, value, f"{file.path}:{file.line_of(keys)}")
-    value = context.params.get(option.name)
     if keys == ("state",):
-        value = state_root()
+        return Row(name, str(state_root()), "default")
+    value = context.params.get(option.name)
     if value is not None and not isinstance(value, (bool, int, tuple)):
         value = str(option.get_default(context) or value)  # 1h, as typed, not 3600.0
     return Row(name, value, "default")

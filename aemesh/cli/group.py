@@ -86,7 +86,8 @@ def _tell_why(workers: Sequence[WorkerView], *, as_json: bool) -> None:
 
 
 def _reason(one: WorkerView) -> str:
-    return one.why or one.note or one.state
+    leaves = f"it leaves at {ui.moment(one.until)}" if one.until else ""
+    return one.why or one.note or leaves or one.state
 
 
 @group.command()
@@ -180,7 +181,9 @@ def set_(name: str, state: str | None, *, as_json: bool, **wishes: Any) -> None:
         return
     wants = view.demand
     most = "any number of" if wants.max is None else wants.max
-    ui.say(f"group {name} wants {wants.min} to {most} workers")
+    having = f" having {wants.require}" if wants.require else ""
+    missing = f"; {view.missing} missing" if view.missing else ""
+    ui.say(f"group {name} wants {wants.min} to {most} workers{having}{missing}")
 
 
 @group.command()

@@ -24,7 +24,7 @@ from aemesh.master.remote import DialStream, RemoteMember, ask
 from aemesh.master.sharing import Sharing
 from aemesh.master.takeover import Takeover
 from aemesh.master.warming import keep_warm
-from aemesh.model.group import MemberState, Orphan, Receipt
+from aemesh.model.group import Haste, MemberState, Orphan, Receipt
 from aemesh.model.key import KeyId
 from aemesh.model.names import GroupName
 from aemesh.net.doorman import Desk
@@ -373,7 +373,10 @@ class Attendant:
         if name is None:
             return receipt
         record.membership.step(Happening.LEAVING, now=self.wall())
-        self._say("worker.draining", f"{record.name} leaves {name}: {why}")
+        when = ""
+        if order is not None and order.haste is Haste.LATE:  # it works until then
+            when = f" in {order.by_after:.0f} s"
+        self._say("worker.draining", f"{record.name} leaves {name}{when}: {why}")
         if group is not None and self.member is not None:
             if order is None:
                 receipt = await group.retire(record, by_after=limits.RETIRE_AFTER)
@@ -462,6 +465,8 @@ class Attendant:
         at_ease = closed.ending is Ending.BYE and serving is None
         happening = Happening.PARTED if at_ease else Happening.BROKEN
         record.membership.step(happening, now=self.wall())
+        record.until = 0.0  # it says so anew when it comes back
+        record.aside = record.aside if record.aside == DRAINED else ""
         if at_ease:
             self._say("worker.left", f"{record.name} left: {closed}")
         else:

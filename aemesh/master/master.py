@@ -603,7 +603,9 @@ class Master:
             return f"it is on its way: {placement.why}"
         if placement.group in {None, name}:
             return placement.why
-        return f"it serves {placement.group}: {placement.why}"
+        if placement.group == record.membership.group:
+            return f"it serves {placement.group}"
+        return f"it is for {placement.group}: {placement.why}"
 
     def _incomplete(self, group: Group) -> GroupIncompleteError:
         """Say which workers there are, and why none of them serves the group."""
@@ -630,6 +632,6 @@ def _by_name(record: WorkerRecord) -> tuple[str, str]:
 
 
 def _told(demand: Demand) -> str:
-    most = "any number" if demand.max is None else f"{demand.max}"
+    most = "any number of" if demand.max is None else f"{demand.max}"
     having = f", having {demand.require}" if demand.require else ""
     return f"{demand.min} to {most} workers, by weight {demand.weight}{having}"
