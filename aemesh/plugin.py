@@ -186,6 +186,27 @@ class Idling(Protocol):
         """
 
 
+class Page(Protocol):
+    """A connection to an engine's own web page, on which a client speaks HTTP."""
+
+    async def send(self, data: bytes) -> None:
+        """Say something; returns when it was taken.  Raises `EngineError`."""
+
+    async def receive(self) -> bytes:
+        """Return what comes next, empty at the end.  Raises `EngineError`."""
+
+    async def aclose(self) -> None:
+        """Close it."""
+
+
+@runtime_checkable
+class Showing(Protocol):
+    """An engine that shows itself on a web page, at which nothing has to listen."""
+
+    async def open_page(self) -> Page:
+        """Open a connection to it; raises `EngineError` when there is no page."""
+
+
 @runtime_checkable
 class Departing(Protocol):
     """An engine that plans with members that will leave."""

@@ -17,6 +17,7 @@ from __future__ import annotations
 import os
 import threading
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any, Self, TypeVar, Unpack
 from urllib.parse import quote
 
@@ -74,6 +75,8 @@ if TYPE_CHECKING:
     from aemesh.client.credentials import Credentials
     from aemesh.client.following import Following
     from aemesh.client.map import Results
+    from aemesh.client.page import LoopbackPage
+    from aemesh.client.transport import Talk
 
 _T = TypeVar("_T")
 _Item = TypeVar("_Item")
@@ -192,6 +195,13 @@ class Mesh:
         target = f"{_of(name, 'connect')}?members={int(members)}"
         return self._transport.ask("POST", target, answer=ConnectView, within=None)
 
+    def open_page(self, name: str, said: bytes) -> Talk:
+        """Open a connection to the web page of a group's engine, and say this first.
+
+        Raises `EngineError` if it has none.
+        """
+        return self._transport.talk("POST", _of(name, "page"), said)
+
     def certify(
         self, name: str, csr_pem: str, *, life_after: float = 0.0
     ) -> CertificateView:
@@ -300,6 +310,7 @@ class Group:
         # Without credentials: by it the master sees that somebody is there.
         self._sign: LiveFolder | None = None
         self._lock = threading.Lock()
+        self._page: LoopbackPage | None = None
         self._following: Following | None = None  # that follows the load
 
     def status(self) -> GroupView:
@@ -367,6 +378,21 @@ class Group:
         from aemesh.client.daskclient import GroupExecutor  # noqa: PLC0415
 
         return GroupExecutor(client, **options)
+
+    @property
+    def dashboard_link(self) -> str:
+        """A link to the engine's web page, on a port of this machine, until `close`.
+
+        Whoever has the link may see the page; nobody else can.  Raises `EngineError`
+        if there is no page: for Dask, bokeh must be installed where its scheduler runs.
+        """
+        from aemesh.client.page import LoopbackPage  # noqa: PLC0415
+
+        with self._lock:
+            if self._page is None:
+                self.mesh.open_page(self.name, b"").hang_up()  # is there one?
+                self._page = LoopbackPage(partial(self.mesh.open_page, self.name))
+            return self._page.link
 
     def scale(self, n: int) -> None:
         """Have `n` workers, no more and no less as far as there are so many."""
@@ -445,6 +471,9 @@ class Group:
         """Remove the credentials, and follow no load any more; the group goes on."""
         self._follow(None)
         with self._lock:
+            if self._page is not None:
+                self._page.close()
+                self._page = None
             if self._credentials is not None:
                 self._credentials.close()
                 self._credentials = None

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import atexit
+import html
 import math
 import weakref
 from contextlib import suppress
@@ -75,6 +76,7 @@ class AemeshCluster(Cluster):
         self._is_ours = False  # whether we have opened it
         self._before: DemandChange = {}  # what it wanted before us
         self._asked = n_workers  # processes; None: as many as come
+        self._no_dashboard = ""  # why there is none
         self.security: Any = None
         name = group_name(group)
         super().__init__(asynchronous=asynchronous, loop=loop, name=name, quiet=True)
@@ -202,6 +204,28 @@ class AemeshCluster(Cluster):
         return super().adapt(Adaptive=Adaptive, **options)
 
     # --- what it shows ---
+
+    @property
+    def dashboard_link(self) -> str:
+        """A link to the dashboard that nobody else can use; "" if there is none."""
+        if self._group is None or self.status != Status.running:
+            return ""
+        try:
+            return self._group.dashboard_link
+        except AemeshError as error:
+            self._no_dashboard = (
+                f"{error.what}: {error.why}" if error.why else error.what
+            )
+            return ""
+
+    def _repr_html_(self, cluster_status: str | None = None) -> str:
+        """Return what a notebook shows; without a dashboard, it says why."""
+        if not self.dashboard_link and self._no_dashboard:
+            row = "<tr><td><strong>Dashboard:</strong> {}</td></tr>"
+            text = row.format(html.escape(self._no_dashboard))
+            cluster_status = text + (cluster_status or "")
+        shown: str = super()._repr_html_(cluster_status)
+        return shown
 
     async def _get_logs(
         self, cluster: bool = True, scheduler: bool = True, workers: Any = True

@@ -1,13 +1,14 @@
 """The Dask engine: a scheduler beside the master, workers on the members, all TLS.
 
-What touches Dask runs in two scripts, `dask_head.py` (with `dask_departure.py` and
-`dask_plan.py`) and `dask_node.py` (with `dask_preload.py`), in the group's environment;
-this file sends them JSON lines and never imports Dask.  A spare of each has imported
-Dask before it is needed, so that joining takes hundredths of a second.
+What touches Dask runs in two scripts, `dask_head.py` (with `dask_departure.py`,
+`dask_page.py` and `dask_plan.py`) and `dask_node.py` (with `dask_preload.py`), in the
+group's environment; this file sends them JSON lines and never imports Dask.  A spare
+of each has imported Dask before it is needed: joining takes hundredths of a second.
 """
 
 from __future__ import annotations
 
+import base64
 import itertools
 import json
 import logging
@@ -29,7 +30,7 @@ from aemesh.tasks.nursery import open_crew
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 
-    from aemesh.plugin import GroupContext, Job, Member, RunningEngine
+    from aemesh.plugin import GroupContext, Job, Member, Page, RunningEngine
 
 _log = logging.getLogger(__name__)
 
@@ -46,7 +47,7 @@ _REFUSED_MEMBERS = 65536
 _LOOPBACK = "127.0.0.1"
 # What a script imports of ours is put beside it.
 _BESIDE = {
-    "dask_head.py": ("dask_departure.py", "dask_plan.py"),
+    "dask_head.py": ("dask_departure.py", "dask_page.py", "dask_plan.py"),
     "dask_node.py": ("dask_preload.py",),
 }
 _TLS = {"ca": "tls/ca.pem", "cert": "tls/cert.pem", "key": "tls/key.pem"}
@@ -61,6 +62,8 @@ class Said(TypedDict, total=False):
     event: str
     id: int
     port: int
+    page: int
+    data: str
     address: str
     name: str
     message: str
@@ -86,11 +89,11 @@ class Said(TypedDict, total=False):
 # What each field of a line must be.  A member's script is a program on a machine that
 # may be rogue: whatever else stands in its lines is passed over.
 _FIELDS = {
-    **dict.fromkeys(("id", "port", "code", "pieces", "bytes", "running"), int),
+    **dict.fromkeys(("id", "port", "page", "code", "pieces", "bytes", "running"), int),
     **dict.fromkeys(("moved", "moved_bytes", "finished", "lost", "restarted"), int),
     **dict.fromkeys(("fits", "moving"), bool),
     "needs": float,
-    **dict.fromkeys(("event", "address", "name", "message", "reason"), str),
+    **dict.fromkeys(("event", "address", "name", "message", "reason", "data"), str),
     **dict.fromkeys(("workers", "refused"), list),
     **dict.fromkeys(("members", "doors"), dict),
 }
@@ -99,6 +102,8 @@ _FIELDS = {
 _TOLD_PER_MINUTE = 30
 # Processes of one member whose address is being found out: one for each core.
 _ASKING = 512
+# What of a page goes into one line; see `dask_page.py`.
+_PAGE_BYTES = 32 * 1024
 
 
 class DaskEngine:
@@ -299,6 +304,14 @@ class RunningDask:
             if label in self._nodes and isinstance(after, (int, float))
         }
 
+    async def open_page(self) -> Page:
+        """Open a connection to the scheduler's dashboard; raises `EngineError`."""
+        said = await self._head.ask("page-open")
+        if "page" not in said:
+            msg = f"{self._head.name} opened no page"
+            raise EngineError(msg)
+        return DaskPage(self._head, said["page"])
+
     def connect_info(self) -> Mapping[str, str]:
         """Return what makes `Client()` find this scheduler, with TLS."""
         tls = "DASK_DISTRIBUTED__COMM__TLS__"
@@ -372,6 +385,40 @@ class RunningDask:
                 _log.warning("%s is not reached: %s", node.name, exc)
         finally:
             asking.discard(who)
+
+
+class DaskPage:
+    """A connection to the dashboard, piece by piece over the lines of the head.
+
+    Implements `aemesh.plugin.Page`.
+    """
+
+    def __init__(self, head: Talk, number: int) -> None:
+        self._head = head
+        self._number = number
+
+    def __repr__(self) -> str:
+        return f"<DaskPage {self._number} of {self._head.name}>"
+
+    async def send(self, data: bytes) -> None:
+        """Say something; returns when it was taken."""
+        for at in range(0, len(data), _PAGE_BYTES):
+            piece = base64.b64encode(data[at : at + _PAGE_BYTES]).decode()
+            await self._head.ask("page-write", page=self._number, data=piece)
+
+    async def receive(self) -> bytes:
+        """Return what comes next; empty at the end."""
+        said = await self._head.ask("page-read", page=self._number)
+        try:
+            return base64.b64decode(said.get("data", ""), validate=True)
+        except ValueError as error:
+            msg = f"{self._head.name} sends no page"
+            raise EngineError(msg, why=str(error)) from error
+
+    async def aclose(self) -> None:
+        """Close it; a head that has ended has closed it."""
+        with suppress(EngineError):
+            await self._head.ask("page-close", page=self._number)
 
 
 class Talk:

@@ -1,8 +1,8 @@
 """The Dask scheduler of a group: a script beside the master that obeys JSON lines.
 
-It runs in the group's environment and imports nothing of aemesh but `dask_departure.py`
-and `dask_plan.py`, which are put beside it. Started as a spare it
-has imported distributed and waits for its first line. The words it understands and says
+It runs in the group's environment and imports nothing of aemesh but what is put beside
+it: `dask_departure.py`, `dask_page.py` and `dask_plan.py`. Started as a spare it has
+imported distributed and waits for its first line. The words it understands and says
 are in `docs/reference/protocol.md`; each line is one JSON object.
 
 Dask leaves three things to us: nothing may listen but TLS on the chosen addresses, a
@@ -21,6 +21,7 @@ import gc
 gc.disable()  # imports make no garbage, and looking for it takes a tenth of their time
 
 import asyncio
+import base64
 import contextlib
 import json
 import os
@@ -43,6 +44,7 @@ _loader, yaml.SafeLoader = (
 
 import dask
 from dask_departure import Departures
+from dask_page import Pages
 from distributed import Scheduler, Security
 from distributed.comm.registry import backends
 from distributed.comm.tcp import TLS, TLSBackend, TLSConnector, TLSListener
@@ -356,6 +358,7 @@ class Head:
         self._work = work
         self._departures = Departures(scheduler, member_of, work.ended)
         scheduler.departures = self._departures
+        self._pages = Pages(scheduler)
         self._tasks: set[asyncio.Task[None]] = set()
         self._doors = {host: scheduler.address}
         self._orders: dict[str, Callable[[dict[str, Any]], Awaitable[None]]] = {
@@ -367,6 +370,10 @@ class Head:
             "idle": self._idle,
             "listen": self._listen,
             "info": self._info,
+            "page-open": self._open_page,
+            "page-read": self._read_page,
+            "page-write": self._write_page,
+            "page-close": self._close_page,
             "report": self._report,
         }
 
@@ -491,7 +498,29 @@ class Head:
     async def _report(self, order: dict[str, Any]) -> None:
         """Tell a new master where we are, and who may not come in any more."""
         del order
+        self._pages.close_all()
         self._lines.say(event="ready", doors=self._doors, refused=DOOR.refused())
+
+    async def _open_page(self, order: dict[str, Any]) -> None:
+        """Open a connection to the dashboard."""
+        number = await self._pages.open()
+        self._lines.say(event="page", id=order.get("id"), page=number)
+
+    async def _read_page(self, order: dict[str, Any]) -> None:
+        """Wait for what comes next on a connection; nothing is its end."""
+        data = await self._pages.read(int(order["page"]))
+        text = base64.b64encode(data).decode()
+        self._lines.say(event="page", id=order.get("id"), data=text)
+
+    async def _write_page(self, order: dict[str, Any]) -> None:
+        """Say something on a connection."""
+        await self._pages.write(int(order["page"]), base64.b64decode(order["data"]))
+        self._lines.say(event="page", id=order.get("id"))
+
+    async def _close_page(self, order: dict[str, Any]) -> None:
+        """Close a connection."""
+        self._pages.close(int(order["page"]))
+        self._lines.say(event="page", id=order.get("id"))
 
     async def _info(self, order: dict[str, Any]) -> None:
         states: dict[str, int] = {}

@@ -17,6 +17,7 @@
 | ``POST /v1/groups/NAME/certificates`` | `CertificateView`; body `Certify` |
 | ``POST /v1/groups/NAME/delegation`` | `DelegationView`; body `Delegate` |
 | ``POST /v1/groups/NAME/exec`` | lines of `OutputView`; body `Exec` |
+| ``POST /v1/groups/NAME/page`` | a connection to its engine's web page, both ways |
 | ``POST /v1/groups/NAME/hold`` | lines of `HoldView`, until the client goes |
 | ``POST /v1/jobs`` | frames both ways: see `aemesh.master.jobtalk` |
 | ``GET /v1/events?after=N&follow=1`` | server-sent events of `EventView` |
@@ -47,6 +48,7 @@ from aemesh.host.control.http import json_answer as _json
 from aemesh.master.control_runs import run_table
 from aemesh.master.control_wire import Certify, Drain, Exec, Move, OpenGroup, SetGroup
 from aemesh.master.jobtalk import carry, read_order
+from aemesh.master.pagetalk import carry_page
 from aemesh.model.group import Haste
 from aemesh.model.job import JobSpec
 from aemesh.model.names import GroupName, group_name_untrusted
@@ -83,7 +85,7 @@ if TYPE_CHECKING:
         StatusView,
         WorkerView,
     )
-    from aemesh.plugin import Job
+    from aemesh.plugin import Job, Page
 
     # What a group wants, as a change of what it wanted.
     Wish = Callable[[Demand], Demand]
@@ -141,6 +143,9 @@ class ControlApi(Protocol):
     async def connect(self, group: GroupName, *, members: bool = True) -> ConnectView:
         """Wait until the engine is up and, as long as it says, for its min."""
 
+    async def open_page(self, group: GroupName) -> Page:
+        """Open a connection to the web page of a group's engine."""
+
     def certify(
         self, group: GroupName, csr_pem: str, *, life_after: float = 0.0
     ) -> CertificateView:
@@ -197,6 +202,7 @@ def make_app(api: ControlApi) -> Starlette:
         ("POST", "/v1/drains", routes.drain),
         ("DELETE", "/v1/drains/{worker}", routes.undrain),
         ("POST", f"{group}/connect", routes.connect),
+        ("POST", f"{group}/page", routes.page),
         ("POST", f"{group}/certificates", routes.certify),
         ("POST", f"{group}/delegation", routes.delegate),
         ("POST", f"{group}/exec", routes.exec),
@@ -332,6 +338,14 @@ class _Routes:
     async def hold(self, request: Request) -> ASGIApp:
         views = self._api.hold(_group(request.path_params["name"]))
         return Stream(MEDIA_LINES, as_lines(views))
+
+    async def page(self, request: Request) -> ASGIApp:
+        group = _group(request.path_params["name"])
+
+        async def talk(exchange: Exchange) -> None:
+            await carry_page(await self._api.open_page(group), exchange)
+
+        return Duplex(talk, refuse=http.error_answer)
 
     async def job(self, _request: Request) -> ASGIApp:
         return Duplex(self._talk, refuse=http.error_answer)

@@ -28,7 +28,7 @@ from aemesh.model.key import KeyId
 from aemesh.model.machine import Forward
 from aemesh.model.names import GroupName, JobId, NodeName
 from aemesh.model.view import GroupView
-from aemesh.plugin import Departing, Idling
+from aemesh.plugin import Departing, Idling, Showing
 from aemesh.policy.reach import member_host
 from aemesh.protocol import wire
 from aemesh.tasks.nursery import open_crew
@@ -47,7 +47,7 @@ if TYPE_CHECKING:
     from aemesh.model.address import Address
     from aemesh.model.job import JobSpec
     from aemesh.net.link import Link
-    from aemesh.plugin import Engine, Job, Member, RunningEngine
+    from aemesh.plugin import Engine, Job, Member, Page, RunningEngine
 
 _log = logging.getLogger(__name__)
 
@@ -633,6 +633,15 @@ class Group:
                 self._broken.add(key_id)
                 self._tell_changed()
                 return
+
+    async def open_page(self) -> Page:
+        """Open a connection to the engine's web page; raises `EngineError`."""
+        running: object = self._engine()
+        if not isinstance(running, Showing):
+            msg = f"engine {self.engine.name} has no page to be shown"
+            raise EngineError(msg)
+        with self._plugin_faults("opening its page"):
+            return await running.open_page()
 
     def connect_info(self) -> Mapping[str, str]:
         """Return what a client's environment needs; raises `EngineError`."""

@@ -82,7 +82,7 @@ if TYPE_CHECKING:
     from aemesh.model.names import GroupName
     from aemesh.model.view import Delegate
     from aemesh.net.link import Closed, Link
-    from aemesh.plugin import Engine, Job
+    from aemesh.plugin import Engine, Job, Page
 
     # What a group wants, as a change of what it wanted.
     Wish = Callable[[Demand], Demand]
@@ -331,6 +331,10 @@ class Master:
         return ConnectView(
             group=group, engine=wanted.engine.name, env=dict(wanted.connect_info())
         )
+
+    async def open_page(self, group: GroupName) -> Page:
+        """Open a connection to the web page of a group's engine."""
+        return await self._group(group).open_page()
 
     def _is_short(self, group: Group, *, members: bool) -> bool:
         """Whether a client of this group is to wait."""

@@ -141,5 +141,5 @@ async def open_local_group(folder: Path, name: str = "A") -> AsyncIterator[Local
             "key.pem": pem_of(key),
         }
 
-    async with open_jobs(folder) as jobs:
+    async with open_jobs(folder, spares=2) as jobs:
         yield LocalGroup(jobs, certify, GroupName(name))

@@ -46,6 +46,7 @@ from aemesh.model.view import (
     StatusView,
     WorkerView,
 )
+from aemesh.plugin import Page
 from aemesh.policy.demand import check_demand
 from aemesh.testing.memory_jobs import MemoryJobs
 
@@ -85,6 +86,7 @@ class MemoryControl:
     env: dict[str, str] = field(default_factory=lambda: {"TLS": "{tls}/ca.pem"})
     delegated: list[Delegate] = field(default_factory=list)
     output: list[OutputView] | None = None  # what `exec` yields; None: made up
+    page: Callable[[], Page] | None = None
     pid: int = field(default_factory=os.getpid)
     failure: Exception | None = None  # what every request meets, if set
     jobs: StartJob = field(default_factory=lambda: MemoryJobs().start)
@@ -270,6 +272,15 @@ class MemoryControl:
         del members
         await self._checkpoint()
         return ConnectView(group=group, engine=self._known(group), env=dict(self.env))
+
+    async def open_page(self, group: GroupName) -> Page:
+        """Give the page that a test put there."""
+        await self._checkpoint()
+        self._known(group)
+        if self.page is None:
+            msg = "the engine has no page to be shown"
+            raise EngineError(msg)
+        return self.page()
 
     def certify(
         self, group: GroupName, csr_pem: str, *, life_after: float = 0.0

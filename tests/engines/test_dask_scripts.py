@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
 
 SCRIPTS = Path(__file__).parents[2] / "aemesh" / "engines"
+BESIDE = ("dask_departure.py", "dask_page.py", "dask_plan.py", "dask_preload.py")
 TLS = {"ca": "ca.pem", "cert": "cert.pem", "key": "key.pem"}
 HEAD_HOST, NODE_HOST = "127.0.0.1", "127.0.0.2"  # Linux has all of 127/8 on loopback
 # Two cores and other tests beside us: what takes tenths of a second may take this.
@@ -160,7 +161,7 @@ async def until(true: Callable[[], bool], *, what: str, within: float = SOON) ->
 async def open_script(name: str, folder: Path) -> AsyncIterator[Script]:
     """A spare, killed at the end with whatever it started."""
     # Where agents put it too: beside `aemesh.engines.dask` it would import that.
-    for file in (name, "dask_departure.py", "dask_plan.py", "dask_preload.py"):
+    for file in (name, *BESIDE):
         shutil.copy(SCRIPTS / file, folder)
     environ = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
     with (folder / f"{name}.log").open("ab") as log:

@@ -15,7 +15,8 @@ pytestmark = LAB
 # What the tests of distributed's own clusters ask of one (`test_cluster`,
 # `test_spec_cluster`, `test_adaptive`), which its wheel does not bring.
 SYNC = """
-import json, time, warnings
+import http.client, json, re, time, warnings
+from urllib.parse import urlsplit
 from distributed import Client, wait
 from distributed.deploy.adaptive import Adaptive
 from aemesh.dask import AemeshCluster
@@ -23,12 +24,41 @@ import aemesh
 
 warnings.simplefilter("error", ResourceWarning)
 told = {}
+
+def get(at, target, **fields):
+    line = http.client.HTTPConnection(at.netloc, timeout=20)
+    line.request("GET", target, headers=fields)
+    answer = line.getresponse()
+    text = "" if answer.status == 101 else answer.read().decode()
+    line.close()
+    return answer, text
+
+def knock(link):
+    at, told = urlsplit(link), []
+    told.append(get(at, "/status")[0].status)
+    welcome, _ = get(at, link.removeprefix(f"http://{at.netloc}"))
+    cookie = welcome.headers["set-cookie"].partition(";")[0]
+    page, text = get(at, welcome.headers["location"], Cookie=cookie)
+    told += [welcome.status, page.status]
+    token = re.search(r'"token":"([^"]+)"', text)[1]
+    websocket = {
+        "Upgrade": "websocket", "Connection": "Upgrade", "Sec-WebSocket-Version": "13",
+        "Sec-WebSocket-Key": "x3JJHMbDL1EzLkh9GBhXDw==",
+        "Sec-WebSocket-Protocol": f"bokeh, {token}", "Origin": f"http://{at.netloc}",
+    }
+    told.append(get(at, "/status/ws", **websocket)[0].status)
+    foreign = {**websocket, "Cookie": cookie, "Origin": "http://evil.example"}
+    told.append(get(at, "/status/ws", **foreign)[0].status)
+    told.append(get(at, "/status/ws", **websocket, Cookie=cookie)[0].status)
+    return told
 with AemeshCluster("new", n_workers=1) as cluster:
     told["name"], told["asynchronous"] = cluster.name, cluster.asynchronous
     with Client(cluster) as client:
         assert client.cluster is cluster and client.scheduler.address
         cluster.wait_for_workers(1, timeout=20)
         told["sum"] = client.submit(sum, [1, 2, 3]).result()
+        told["door"], told["link"] = knock(cluster.dashboard_link), client.dashboard_link
+        assert told["link"] == cluster.dashboard_link
         told["repr"] = repr(cluster)
         told["html"] = cluster._repr_html_()
         cluster.scale(2)
@@ -55,6 +85,10 @@ with AemeshCluster("new", n_workers=1) as cluster:
     told["groups"] = [one.name for one in aemesh.Mesh().groups()]
 assert cluster.status.name == "closed"
 cluster.close()  # again: nothing
+try:
+    get(urlsplit(told["link"]), "/status")
+except ConnectionRefusedError:
+    told["closed"] = True
 told["left"] = [one.name for one in aemesh.Mesh().groups()]
 try:
     AemeshCluster("shell")
@@ -126,7 +160,7 @@ async def run_script(office: Office, text: str) -> dict[str, Any]:
 
 
 async def test_a_cluster_object_is_what_dask_users_know():
-    """Shows: U5."""
+    """Shows: E2, U5."""
     async with open_office(["laptop", "office-1", "office-2"]) as office:
         for name in ("office-1", "office-2"):
             await office.worker(name)
@@ -136,6 +170,9 @@ async def test_a_cluster_object_is_what_dask_users_know():
         told = await run_script(office, SYNC)
 
     assert (told["name"], told["asynchronous"]) == ("new", False)
+    # without the link, by it, and from then on; websockets of nobody, others and ours
+    assert told["door"] == [403, 303, 200, 403, 403, 101]
+    assert told["closed"]
     assert (told["sum"], told["squares"]) == (6, [0, 1, 4, 9, 16])
     assert told["repr"].startswith("AemeshCluster(new, 'tls://127.0.0.1:")
     assert "workers=1, threads=1, memory=" in told["repr"]

@@ -9,7 +9,7 @@ import signal
 import ssl
 import subprocess
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import psutil
 import pytest
@@ -18,6 +18,7 @@ import trio
 from aemesh.engines import command, dask
 from aemesh.errors import EngineError
 from aemesh.model.names import NodeName
+from aemesh.plugin import Showing
 from aemesh.testing.checks import (
     UP_AFTER,
     add_both,
@@ -145,6 +146,41 @@ async def test_warm_spares_become_the_head_and_the_node(tmp_path: Path) -> None:
             await running.add(member)
 
             assert (group.heads[0], member.jobs[0]) == spares
+
+
+# The dashboard
+
+
+async def test_the_dashboard_is_seen_though_nothing_listens_for_it(
+    tmp_path: Path,
+) -> None:
+    """Shows: E2."""
+    pytest.importorskip("bokeh")
+    async with open_local_group(tmp_path) as group, dask.ENGINE.open(group) as running:
+        before = listeners(group.heads[0].pid)
+        assert isinstance(running, Showing)
+        page = await running.open_page()
+        ask = "GET /status HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+        await page.send(ask.encode())
+        said = b""
+        while data := await page.receive():
+            said += data
+        await page.aclose()
+        await page.aclose()
+        other = await running.open_page()
+        await other.aclose()
+
+        assert said.startswith(b"HTTP/1.1 200 OK\r\n")
+        assert b"bokeh" in said
+        assert listeners(group.heads[0].pid) == before != []
+        with pytest.raises(EngineError, match="are open"):
+            for _ in range(100):
+                await running.open_page()
+
+
+def listeners(pid: int) -> list[Any]:
+    found = psutil.Process(pid).net_connections("inet")
+    return sorted(one.laddr for one in found if one.status == psutil.CONN_LISTEN)
 
 
 # Clients
