@@ -57,7 +57,8 @@ with AemeshCluster("new", n_workers=1) as cluster:
         assert client.cluster is cluster and client.scheduler.address
         cluster.wait_for_workers(1, timeout=20)
         told["sum"] = client.submit(sum, [1, 2, 3]).result()
-        told["door"], told["link"] = knock(cluster.dashboard_link), client.dashboard_link
+        told["door"] = knock(cluster.dashboard_link)
+        told["link"] = client.dashboard_link
         assert told["link"] == cluster.dashboard_link
         told["repr"] = repr(cluster)
         told["html"] = cluster._repr_html_()
