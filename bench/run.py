@@ -1,6 +1,6 @@
 """``make bench``: measures the budgets in the lab, in one run, and writes them down.
 
-    python -m bench.run [--times N] [--idle SECONDS] [--write]
+    python -m bench.run [--times N] [--idle SECONDS] [--only PART …] [--write]
 
 Ours and the peer's take turns, so that what else the machine does meets both.
 """
@@ -21,15 +21,21 @@ import shlex
 import subprocess
 import sys
 import time
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import trio
 
 from aemesh.testing.lab import Host, open_lab, reexec_in_user_namespace
 from bench import join, warm
+from bench.forward import forwarding
 from bench.idle import Family, idle_costs
+from bench.losses import losses
+from bench.peers import moving, peers
+from bench.rates import rates
 from bench.sharing import sharing
 from bench.table import Measured, Row, as_markdown, as_text
 from bench.watched import open_watched
@@ -292,27 +298,62 @@ def _moments(lines: list[str]) -> dict[str, float]:
     return {name: float(at) for _, name, at in (line.split() for line in lines)}
 
 
-async def measure(times: int, idle: float) -> list[Row]:
-    """Measure all; each part has a lab of its own."""
-    parts = (
-        lambda hosts: starts(hosts, times),
-        lambda hosts: sights(hosts, 40),
-        lambda hosts: shakes(hosts, 60),
-        lambda hosts: joins(hosts, times),
-        lambda hosts: offices(hosts, max(3, times // 2)),
-        lambda hosts: warm_workers(hosts, max(3, times // 2)),
-        lambda hosts: idles(hosts, idle),
-    )
-    rows: list[Row] = sharing(2 * times)
-    print(as_text(rows), flush=True)
-    print(flush=True)
-    for part in parts:
+@dataclass(frozen=True, slots=True)
+class Lot:
+    """How much is measured: how often, and how long what does nothing is watched."""
+
+    times: int
+    idle: float  # seconds
+
+    @property
+    def few(self) -> int:
+        """For what takes long, and what is compared with peers."""
+        return max(3, min(5, self.times))
+
+
+def in_office(
+    part: Callable[[tuple[Host, ...], Lot], Awaitable[list[Row]]],
+) -> Callable[[Lot], Awaitable[list[Row]]]:
+    """Give a part a lab of its own."""
+
+    async def run(lot: Lot) -> list[Row]:
         names = ["head", "other", *(f"office-{n + 1}" for n in range(_HOSTS))]
         async with open_lab(names) as lab:
             await trio.sleep(2)  # IPv6 has looked for twins
-            new = await part(lab.hosts)
-        print(as_text(new), flush=True)
-        print(flush=True)
+            return await part(lab.hosts, lot)
+
+    return run
+
+
+async def shares(lot: Lot) -> list[Row]:
+    """Measure what needs no host."""
+    return await trio.to_thread.run_sync(sharing, 2 * lot.times)
+
+
+# By the names of ``--only``, in this order.
+PARTS: dict[str, Callable[[Lot], Awaitable[list[Row]]]] = {
+    "sharing": shares,
+    "starts": in_office(lambda hosts, lot: starts(hosts, lot.times)),
+    "sights": in_office(lambda hosts, _: sights(hosts, 40)),
+    "shakes": in_office(lambda hosts, _: shakes(hosts, 60)),
+    "joins": in_office(lambda hosts, lot: joins(hosts, lot.times)),
+    "offices": in_office(lambda hosts, lot: offices(hosts, max(3, lot.times // 2))),
+    "warm": in_office(lambda hosts, lot: warm_workers(hosts, max(3, lot.times // 2))),
+    "forward": lambda lot: forwarding(lot.few),
+    "rates": lambda lot: rates(lot.few),
+    "losses": lambda lot: losses(lot.few),
+    "peers": lambda lot: peers(lot.few),
+    "moves": lambda lot: moving(lot.few),
+    "idle": in_office(lambda hosts, lot: idles(hosts, lot.idle)),
+}
+
+
+async def measure(lot: Lot, only: Sequence[str]) -> list[Row]:
+    """Measure these parts, or all."""
+    rows: list[Row] = []
+    for name in only or PARTS:
+        new = await PARTS[name](lot)
+        print(as_text(new), end="\n\n", flush=True)
         rows += new
     return rows
 
@@ -321,10 +362,18 @@ def _load() -> str:
     return " ".join(f"{one:.2f}" for one in os.getloadavg())
 
 
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "not installed"
+
+
 def page(rows: list[Row], load: str) -> str:
     """Return the page with what was measured."""
     packages = ("aemesh", "trio", "zeroconf", "cryptography", "distributed")
-    versions = ", ".join(f"{name} {version(name)}" for name in packages)
+    packages += ("ipyparallel", "ray")
+    versions = ", ".join(f"{name} {_version(name)}" for name in packages)
     return f"""# Benchmarks
 
 Written by `make bench`; change nothing here by hand.
@@ -343,6 +392,14 @@ A join is counted from the exec of `aemesh worker` to the master's line that the
 after each of its Dask processes has registered. Of warm workers it is counted from the moment when a person's wish is
 known to the master, or the first of them begins to leave the other group. Dask's own is counted from the exec of `dask worker`, with
 certificates and the address typed by hand, to the scheduler's line for its last process.
+
+A group of eight is counted from the exec of `aemesh master` where eight workers wait for one, and from the exec of a
+script of each peer's own: `SSHCluster` and `ipyparallel.Cluster` over sshd on each host, where the user is known;
+`ray start` on the head, and then on all hosts at once. A move is counted from the first worker that leaves to the last
+that serves, and with `SSHCluster` from `close` to the last worker of the next cluster, in one process. What is sent
+directly and through the master goes over TLS of the standard library, and no host's line is slowed. The same Dask by
+hand is `dask scheduler` and `dask worker --no-nanny --nthreads 1`; all that are compared are up at one time, and take
+turns. A worker with a task is lost while others wait; its task has begun again when a client hears so.
 """
 
 
@@ -351,12 +408,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench.run", description=__doc__)
     parser.add_argument("--times", type=int, default=7, metavar="N")
     parser.add_argument("--idle", type=float, default=60.0, metavar="SECONDS")
+    parser.add_argument(
+        "--only", action="append", default=[], choices=PARTS, help="leave the rest out"
+    )
     parser.add_argument("--write", action="store_true", help=f"write {PAGE.name}")
     words = parser.parse_args()
     reexec_in_user_namespace()
     load = _load()
     started_at = time.monotonic()
-    rows = trio.run(measure, words.times, words.idle)
+    rows = trio.run(measure, Lot(words.times, words.idle), words.only)
     missed = [row.what for row in rows if row.verdict == "MISSED"]
     print(f"{time.monotonic() - started_at:.0f} s; missed: {missed or 'nothing'}")
     if words.write:
