@@ -28,6 +28,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "workers": ("aemesh.cli.workers", "workers", "List the workers, or see to some."),
     "group": ("aemesh.cli.group", "group", "List, change and fill groups."),
     "exec": ("aemesh.cli.exec", "exec_", "Run a command on each member of a group."),
+    "mpirun": ("aemesh.cli.mpirun", "mpirun", "Run an MPI program on a group."),
     "rsh": ("aemesh.cli.rsh", "rsh", "Run a command on a member as ssh would."),
     "runs": ("aemesh.cli.runs", "runs", "List and remove what durable runs have kept."),
     "events": ("aemesh.cli.status", "events", "Tell what happened, and what happens."),

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from aemesh.client.transport import Transport
     from aemesh.model.view import HeldMember
 
+_READ_BYTES = 64 * 1024
+
 
 class Hold:
     """A group's members, held; a context manager that lets them go.
@@ -28,9 +30,9 @@ class Hold:
 
     def __init__(self, transport: Transport, group: str) -> None:
         """Hold it; raises `UnknownNameError`."""
-        self._lines = transport.lines(
-            "POST", f"/v1/groups/{quote(group, safe='')}/hold"
-        )
+        target = f"/v1/groups/{quote(group, safe='')}/hold"
+        self._talk = transport.talk("POST", target, b"")
+        self._rest = b""
         try:
             self.first = self._next()
         except BaseException:
@@ -45,27 +47,32 @@ class Hold:
     def changes(self) -> Iterator[HoldView]:
         """Yield the members each time they change; waits for that.
 
-        Raises `EngineError` when the group ends, `UnreachableError` with the master.
+        Raises `EngineError` when the group ends, and `UnreachableError` when the
+        master does, or `close` is called by another thread.
         """
         while True:
             yield self._next()
 
     def close(self) -> None:
-        """Let the members go; not while another thread waits in `changes`."""
-        self._lines.close()
+        """Let the members go; from any thread."""
+        self._talk.hang_up()
 
     def _next(self) -> HoldView:
-        line = next(self._lines, None)
-        if line is None:
-            msg = "the master does not hold the group any more"
-            raise UnreachableError(msg)
+        while b"\n" not in self._rest:
+            data = self._talk.read(_READ_BYTES)
+            if not data:
+                msg = "the master does not hold the group any more"
+                raise UnreachableError(msg)
+            self._rest += data
+        line, _, self._rest = self._rest.partition(b"\n")
         try:
             return msgspec.json.decode(line, type=HoldView)
-        except msgspec.MsgspecError:
+        except msgspec.MsgspecError as error:
             told = error_in(line)
-            raise told or UnreachableError(
-                "the master's answer cannot be read"
-            ) from None
+            if told is not None:
+                raise told from None
+            msg = "the master's answer cannot be read"
+            raise UnreachableError(msg, why=str(error)) from error
 
     def __enter__(self) -> Self:
         return self

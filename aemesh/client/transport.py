@@ -94,8 +94,8 @@ class Transport:
     def talk(self, method: str, target: str, first: bytes) -> Talk:
         """Begin a request whose body goes on while its answer comes.
 
-        `first` is sent at once; returns when the master begins to answer, or raises
-        its error.
+        `first` is sent at once, and with nothing the body ends there; returns when the
+        master begins to answer, or raises its error.
         """
         connection = self._connect(None)
         try:
@@ -196,14 +196,17 @@ class Talk:
         """Return what comes next, at most so much; empty at the end that was meant."""
         try:
             return self._response.read1(most)
-        except (OSError, ValueError, http.client.HTTPException) as error:
+        except (OSError, http.client.HTTPException) as error:
             raise self._broken(error) from error
+        except (ValueError, AttributeError) as error:  # closed by another thread
+            raise self._broken(EOFError("it was hung up")) from error
 
     def hang_up(self) -> None:
         """End both directions; who waits in one of them is told."""
         with suppress(OSError):
             self._line.shutdown(socket.SHUT_RDWR)
         self._line.close()
+        self._response.close()  # it holds the socket, too
 
 
 def _chunk(data: bytes) -> bytes:

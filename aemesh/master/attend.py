@@ -471,7 +471,9 @@ class Attendant:
             self._say("worker.left", f"{record.name} left: {closed}")
         else:
             where = f" while it served {serving}" if serving else ""
-            self._say("worker.lost", f"{record.name} is lost{where}: {closed}")
+            text = f"{record.name} is lost{where}: {closed}"
+            group = None if serving is None else GroupName(serving)
+            self.history.add("worker.lost", text, worker=record.name, group=group)
             if record.standing.lost(now=trio.current_time()):
                 self._tell_aside()
 

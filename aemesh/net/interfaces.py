@@ -61,6 +61,17 @@ def local_addresses(
     return tuple(sorted(set(found)))
 
 
+def network_of(host: str) -> str:
+    """Return the IPv4 network of an address of ours, in CIDR's form, or ""."""
+    found = (
+        ipaddress.ip_network(f"{one.address}/{one.netmask}", strict=False)
+        for addresses in psutil.net_if_addrs().values()
+        for one in addresses
+        if one.family == socket.AF_INET and one.address == host and one.netmask
+    )
+    return next(map(str, found), "")
+
+
 def every_host() -> frozenset[str]:
     """Return all addresses of this machine, wherever and in whatever state they are."""
     return frozenset(

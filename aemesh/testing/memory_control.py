@@ -223,6 +223,14 @@ class MemoryControl:
             kind = "worker"
             raise UnknownNameError(kind, worker, sorted(self.members))
 
+    def _meant(self, worker: str) -> str:
+        """Return the name of a member: by its name, its label, or their address."""
+        if worker == _ADDRESS:
+            worker = next(iter(self.members), worker)
+        name = worker.removesuffix(".1")
+        self._known_worker(worker if name not in self.members else name)
+        return name
+
     def _move(self, worker: str, group: GroupName) -> Receipt:
         old, self.members[worker] = self.members[worker], group
         self.tell("worker.moved", f"{worker} to {group}", worker=worker, group=group)
@@ -314,13 +322,12 @@ class MemoryControl:
         """Yield `output`; if none is set, ``argv`` from each member, and 0."""
         if delegate is not None:
             self.delegated.append(delegate)
-        for worker in workers:
-            self._known_worker(worker)
+        chosen = [self._meant(worker) for worker in workers]
         try:
             await self._checkpoint()
             self._known(group)
             for piece in self._made_up(group, argv, env):
-                if not workers or piece.worker in workers:
+                if not chosen or piece.worker in chosen:
                     yield piece
                 await trio.lowlevel.checkpoint()
         finally:
@@ -339,7 +346,7 @@ class MemoryControl:
         await self._checkpoint()
         if group is not None:
             self._known(group)
-        self._known_worker(worker)
+        self._meant(worker)
         return await self.jobs(JobId(f"job-{next(self._job_numbers)}"), spec)
 
     async def hold(self, name: GroupName) -> AsyncIterator[HoldView]:

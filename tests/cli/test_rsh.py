@@ -53,7 +53,7 @@ async def rsh(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     home.mkdir()
     monkeypatch.setenv("HOME", str(home))  # of the worker
     monkeypatch.delenv("AEMESH_GROUP", raising=False)
-    async with jobs_served(tmp_path) as (_, runner):
+    async with jobs_served(tmp_path) as (_, runner, _):
         yield Rsh(tmp_path, home, runner)
 
 

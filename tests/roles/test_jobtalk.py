@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import threading
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING
 
 import pytest
@@ -36,13 +36,14 @@ ON_THE_WAY = 8 * MIB
 
 
 @asynccontextmanager
-async def jobs_served(tmp_path: Path):
-    """Serve a facade whose jobs are real processes; give the mesh and their runner."""
-    api = MemoryControl(members={"office-1": "A"}, engines={"A": "command"})
+async def jobs_served(tmp_path: Path, *names: str):
+    """Serve a facade whose jobs are real processes; give mesh, their runner, and it."""
+    members = dict.fromkeys(names or ("office-1",), "A")
+    api = MemoryControl(members=members, engines={"A": "command"})
     async with open_jobs(tmp_path / "run", replaces_spares=False) as runner:
         api.jobs = runner.start
         async with serving(api, tmp_path):
-            yield Mesh(tmp_path), runner
+            yield Mesh(tmp_path), runner, api
 
 
 def shell(words: str) -> list[str]:
@@ -57,8 +58,9 @@ def talk(job: MemberJob, said: bytes) -> tuple[bytes, bytes, JobExit]:
     """Give a job its input from a thread, and return all that it says."""
 
     def give() -> None:
-        job.send(said)
-        job.close_input()
+        with suppress(UnreachableError):  # it has ended already
+            job.send(said)
+            job.close_input()
 
     told = {Channel.STDOUT: b"", Channel.STDERR: b""}
     with job:
@@ -84,7 +86,7 @@ async def gone(runner: JobRunner) -> None:
 async def test_bytes_of_any_kind_go_both_ways_at_one_time(tmp_path: Path):
     """Shows: E4."""
     said = bytes(range(256)) * 8 * 1024 + b"no newline"
-    async with jobs_served(tmp_path) as (mesh, _):
+    async with jobs_served(tmp_path) as (mesh, *_):
         job = await asked(mesh.job, "office-1", ["cat"], group="A")
         out, err, exit_ = await asked(talk, job, said)
 
@@ -94,7 +96,7 @@ async def test_bytes_of_any_kind_go_both_ways_at_one_time(tmp_path: Path):
 
 
 async def test_error_output_and_the_exit_code_come_as_they_are(tmp_path: Path):
-    async with jobs_served(tmp_path) as (mesh, _):
+    async with jobs_served(tmp_path) as (mesh, *_):
         words = shell("cat <f; echo $V; echo oh >&2; exit 3")
         job = await asked(mesh.job, "office-1", words, {"V": "v"}, files={"f": b"file"})
         out, err, exit_ = await asked(talk, job, b"")
@@ -103,7 +105,7 @@ async def test_error_output_and_the_exit_code_come_as_they_are(tmp_path: Path):
 
 
 async def test_a_job_may_end_before_it_took_its_input(tmp_path: Path):
-    async with jobs_served(tmp_path) as (mesh, runner):
+    async with jobs_served(tmp_path) as (mesh, runner, _):
         job = await asked(mesh.job, "office-1", shell("exit 4"))
         with pytest.raises(UnreachableError, match="takes no input"):
             for _ in range(1000):
@@ -125,7 +127,7 @@ async def test_a_job_that_does_not_read_makes_its_client_wait(tmp_path: Path):
         except UnreachableError:
             pass
 
-    async with jobs_served(tmp_path) as (mesh, runner):
+    async with jobs_served(tmp_path) as (mesh, runner, _):
         words = shell("until [ -e go ]; do sleep 0.1; done")
         job = await asked(mesh.job, "office-1", words)
         async with trio.open_nursery() as nursery:
@@ -147,7 +149,7 @@ async def test_a_client_that_does_not_read_makes_its_job_wait(tmp_path: Path):
         "    open('n', 'w').write(str(n + 1))"
     )
 
-    async with jobs_served(tmp_path) as (mesh, runner):
+    async with jobs_served(tmp_path) as (mesh, runner, _):
         job = await asked(mesh.job, "office-1", writes)
         count = runner.jobs[0].room / "n"
         await still(lambda: count.read_text() if count.exists() else "")
@@ -175,7 +177,7 @@ async def still(look) -> None:
 async def test_a_job_and_its_tree_end_when_the_client_hangs_up(
     tmp_path: Path, fills: bool
 ):
-    async with jobs_served(tmp_path) as (mesh, runner):
+    async with jobs_served(tmp_path) as (mesh, runner, _):
         words = shell("setsid sleep 1000 & echo $!; sleep 1000")
         job = await asked(mesh.job, "office-1", words)
         chunk = await asked(lambda: next(job.output()))
@@ -200,7 +202,7 @@ async def test_a_job_and_its_tree_end_when_the_client_hangs_up(
 
 
 async def test_two_clients_have_a_job_each(tmp_path: Path):
-    async with jobs_served(tmp_path) as (mesh, _):
+    async with jobs_served(tmp_path) as (mesh, *_):
         one = await asked(mesh.job, "office-1", ["cat"])
         two = await asked(mesh.job, "office-1", ["cat"])
         second = await asked(talk, two, b"two")
@@ -221,7 +223,7 @@ async def test_two_clients_have_a_job_each(tmp_path: Path):
 async def test_a_job_that_cannot_start_is_refused_as_any_request(
     tmp_path: Path, worker: str, group: str | None, argv: list[str], kind
 ):
-    async with jobs_served(tmp_path) as (mesh, _):
+    async with jobs_served(tmp_path) as (mesh, *_):
         with pytest.raises(kind):
             await asked(mesh.job, worker, argv, group=group)
 
@@ -239,7 +241,7 @@ async def test_a_job_that_cannot_start_is_refused_as_any_request(
     ],
 )
 async def test_a_first_frame_that_says_nothing_is_refused(tmp_path: Path, body: bytes):
-    async with jobs_served(tmp_path) as (mesh, runner):
+    async with jobs_served(tmp_path) as (mesh, runner, _):
         path = mesh.folder / "run" / "control.sock"
         status, content = await asked(raw, path, "POST", "/v1/jobs", body)
 
@@ -252,7 +254,7 @@ async def test_a_first_frame_that_says_nothing_is_refused(tmp_path: Path, body: 
     "frame", [b"\0\0\0\x02\x01x", b"\xff\xff\xff\xff", b"\0\0\0\0"]
 )
 async def test_what_is_no_input_of_a_job_ends_it(tmp_path: Path, frame: bytes):
-    async with jobs_served(tmp_path) as (mesh, runner):
+    async with jobs_served(tmp_path) as (mesh, runner, _):
         job = await asked(mesh.job, "office-1", ["sleep", "1000"])
         with job:
             await asked(job._talk.write, frame)
@@ -263,7 +265,7 @@ async def test_what_is_no_input_of_a_job_ends_it(tmp_path: Path, frame: bytes):
 
 async def test_a_request_that_breaks_off_is_no_end_of_input(tmp_path: Path):
     """A half of a file must not look like one."""
-    async with jobs_served(tmp_path) as (mesh, runner):
+    async with jobs_served(tmp_path) as (mesh, runner, _):
         sock = await asked(connected, mesh.folder / "run" / "control.sock", 10)
         order = b'{"worker":"office-1","argv":["sh","-c","cat >x; cp x %s"]}'
         order %= os.fsencode(tmp_path / "whole")

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 # The key of a connection's `Line` in the state that its requests get.
 LINE = "aemesh.line"
+# The server shuts a connection while we may be in the midst of a write.
+_CLOSED = (trio.BrokenResourceError, trio.BusyResourceError, trio.ClosedResourceError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +127,8 @@ class Duplex:
             nursery.start_soon(_cancel_when_hung_up, line, nursery.cancel_scope)
             try:
                 await self._talk(exchange)
+            except _CLOSED:
+                pass  # the client went, and the server let it go before we knew
             except Exception as error:  # noqa: BLE001 - per request; told or logged
                 if exchange.begun:
                     log.warning("a talk on the control socket broke off: %s", error)

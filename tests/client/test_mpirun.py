@@ -1,0 +1,154 @@
+"""`aemesh mpirun` on members that are processes here; its mpirun is a script."""
+
+from __future__ import annotations
+
+import base64
+import os
+import re
+import signal
+import sys
+from pathlib import Path
+
+import pytest
+import trio
+
+from aemesh.host.processes import all_processes
+from aemesh.model.view import OutputView
+from tests.roles.test_jobtalk import gone, jobs_served
+
+# Says its words, calls its agent for each host as Open MPI does, and waits for them.
+MPIRUN = """#!/bin/sh
+[ "$1" = --version ] && { echo 'mpirun (OpenRTE) 4.1.4'; exit; }
+echo "words: $*"
+while read -r host slots; do
+    $OMPI_MCA_plm_rsh_agent "$host" "echo $slots; $1" &
+    pids="$pids $!"
+done < "$OMPI_MCA_orte_default_hostfile"
+for pid in $pids; do wait "$pid" || code=$?; done
+env | grep '^AEMESH_' && code=99
+exit ${code:-0}
+"""
+
+
+class Served:
+    """A master with two members, and a way to call the command."""
+
+    def __init__(self, state: Path, runner, api) -> None:
+        self.state, self.runner, self.api = state, runner, api
+        mpirun = state / "mpirun"
+        mpirun.write_text(MPIRUN)
+        mpirun.chmod(0o755)
+        argv = [sys.executable, "-m", "aemesh", "--state", str(state), "mpirun"]
+        self.argv = [*argv, "--group", "A", "--mpi", str(mpirun)]
+
+    async def run(self, *words: str):
+        with trio.fail_after(30):
+            return await trio.run_process(
+                [*self.argv, *words],
+                capture_stdout=True,
+                capture_stderr=True,
+                check=False,
+                cwd=self.state,
+                env=os.environ | {"AEMESH_JOIN": "a secret"},
+            )
+
+
+@pytest.fixture
+async def served(tmp_path: Path):
+    async with jobs_served(tmp_path, "office-1", "office-2") as (_, runner, api):
+        api.output = []  # nothing is missing on any member
+        yield Served(tmp_path, runner, api)
+
+
+async def test_mpirun_gets_its_words_and_starts_through_us(served: Served):
+    done = await served.run("echo $0 ran", "-n", "2")
+
+    assert done.returncode == 0
+    # Both are on this machine, of one address.
+    assert done.stdout.decode().splitlines() == [
+        "words: echo $0 ran -n 2", "slots=8", "/bin/sh ran"
+    ]  # fmt: skip
+    assert b"Open MPI 4.1.4 on 10.77.0.2 (8)" in done.stderr
+    assert not served.api.held["A"]
+
+
+async def test_its_exit_code_is_ours(served: Served):
+    assert (await served.run("exit 7")).returncode == 7
+
+
+async def test_when_a_member_goes_it_is_ended_with_all_that_it_started(served: Served):
+    process = await trio.lowlevel.open_process(
+        [*served.argv, "setsid sleep 1000 & echo up $!; wait"], stdout=-1, stderr=-1
+    )
+    assert process.stdout is not None
+    assert process.stderr is not None
+    with trio.fail_after(30):
+        said = b""
+        while (up := re.search(rb"^up (\d+)\n", said, re.MULTILINE)) is None:
+            said += await process.stdout.receive_some()
+        served.api.members["office-2"] = None
+        served.api.tell("worker.lost", "office-2 is lost", worker="office-2", group="A")
+        told = b""
+        while piece := await process.stderr.receive_some():
+            told += piece
+        code = await process.wait()
+        await gone(served.runner)
+        await process.stdout.aclose()
+        await process.stderr.aclose()
+
+    assert code == 6
+    assert b"office-2 went from group A in the midst of the run: office-2 is" in told
+    child = all_processes().get(int(up[1]))
+    assert child is None or not child.alive
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+async def test_nothing_is_left_when_it_is_ended(served: Served, number: signal.Signals):
+    process = await trio.lowlevel.open_process(
+        [*served.argv, "echo up; sleep 1000"], stdout=-1, stderr=-1
+    )
+    assert process.stdout is not None
+    assert process.stderr is not None
+    with trio.fail_after(30):
+        said = b""
+        while b"up\n" not in said:
+            said += await process.stdout.receive_some()
+        os.kill(process.pid, number)
+        while await process.stdout.receive_some():
+            pass  # until nobody has it open any more
+        code = await process.wait()
+        await gone(served.runner)
+        while served.api.held["A"]:
+            await trio.sleep(0.01)
+        await process.stdout.aclose()
+        await process.stderr.aclose()
+
+    assert code != 0
+
+
+@pytest.mark.parametrize(
+    ("what", "words", "said"),
+    [
+        ("daemon", ["true"], "orted is not on office-1: mpirun starts it on each"),
+        ("folder", ["./prog"], " is not on office-1: ranks start there"),
+        ("file", ["./prog"], "/prog is not on office-1: ranks start it at the same"),
+    ],
+)
+async def test_what_a_member_lacks_is_said_before_anything_starts(
+    served: Served, what: str, words: list[str], said: str
+):
+    prog = served.state / "prog"
+    prog.write_text("#!/bin/sh\n")
+    prog.chmod(0o755)
+    missing = OutputView(worker="office-1", channel="stdout", data=_base64(what))
+    served.api.output = [missing, OutputView(worker="office-1", code=0)]
+
+    done = await served.run(*words)
+
+    assert done.returncode == 3
+    assert said in done.stderr.decode()
+    assert done.stdout == b""
+
+
+def _base64(text: str) -> str:
+    return base64.b64encode(text.encode()).decode()
