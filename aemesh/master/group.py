@@ -128,9 +128,9 @@ class _Left:
         """A lasting job is about to start."""
         await self._note(replace(self.heir, jobs=(job_id,)))
 
-    async def note_ports(self, ports: Mapping[int, int]) -> None:
-        """These ports are forwarded."""
-        await self._note(replace(self.heir, ports=tuple(ports.items())))
+    async def note_ports(self, ports: Mapping[int, int], at: str) -> None:
+        """These ports are forwarded, and reached at this address of ours."""
+        await self._note(replace(self.heir, ports=tuple(ports.items()), at=at))
 
     async def _note(self, heir: Heir) -> None:
         self.heir = heir
@@ -480,7 +480,7 @@ class Group:
                 self._plugin_faults(f"adding {member.name}"),
                 trio.fail_after(limits.MEMBER_ADD_AFTER),
             ):
-                await ports.resume(dict(heir.ports))
+                await ports.resume(dict(heir.ports), heir.at)
                 await running.add(member)
         except BaseException as exc:
             member.dismiss()

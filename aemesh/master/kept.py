@@ -48,10 +48,11 @@ class MemberRecord(msgspec.Struct, frozen=True):
     label: str
     generation: Annotated[int, Meta(ge=0, le=2**53)]
     jobs: _Jobs = ()
-    # Its ports that are forwarded: there, and on the master.
+    # Its ports that are forwarded: there, and on the master; and at which address.
     ports: Annotated[
         tuple[tuple[_Port, _Port], ...], Meta(max_length=limits.FORWARDED_PORTS)
     ] = ()
+    at: Annotated[str, Meta(max_length=64)] = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +64,7 @@ class Heir:
     generation: int
     jobs: tuple[JobId, ...]
     ports: tuple[tuple[int, int], ...] = ()
+    at: str = ""
 
 
 @dataclass(slots=True)
@@ -120,4 +122,5 @@ def _member_untrusted(text: str) -> Heir:
         record.generation,
         tuple(map(job_id_untrusted, record.jobs)),
         record.ports,
+        record.at,
     )

@@ -90,7 +90,8 @@ class MemberReach:
     gate: Gate
     sources: frozenset[str]  # where it comes from, see `Address.source`
     is_member: Callable[[Address], bool]  # whether somebody from there is a member
-    note: Callable[[Mapping[int, int]], Awaitable[None]]  # before a port is used
+    # What a successor has to know, before a port is used: ports, and our address.
+    note: Callable[[Mapping[int, int], str], Awaitable[None]]
     tell: Callable[[Way], None]
     wall: Callable[[], float]
     meter: Meter = field(default_factory=Meter)
@@ -152,8 +153,14 @@ class MemberReach:
                 await self._open(port)
         return Address(self.gate.host(), self._ports[port])
 
-    async def resume(self, ports: Mapping[int, int]) -> None:
-        """Listen again where a former master did; raises `EngineError`."""
+    async def resume(self, ports: Mapping[int, int], at: str) -> None:
+        """Listen again where a former master did; raises `EngineError`.
+
+        The engine goes by that address, which may be of another machine.
+        """
+        if ports and at != self.gate.host():
+            msg = f"{self.name} was reached through {at or 'its former master'}"
+            raise EngineError(msg, why="that address is not ours")
         for port, here in ports.items():
             await self._open(port, here=here)
 
@@ -170,7 +177,7 @@ class MemberReach:
             msg = f"port {port} of {self.name} is not forwarded"
             raise EngineError(msg, why=str(exc)) from exc
         self._ports[port], self._scopes[port] = found, scope
-        await self.note(self._ports)
+        await self.note(self._ports, self.gate.host())
 
     async def _listen(
         self,

@@ -103,7 +103,7 @@ class Succession:
     async def note_member(self, key_id: KeyId, heir: Heir) -> None:
         """Leave word of a member and its lasting jobs."""
         record = MemberRecord(
-            heir.name, heir.label, heir.generation, heir.jobs, heir.ports
+            heir.name, heir.label, heir.generation, heir.jobs, heir.ports, heir.at
         )
         key = member_key(self._group, key_id)
         await self._heads.keep(key, encode(record))

@@ -130,8 +130,8 @@ def ports_of(
     """The ports of a member, as a master has them."""
     probes = Probes(network, dialable=lambda _: True)
 
-    async def note(ports) -> None:
-        del ports
+    async def note(ports, at) -> None:
+        del ports, at
 
     async def dial():
         what = "the worker"

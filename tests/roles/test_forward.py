@@ -6,6 +6,7 @@ import pytest
 import trio
 
 from aemesh.errors import EngineError
+from aemesh.master.reach import MemberReach
 from aemesh.master.remote import RemoteMember
 from aemesh.model.address import Address, Seed
 from aemesh.model.group import Haste, MemberState
@@ -96,3 +97,20 @@ async def test_a_closed_worker_is_reached_through_its_master(autojump_clock) -> 
         assert at not in mesh.segment.listeners
         with pytest.raises(EngineError):
             await one.reach(ENGINE + 1)
+
+
+async def test_who_was_reached_through_another_machine_is_brought_up_anew(
+    autojump_clock,
+) -> None:
+    """Shows: L5, E7; at the same address a successor listens again, on those ports."""
+    async with open_mesh("A", port=PORT) as mesh:
+        await start(mesh, "office-1", closed=True)
+        ports = (await member(mesh, "office-1")).ports
+        assert isinstance(ports, MemberReach)
+        await ports.resume({ENGINE: 45000}, "10.0.0.1")
+        assert str(await ports.reach(ENGINE)) == "10.0.0.1:45000"
+
+        with pytest.raises(EngineError):
+            await ports.resume({ENGINE + 1: 45001}, "10.0.0.77")
+        with pytest.raises(EngineError):
+            await ports.resume({ENGINE + 1: 45000}, "10.0.0.1")  # it is taken
