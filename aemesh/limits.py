@@ -317,6 +317,11 @@ ANSWER_AFTER = 20.0
 GENERATION_LEAP = 2**20
 # Retiring moves data; a graceful leave waits no longer than this unless told.
 RETIRE_AFTER = 30.0
+# A worker that was taken out of one group for another of the same master is kept so
+# long for it, if others want it: until who makes room there is gone (RETIRE_AFTER).
+VACANT_AFTER = 35.0
+# And so long while no group is to have it: the plan is made anew at once.
+UNPLACED_AFTER = 1.0
 
 # --- sharing ----------------------------------------------------------------
 

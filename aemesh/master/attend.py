@@ -7,6 +7,7 @@ there, and waits until something changes: an order, the engine, the groups.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from dataclasses import fields as dataclass_fields
@@ -34,6 +35,7 @@ from aemesh.policy.membership import Happening
 from aemesh.protocol import wire
 from aemesh.protocol.session import Pulse
 from aemesh.tasks.nursery import open_crew
+from aemesh.tasks.waiting import wait_any
 
 # An engine that did not come up on a worker is tried again, ever more slowly.
 _AGAIN_AFTER = 0.5
@@ -60,6 +62,8 @@ class Attendant:
     joined_at: float = 0.0
     failures: dict[GroupName, int] = field(default_factory=dict)  # in a row
     expected: float = 0.0  # the end that the engine knows of
+    # The worker is between two groups of ours, and kept for the next one until then.
+    vacant_until: float = math.inf
 
     async def run(self) -> Closed:
         """Serve until the link ends; return how it did."""
@@ -118,7 +122,7 @@ class Attendant:
                 record.membership.step(Happening.RETIRED, now=self.wall())
             group = self._place()
             if group is None:
-                await self._wait(woken.wait)
+                await self._wait(woken.wait, within=limits.UNPLACED_AFTER)
             elif group.state == "ready" and self.sharing.has_room(group):
                 await self._join(group)
             else:
@@ -137,16 +141,19 @@ class Attendant:
         elif group.is_broken(record):
             member, self.member = self.member, None
             await group.lose(record, member)
-            await self._let_go("its engine broke")
+            await self._let_go("its engine broke", again=True)
             self._count_failure(group, "its engine broke", since=self.joined_at)
         elif group.is_stale(record) and not self.sharing.holders(group.name):
-            await self._let_go("its jobs act as somebody else from now on")
+            why = "its jobs act as somebody else from now on"
+            await self._let_go(why, again=True)
         elif not self.desk.allows_group(self.link.peer, group.name):
             await self._let_go("its line of trust has other groups")
         elif self._goes_elsewhere(group):
-            assert record.placement is not None
-            record.home = record.placement.group or record.home
-            await self._let_go(record.placement.why)
+            placement = record.placement
+            assert placement is not None
+            record.home = placement.group or record.home
+            again = placement.group is not None
+            await self._let_go(placement.why, again=again)
         else:
             await self._expect(group)
             await self._wait(woken.wait, group.changed.wait)
@@ -253,7 +260,7 @@ class Attendant:
         generation = record.membership.generation
         record.home = group.name
         self.store.put_worker(record.key_id, generation, group.name)
-        began = trio.current_time()
+        began, was_ours = trio.current_time(), self.vacant_until < math.inf
         try:
             self.expected = 0.0
             self.member = await group.admit(record, self.link, self.dial_stream)
@@ -266,10 +273,12 @@ class Attendant:
                 return exc
             record.note = str(exc)
             self._say("worker.failed", f"{record.name} is not in {group.name}: {exc}")
-            await self._let_go("it did not come up")
+            # Who served another group of ours is brought back, if that one has a place.
+            await self._let_go("it did not come up", again=was_ours)
             self._bar(group.name)
             self._count_failure(group, str(exc), since=began)
             return exc
+        self.vacant_until = math.inf
         self.joined_at = trio.current_time()
         self.failures.pop(group.name, None)
         record.note = ""
@@ -300,7 +309,7 @@ class Attendant:
 
     def _stand_back(self) -> None:
         """Another master was quicker; the worker's own news says when to ask again."""
-        record = self.record
+        record, self.vacant_until = self.record, math.inf
         for happening in (Happening.LEAVING, Happening.RETIRED):
             record.membership.step(happening, now=self.wall())
         self._say("worker.held", f"{record.name} is {_whose(record)}")
@@ -309,7 +318,8 @@ class Attendant:
         """Carry out a move or a leave; the worker's answer to it is the receipt."""
         record = self.record
         try:
-            order.receipt = await self._let_go(order.why, order=order)
+            again = order.move_to is not None
+            order.receipt = await self._let_go(order.why, order=order, again=again)
             if order.move_to and order.receipt is not None and record.order is order:
                 await self._join_moved(order, order.receipt.group)
         except AemeshError as exc:
@@ -361,9 +371,11 @@ class Attendant:
         why: str,
         *,
         order: Order | None = None,
+        again: bool = False,
     ) -> Receipt | None:
         """Retire the worker from its group and release it.
 
+        With `again` it stays ours, for a while, to be assigned anew.
         Returns None if the order was called off meanwhile, or another took its place.
         """
         record = self.record
@@ -371,6 +383,8 @@ class Attendant:
         group = self.groups.get(name) if name else None
         receipt = Receipt(record.name, name or GroupName("none"), graceful=True)
         if name is None:
+            if not again:
+                await self._give_back()
             return receipt
         record.membership.step(Happening.LEAVING, now=self.wall())
         when = ""
@@ -387,13 +401,26 @@ class Attendant:
             if trio.current_time() - self.joined_at > limits.FAILS_QUICKLY_AFTER:
                 record.standing.did_well()
         self.member = None
-        body = wire.Release(
-            generation=record.membership.generation, term_after=limits.TERM_AFTER
-        )
-        await ask(self.link, body, wire.Done, within=limits.ANSWER_AFTER)
+        await self._release(again=again)
         record.membership.step(Happening.RETIRED, now=self.wall())
         self._say("worker.retired", f"{record.name} left {name}: {summed_up(receipt)}")
         return None if order is not None and order.stays else receipt
+
+    async def _release(self, *, again: bool = False) -> None:
+        """Have the worker end what runs, and be free, or ours until the next group."""
+        body = wire.Release(
+            generation=self.record.membership.generation,
+            term_after=limits.TERM_AFTER,
+            again=again,
+        )
+        await ask(self.link, body, wire.Done, within=limits.ANSWER_AFTER)
+        now = trio.current_time()
+        self.vacant_until = now + limits.VACANT_AFTER if again else math.inf
+
+    async def _give_back(self) -> None:
+        """Free a worker that was kept for another group of ours, and got into none."""
+        if self.vacant_until < math.inf:
+            await self._release()
 
     async def _retire(self, group: Group, order: Order) -> Receipt | None:
         """Have the engine let go; None if the order is no more before that is done."""
@@ -433,18 +460,20 @@ class Attendant:
         await group.lose(record, self.member)
         return False
 
-    async def _wait(self, *waits: Callable[[], Awaitable[object]]) -> None:
-        """Wait for the first of several things."""
-        async with trio.open_nursery() as nursery:
+    async def _wait(
+        self, *waits: Callable[[], Awaitable[object]], within: float = math.inf
+    ) -> None:
+        """Wait for the first of several things.
 
-            async def one(wait: Callable[[], Awaitable[object]]) -> None:
-                await wait()
-                nursery.cancel_scope.cancel()
-
-            for wait in waits:
-                nursery.start_soon(one, wait)
-            if not waits:
-                await trio.sleep_forever()
+        Who is kept for a group meanwhile is given back in time, or `within` seconds.
+        """
+        if self.vacant_until < math.inf:
+            latest = trio.current_time() + within
+            self.vacant_until = min(self.vacant_until, latest)
+        with trio.move_on_at(self.vacant_until) as scope:
+            await wait_any(*waits)
+        if scope.cancelled_caught:
+            await self._give_back()
 
     async def _watch_pulse(self) -> None:
         """Keep the membership's view of the heartbeat; tell when it changes."""

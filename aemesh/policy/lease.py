@@ -32,9 +32,12 @@ class Tenancy:
         self.groups = groups  # that the owner allows; empty: any
         self.generation = generation
         self.lease: Lease | None = None
+        # Nothing runs under the lease any more; its master is about to replace it.
+        self.vacant = False
 
     def __repr__(self) -> str:
         held = f"held for {self.lease.group}" if self.lease else "free"
+        held += ", vacant" if self.vacant else ""
         return f"<Tenancy {held}, generation {self.generation}>"
 
     def assign(
@@ -68,6 +71,7 @@ class Tenancy:
             why = f"{generation}; the last one was {self.generation}"
             raise RefusedError(what, why=why)
         self.generation = generation
+        self.vacant = False
         self.lease = Lease(
             master,
             self.worker,
@@ -98,6 +102,9 @@ class Tenancy:
         if lease is None or (lease.group, lease.generation) != (group, generation):
             what = "there is no such lease to adopt"
             raise RefusedError(what, why=f"{self!r}")
+        if self.vacant:
+            what = "the lease is not to be adopted"
+            raise RefusedError(what, why="nothing runs under it any more")
         if lease.master != master and master not in lease.heirs:
             what = "the worker is held"
             raise RefusedError(what, why=f"{master} is no heir of {lease.master}")
@@ -120,17 +127,40 @@ class Tenancy:
             why = f"it is of generation {generation}, the worker in {lease.generation}"
             what = "the command came late"
             raise RefusedError(what, why=why)
+        if self.vacant:
+            what = "the command came late"
+            raise RefusedError(what, why=f"generation {generation} has ended")
         return lease
+
+    def ends(self, master: KeyId, generation: int) -> bool:
+        """Whether this word of this master ends what is held now.
+
+        A generation after that of a vacant lease is one that was to replace it, and
+        was refused.
+        """
+        lease = self.lease
+        if lease is None or lease.master != master:
+            return False
+        refused = self.vacant and generation > lease.generation
+        return refused or generation == lease.generation
 
     def release(self, master: KeyId, generation: int) -> None:
         """Give the lease back; one that is not held any more is no error."""
-        lease = self.lease
-        if lease and lease.master == master and lease.generation == generation:
-            self.lease = None
+        if self.ends(master, generation):
+            self.lease, self.vacant = None, False
+
+    def vacate(self, master: KeyId, generation: int) -> None:
+        """End the generation, and keep the lease for its master to replace.
+
+        It is no turn of others: it goes to another group of the same master.
+        """
+        if self.ends(master, generation):
+            self.vacant = True
 
     def check(self) -> None:
         """Assert what always holds."""
         assert self.lease is None or self.lease.generation == self.generation
+        assert self.lease is not None or not self.vacant
 
 
 def allows(groups: frozenset[GroupName], group: GroupName) -> bool:

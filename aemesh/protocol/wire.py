@@ -268,10 +268,14 @@ class Recalled(Body, frozen=True, kw_only=True):
 
 
 class Release(Body, frozen=True, kw_only=True):
-    """The generation is over; end its jobs.  Answered when they are gone."""
+    """The generation is over; end its jobs.  Answered when they are gone.
+
+    With `again` the lease stays mine: I assign it anew, or release it once more.
+    """
 
     generation: Count
     term_after: Span
+    again: bool = False
 
 
 class Delegate(Body, frozen=True, kw_only=True):

@@ -28,7 +28,7 @@ class MemoryEngine:
 
     def __init__(self) -> None:
         self.told: list[str] = []
-        self.fails_on: set[str] = set()  # members whose node does not come up
+        self.fails_on: set[str] = set()  # members, or groups: no node comes up
         self.bug_on: set[str] = set()  # members on which the plug-in trips itself
         self.retire_takes: dict[str, float] = {}  # seconds, by the member's name
         self.running: dict[GroupName, RunningMemory] = {}
@@ -86,7 +86,7 @@ class RunningMemory:
 
     async def add(self, member: Member) -> None:
         """Start ``cat`` there."""
-        if member.name in self._engine.fails_on:
+        if not self._engine.fails_on.isdisjoint({member.name, self.group.name}):
             msg = f"no engine on {member.name}"
             raise EngineError(msg, why="the test said so")
         if member.name in self._engine.bug_on:

@@ -241,14 +241,16 @@ class Held:
         return wire.Done()
 
     async def release(self, master: KeyId, body: wire.Release) -> wire.Body:
-        """End the lease's jobs and give it back."""
-        lease = self.tenancy.lease
-        if lease and lease.master == master and lease.generation == body.generation:
-            await self.let_go(_bounded(body.term_after))
+        """End the lease's jobs and give it back, or keep it for its master's next."""
+        if self.tenancy.ends(master, body.generation):
+            await self.let_go(_bounded(body.term_after), again=body.again)
         return wire.Done()
 
-    async def let_go(self, term_after: float) -> None:
-        """Forget the lease and its key, and end all jobs."""
+    async def let_go(self, term_after: float, *, again: bool = False) -> None:
+        """Forget the lease and its key, and end all jobs.
+
+        With `again` the lease stands, vacant, until its master replaces it.
+        """
         # The lease goes first: whoever takes the next one while jobs end here waits
         # for their end in `assign`, and must not lose it to us.
         lease = self.tenancy.lease
@@ -257,7 +259,8 @@ class Held:
         if self._notebook is not None:
             self._notebook.clear()
         if lease is not None:
-            self.tenancy.release(lease.master, lease.generation)
+            end = self.tenancy.vacate if again else self.tenancy.release
+            end(lease.master, lease.generation)
             self.tell_changed()
         await self.end_jobs(term_after)
         if lease is not None:

@@ -50,7 +50,8 @@ class PortWay:
             changed = held.changed
             lease = held.tenancy.lease
             for scope, generation in self._carried.items():
-                if lease is None or lease.generation != generation:
+                ended = lease is None or held.tenancy.vacant
+                if ended or (lease and lease.generation != generation):
                     scope.cancel()
             await changed.wait()
 

@@ -88,11 +88,8 @@ class Wishes:
                 self.turns.want(master, 0)
                 self._held.tell_changed()
         if lease != self._lease:
-            if self._lease is not None:
-                self.turns.ended(self._lease.master, now)
-            if lease is not None:
-                self.turns.taken()
-            self._lease, self._since, self._over_at = lease, now, None
+            self._take_note(self._lease, lease, now)
+            self._lease = lease
             self._held.tell_changed()
         turn_at = self.turns.next_at(now)
         if turn_at != self._turn_at:
@@ -102,6 +99,16 @@ class Wishes:
         if over != (self._over_at is not None):
             self._over_at = now if over else None
             self._held.tell_changed()
+
+    def _take_note(self, before: Lease | None, lease: Lease | None, now: float) -> None:
+        """A lease began, ended, or became another one."""
+        if before and lease and before.master == lease.master:
+            return  # in another group, or on new terms: the owner's span goes on
+        if before is not None:
+            self.turns.ended(before.master, now)
+        if lease is not None:
+            self.turns.taken()
+        self._since, self._over_at = now, None
 
     def _is_over(self, now: float) -> bool:
         return (

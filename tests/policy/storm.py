@@ -25,6 +25,9 @@ from aemesh.protocol.session import Answer, Notice, Pulse, Request, Session
 STEP = 0.25
 # A refused assignment is tried again: the real one waits for the worker's word.
 AGAIN_AFTER = 2.0
+# An engine's time to let a member go; meanwhile it may be told to stay, or to wait.
+RETIRES_AFTER = 1.0
+PUT_OFF_BY = 8.0
 DELAYS = (0.3, 1.5, 3.0, 6.0)
 # What was under way comes first, and then there is silence.
 STALE_AFTER = limits.LOST_AFTER + max(DELAYS) + 2 * STEP
@@ -94,6 +97,8 @@ class SimMaster:
     pinned: dict[KeyId, GroupName] = field(default_factory=dict)
     held: dict[KeyId, KeyId] = field(default_factory=dict)  # as the worker says
     leaves: set[KeyId] = field(default_factory=set)
+    retiring: dict[KeyId, float] = field(default_factory=dict)  # done then
+    vacant: dict[KeyId, float] = field(default_factory=dict)  # kept until then
     again_at: dict[KeyId, float] = field(default_factory=dict)
     said: list[tuple[KeyId, wire.Body]] = field(default_factory=list)
 
@@ -138,11 +143,26 @@ class Office:
         else:
             for left in (one.serving, one.busy, one.held, one.leaves, one.again_at):
                 left.clear()
+            one.retiring.clear()
+            one.vacant.clear()
 
     def repeat(self, master: SimMaster, worker: SimWorker, body: wire.Body) -> None:
         """Say an old command of this master's again, on the link there is now."""
         if (link := master.links.get(worker.key)) is not None:
             self._ask(link, body)
+
+    def put_off(self, master: SimMaster, worker: SimWorker) -> None:
+        """Have a member that is retiring go later."""
+        if worker.key in master.retiring:
+            master.retiring[worker.key] += PUT_OFF_BY
+
+    def stay(self, master: SimMaster, worker: SimWorker) -> None:
+        """Have a worker that leaves stay after all, if it is not too late."""
+        key = worker.key
+        if key in master.leaves:
+            master.leaves.discard(key)
+            if master.retiring.pop(key, None) is not None:
+                self._step(master, key, Happening.STAYS)
 
     def poach(self, master: SimMaster, worker: SimWorker) -> None:
         """Have a master ask for a worker whoever holds it, with the next number."""
@@ -257,7 +277,8 @@ class Office:
         if master.members[key].state is not MemberState.TRUSTED:
             return
         master.busy.discard(key)
-        if facts.lease is not None and master.held[key] == master.key:
+        ours = facts.lease is not None and master.held[key] == master.key
+        if facts.lease is not None and ours and key not in master.vacant:
             # Of a link, or a life, before: given back, or nobody else ever gets it.
             master.busy.add(key)
             body = wire.Release(generation=facts.lease.generation, term_after=0.0)
@@ -296,11 +317,11 @@ class Office:
                 worker.tenancy.holds(master, generation)
                 self._jobs += 1
                 worker.jobs[self._jobs] = generation
-            case wire.Release(generation=generation):
-                held = worker.tenancy.lease
-                worker.tenancy.release(master, generation)
-                if worker.tenancy.lease is not held:
+            case wire.Release(generation=generation, again=again):
+                if worker.tenancy.ends(master, generation):
                     worker.jobs.clear()
+                end = worker.tenancy.vacate if again else worker.tenancy.release
+                end(master, generation)
 
     def _free_orphan(self, worker: SimWorker) -> None:
         lease = worker.tenancy.lease
@@ -417,23 +438,50 @@ class Office:
     ) -> None:
         member = master.members[key]
         wanted = plan.placements.get(str(key))
-        if member.state is MemberState.DRAINING:
+        goes_to = None if wanted is None else wanted.group
+        if key in master.retiring:
+            if self.now >= master.retiring[key]:
+                again = key not in master.leaves and goes_to is not None
+                self._let_go(master, key, link, again=again)
+        elif member.state is MemberState.DRAINING:
             self._let_go(master, key, link)
         elif member.group is not None:
-            moves = wanted is not None and wanted.group != member.group
+            moves = wanted is not None and goes_to != member.group
             if key in master.leaves or moves:
-                self._let_go(master, key, link)
+                self._step(master, key, Happening.LEAVING)
+                master.retiring[key] = self.now + RETIRES_AFTER
+        elif self._is_kept_in_vain(master, key, goes_to):
+            master.busy.add(key)
+            generation = member.generation
+            self._ask(link, wire.Release(generation=generation, term_after=0.0))
         elif key in master.leaves:
             master.leaves.discard(key)
             data = link.ends["master"].session.notice(wire.Bye(), self.now)
             self._send(link, "master", data)
             self._ended(link, "master", bye=True)
         elif (
-            wanted is not None
-            and wanted.group is not None
+            goes_to is not None
+            and self._has_room(master, goes_to)
             and self.now >= master.again_at.get(key, 0.0)
         ):
-            self._assign(master, key, link, wanted.group)
+            self._assign(master, key, link, goes_to)
+
+    def _is_kept_in_vain(
+        self, master: SimMaster, key: KeyId, goes_to: GroupName | None
+    ) -> bool:
+        """Whether a worker between two groups is to be given back now."""
+        if key not in master.vacant:
+            return False
+        if goes_to is None:
+            latest = self.now + limits.UNPLACED_AFTER
+            master.vacant[key] = min(master.vacant[key], latest)
+        return key in master.leaves or self.now >= master.vacant[key]
+
+    @staticmethod
+    def _has_room(master: SimMaster, name: GroupName) -> bool:
+        most = master.demands[name].max
+        there = sum(member.group == name for member in master.members.values())
+        return most is None or there < most
 
     def _assign(
         self, master: SimMaster, key: KeyId, link: Wire, name: GroupName
@@ -443,12 +491,16 @@ class Office:
         master.busy.add(key)
         self._ask(link, wire.Assign(group=name, generation=generation))
 
-    def _let_go(self, master: SimMaster, key: KeyId, link: Wire) -> None:
+    def _let_go(
+        self, master: SimMaster, key: KeyId, link: Wire, *, again: bool = False
+    ) -> None:
         self._step(master, key, Happening.LEAVING)
         master.serving.pop(key, None)
+        master.retiring.pop(key, None)
         master.busy.add(key)
         generation = master.members[key].generation
-        self._ask(link, wire.Release(generation=generation, term_after=0.0))
+        body = wire.Release(generation=generation, term_after=0.0, again=again)
+        self._ask(link, body)
 
     def _answered(self, wire_: Wire, asked: wire.Body, body: wire.Body) -> None:
         member = wire_.master.members[wire_.worker.key]
@@ -461,13 +513,13 @@ class Office:
             case wire.Start():
                 self._started(wire_, body, serves=serves)
             case wire.Release():
-                self._released(wire_)
+                self._released(wire_, again=asked.again)
 
     def _assigned(self, wire_: Wire, body: wire.Body) -> None:
         master, key = wire_.master, wire_.worker.key
         if isinstance(body, wire.Failed):
             master.again_at[key] = self.now + AGAIN_AFTER
-            self._let_go(master, key, wire_)
+            self._let_go(master, key, wire_, again=key in master.vacant)
         elif key in master.busy:
             generation = master.members[key].generation
             job = f"{master.name}-1"
@@ -479,12 +531,17 @@ class Office:
         group = master.members[key].group
         master.busy.discard(key)
         if isinstance(body, wire.Failed):
-            self._let_go(master, key, wire_)
+            self._let_go(master, key, wire_, again=key in master.vacant)
         elif serves and group is not None:
             master.serving[key] = group
+            master.vacant.pop(key, None)
 
-    def _released(self, wire_: Wire) -> None:
+    def _released(self, wire_: Wire, *, again: bool) -> None:
         master, key = wire_.master, wire_.worker.key
+        if again:
+            master.vacant[key] = self.now + limits.VACANT_AFTER
+        else:
+            master.vacant.pop(key, None)
         if master.members[key].state is MemberState.DRAINING:
             self._step(master, key, Happening.RETIRED)
         if master.members[key].state is MemberState.TRUSTED:
@@ -507,8 +564,8 @@ class Office:
             return
         del master.links[key]
         master.busy.discard(key)
-        master.serving.pop(key, None)
-        master.held.pop(key, None)
+        for left in (master.serving, master.held, master.retiring, master.vacant):
+            left.pop(key, None)
         at_ease = bye and master.members[key].group is None
         self._step(master, key, Happening.PARTED if at_ease else Happening.BROKEN)
         master.again_at[key] = self.now + limits.REDIAL_AFTER
@@ -543,6 +600,7 @@ class Office:
         worker.tenancy.check()
         lease = worker.tenancy.lease
         assert not worker.jobs or lease is not None, "a job without a lease"
+        assert not (worker.jobs and worker.tenancy.vacant), "a job of what has ended"
         assert all(g == lease.generation for g in worker.jobs.values() if lease)
         highest = self.highest.get(worker.key, 0)
         assert worker.generation >= highest, "a generation fell"
@@ -574,6 +632,7 @@ class Office:
             lease = worker.tenancy.lease
             serving = [m for m in self.masters if worker.key in m.serving]
             states = {m.name: m.members[worker.key] for m in self.masters}
+            assert not worker.tenancy.vacant, f"{worker.name} is kept for nothing"
             assert [m.key for m in serving] == ([lease.master] if lease else []), (
                 f"{worker.name} has {lease}, its masters {states}"
             )

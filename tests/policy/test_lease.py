@@ -87,6 +87,37 @@ def test_only_the_present_lease_is_given_back(held, master, generation, free):
     assert (held.lease is None) == free
 
 
+def test_a_vacant_lease_is_its_masters_and_nothing_runs_under_it(held):
+    """Shows: G5, G2."""
+    held.vacate(DESK, 5)
+    held.check()
+
+    with pytest.raises(RefusedError, match="is held"):
+        held.assign(OTHER, "B", 6)
+    with pytest.raises(RefusedError, match="generation 5 has ended"):
+        held.holds(DESK, 5)
+    with pytest.raises(RefusedError, match="nothing runs under it"):
+        held.adopt(DESK, "A", 5, holder_is_here=False)
+    assert repr(held) == "<Tenancy held for A, vacant, generation 5>"
+    held.assign(DESK, "B", 6)
+    assert held.holds(DESK, 6)
+
+
+@pytest.mark.parametrize(
+    ("master", "generation", "free"),
+    [(DESK, 5, True), (DESK, 6, True), (DESK, 4, False), (OTHER, 6, False)],
+)
+def test_a_vacant_lease_ends_with_what_was_to_replace_it(
+    held, master, generation, free
+):
+    """An assignment that was refused has a number, too; its end frees the worker."""
+    held.vacate(DESK, 5)
+    held.release(master, generation)
+    held.check()
+
+    assert (held.lease is None) == free
+
+
 def test_after_a_release_only_a_newer_generation_is_taken(held):
     held.release(DESK, 5)
 

@@ -26,6 +26,7 @@ DEMANDS = (
     Demand(min=2),
     Demand(min=0, max=1),
     Demand(min=1, max=2, weight=3),
+    Demand(min=0, max=0),
 )
 QUIET_AFTER = 60.0
 
@@ -116,6 +117,30 @@ class Storm(RuleBasedStateMachine):
         master, key = self.master(name), self.office.workers[number].key
         if key in master.links:
             master.leaves.add(key)
+
+    @rule(name=masters, number=workers)
+    def put_off(self, name: str, number: int) -> None:
+        """Who is on its way out of a group goes later."""
+        self.office.put_off(self.master(name), self.office.workers[number])
+
+    @rule(name=masters, number=workers)
+    def stay(self, name: str, number: int) -> None:
+        self.office.stay(self.master(name), self.office.workers[number])
+
+    @rule(
+        number=workers,
+        group=st.integers(0, 1),
+        demand=st.sampled_from(DEMANDS),
+        after=st.sampled_from([0.25, 1.0, 2.0]),
+    )
+    def move_on_the_way(
+        self, number: int, group: int, demand: Demand, after: float
+    ) -> None:
+        """What is wanted where a worker goes changes while it is under way."""
+        self.move("laptop", number, group)
+        self.office.advance(after)
+        self.office.check()
+        self.want("laptop", group, demand)
 
     @rule(by=st.sampled_from([-86400.0, -3600.0, 3600.0, 86400.0]))
     def jump(self, by: float) -> None:

@@ -109,6 +109,25 @@ async def test_a_name_that_is_none_is_a_bad_message(autojump_clock, body):
             await held.handle(DESK, body)
 
 
+async def test_a_lease_that_is_assigned_again_is_no_turn_of_others(autojump_clock):
+    """Shows: G5; its jobs have ended, and what is late is refused."""
+    async with open_held() as (held, jobs):
+        await held.handle(DESK, assign(1))
+        await held.handle(DESK, start("j1", 1))
+
+        body = wire.Release(generation=1, term_after=2.0, again=True)
+        assert await held.handle(DESK, body) == wire.Done()
+        assert jobs.running == []
+        with pytest.raises(RefusedError):
+            await held.handle(DESK, start("j2", 1))
+        with pytest.raises(RefusedError):
+            await held.handle(OTHER, assign(2, "B"))
+        await held.handle(DESK, assign(2, "C"))
+        await held.handle(DESK, start("j2", 2))
+
+        assert len(jobs.running) == 1
+
+
 async def test_a_release_of_another_master_ends_nothing(autojump_clock):
     async with open_held() as (held, jobs):
         await held.handle(DESK, assign(1))

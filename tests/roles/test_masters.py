@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 
+import pytest
 import trio
 
+from aemesh.errors import EngineError
 from aemesh.host.keys.keystore import Identity
 from aemesh.host.store import open_store
 from aemesh.host.trust.trustdesk import TrustDesk
 from aemesh.master.master import Master
 from aemesh.model.address import Seed
-from aemesh.model.group import Demand
+from aemesh.model.group import Demand, MemberState
 from aemesh.model.names import GroupName
 from aemesh.model.trust import KnownPeer, Mode, Role, Terms
 from aemesh.model.view import WorkerView
@@ -21,7 +24,7 @@ from aemesh.policy.discovery import New, News, Updated
 from aemesh.policy.trust import TrustPolicy
 from tests.roles.mesh import Machine, Mesh, announcement, open_mesh
 
-A, B = GroupName("A"), GroupName("B")
+A, B, C = GroupName("A"), GroupName("B"), GroupName("C")
 
 
 @dataclass
@@ -68,6 +71,10 @@ async def until(look) -> None:
     with trio.fail_after(120):
         while not look():
             await trio.sleep(0.05)
+
+
+def wish(**changed):
+    return partial(replace, **changed)
 
 
 def is_held(view: WorkerView | None, by: str) -> bool:
@@ -238,6 +245,187 @@ async def test_a_lease_that_nobody_waits_for_goes_on(autojump_clock) -> None:
         assert machine.generation == 1
         assert machine.worker is not None
         machine.worker.wishes.turns.check()
+
+
+async def busy_and_wanted(mesh: Mesh, mary: Desk, **parts) -> Machine:
+    """One worker, at work in A, which the second master wants."""
+    mesh.master.set_group(A, wish(min=0))
+    await mesh.master.open_group(C, "memory", wish=wish(min=0, max=0))
+    policy = trusts(mesh.master_id, mary.identity)
+    machine = await mesh.start_worker("office-1", policy=policy, **parts)
+    await mesh.wait_worker("office-1", lambda view: view.group == "A")
+    mary.hear(machine)
+    work(mesh, A, on=1)
+    record = mesh.master.roster.find("office-1")
+    await until(lambda: mary.identity.key_id in record.wanted)
+    return machine
+
+
+async def test_a_busy_worker_is_moved_and_nobody_else_gets_it_meanwhile(
+    autojump_clock,
+) -> None:
+    """Shows: G2, G5; a lease that is neither idle nor over is no turn of others."""
+    async with (
+        open_mesh("A") as mesh,
+        second_master(mesh, "10.0.1.1", "B") as mary,
+    ):
+        machine = await busy_and_wanted(mesh, mary)
+        mesh.master.set_group(C, wish(max=1))
+        await mesh.master.move("office-1", C)
+        work(mesh, C, on=1)
+        await trio.sleep(60)
+
+        view = mesh.master.roster.find("office-1").view()
+        assert (view.group, view.held_by, machine.generation) == ("C", "laptop", 2)
+        assert "worker.held" not in await mesh.events()
+
+
+async def test_a_worker_that_is_shared_anew_stays_with_its_master(
+    autojump_clock,
+) -> None:
+    """Shows: G5; two of ours change their groups, each into the other's place."""
+    async with (
+        open_mesh("A") as mesh,
+        second_master(mesh, "10.0.1.1", "B") as mary,
+    ):
+        machine = await busy_and_wanted(mesh, mary)
+        mesh.master.set_group(C, wish(min=1, max=1))
+        await mesh.wait_worker("office-1", lambda view: view.group == "C")
+        work(mesh, C, on=1)
+        await trio.sleep(60)
+
+        assert machine.generation == 2
+        assert mesh.master.roster.find("office-1").view().group == "C"
+
+
+async def test_a_worker_whose_engine_broke_is_brought_up_anew_by_its_master(
+    autojump_clock,
+) -> None:
+    """Shows: G5."""
+    async with (
+        open_mesh("A") as mesh,
+        second_master(mesh, "10.0.1.1", "B") as mary,
+    ):
+        machine = await busy_and_wanted(mesh, mary)
+        running = mesh.engine.running[A]
+        (member,) = running.members.values()
+        running.group.member_broken(member, "the test said so")
+        await until(lambda: machine.generation == 2)
+        await mesh.wait_worker("office-1", lambda view: view.group == "A")
+        work(mesh, A, on=1)
+        await trio.sleep(60)
+
+        assert machine.generation == 2
+        assert mesh.master.roster.find("office-1").view().group == "A"
+
+
+async def test_a_move_whose_join_fails_brings_the_worker_back_against_others(
+    autojump_clock,
+) -> None:
+    """Shows: G2 (a failed join), G5."""
+    async with (
+        open_mesh("A") as mesh,
+        second_master(mesh, "10.0.1.1", "B") as mary,
+    ):
+        machine = await busy_and_wanted(mesh, mary)
+        mesh.engine.fails_on.add("C")
+        mesh.master.set_group(C, wish(max=1))
+        with pytest.raises(EngineError, match="the test said so"):
+            await mesh.master.move("office-1", C)
+        await mesh.wait_worker("office-1", lambda view: view.group == "A")
+        work(mesh, A, on=1)
+        await trio.sleep(60)
+
+        assert machine.generation == 3
+        assert mesh.master.roster.find("office-1").view().held_by == "laptop"
+
+
+async def test_a_worker_that_comes_up_nowhere_is_free_for_others(
+    autojump_clock,
+) -> None:
+    """Shows: G2 (a failed join frees it), G5."""
+    async with (
+        open_mesh("A") as mesh,
+        second_master(mesh, "10.0.1.1", "B") as mary,
+    ):
+        await busy_and_wanted(mesh, mary)
+        running = mesh.engine.running[A]
+        (member,) = running.members.values()
+        mesh.engine.fails_on.add("A")
+        running.group.member_broken(member, "the test said so")
+
+        await until(lambda: is_held(mary.view("office-1"), by="mary"))
+
+
+async def test_a_worker_that_has_no_place_after_all_is_free_for_others(
+    autojump_clock,
+) -> None:
+    """The group that it was moved to is full, and its own one takes nobody more."""
+    async with (
+        open_mesh("A") as mesh,
+        second_master(mesh, "10.0.1.1", "B") as mary,
+    ):
+        await busy_and_wanted(mesh, mary)
+        mesh.engine.retire_takes["office-1"] = 2.0
+        mesh.master.set_group(C, wish(max=1))
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(mesh.master.move_all, ["office-1"], C)
+            await mesh.wait_state("office-1", MemberState.DRAINING)
+            mesh.master.set_group(A, wish(max=0))
+            mesh.master.set_group(C, wish(max=0))
+
+        await until(lambda: is_held(mary.view("office-1"), by="mary"))
+
+
+async def test_a_move_does_not_begin_the_owners_span_anew(autojump_clock) -> None:
+    """Shows: G5 (span); else a master that moves it now and then keeps it for good."""
+    async with (
+        open_mesh("A") as mesh,
+        second_master(mesh, "10.0.1.1", "B") as mary,
+    ):
+        await busy_and_wanted(mesh, mary, lease_after=300.0)
+        mesh.master.set_group(C, wish(max=1))
+        for group in (C, A, C, A):
+            await trio.sleep(60)
+            await mesh.master.move("office-1", group)
+            work(mesh, group, on=1)
+        assert trio.current_time() < 300
+        await until(lambda: is_held(mary.view("office-1"), by="mary"))
+
+        assert 300 <= trio.current_time() < 360
+
+
+async def test_a_worker_that_waits_for_room_is_kept_and_not_for_ever(
+    autojump_clock,
+) -> None:
+    """Shows: G5; who makes room needs its time, but not that of a whole afternoon."""
+    async with (
+        open_mesh("A", "C") as mesh,
+        second_master(mesh, "10.0.1.1", "B") as mary,
+    ):
+        for group in (A, C):
+            mesh.master.set_group(group, wish(max=1))
+        policy = trusts(mesh.master_id, mary.identity)
+        machines = [
+            await mesh.start_worker(name, policy=policy)
+            for name in ("office-1", "office-2")
+        ]
+        await until(lambda: all(len(g.members) == 1 for g in mesh.master.groups()))
+        (mover,) = next(g.members for g in mesh.master.groups() if g.name == "A")
+        (other,) = next(g.members for g in mesh.master.groups() if g.name == "C")
+        for group in (A, C):
+            work(mesh, group, on=1)
+        for machine in machines:
+            mary.hear(machine)
+        record = mesh.master.roster.find(mover)
+        await until(lambda: mary.identity.key_id in record.wanted)
+
+        mesh.engine.retire_takes[other] = 25.0
+        await mesh.master.move(mover, C)
+        assert trio.current_time() > 25.0
+        for group in (A, C):
+            work(mesh, group, on=1)
+        assert not is_held(mary.view(mover), by="mary")
 
 
 async def test_a_turn_that_nobody_takes_ends(autojump_clock) -> None:
