@@ -427,6 +427,10 @@ RUN_HEAD_BYTES = 512 * 1024
 # A message: what it says, and the values that it brings.
 RUN_MESSAGE_BYTES = 4 + RUN_HEAD_BYTES + RUN_VALUE_BYTES
 
+# Files of one checkpoint of a command, and their bytes when they are unpacked: what is
+# kept may be a sixteenth of it.  More: refused, before anything is written.
+CHECKPOINT_FILES = 10_000
+CHECKPOINT_BYTES = 1024 * 1024 * 1024
 # Connections of one job to its agent: its processes have one each, and a machine has
 # some hundred cores.  More: they wait to be accepted.
 JOB_CALLERS = 512

@@ -31,6 +31,21 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "mpirun": ("aemesh.cli.mpirun", "mpirun", "Run an MPI program on a group."),
     "rsh": ("aemesh.cli.rsh", "rsh", "Run a command on a member as ssh would."),
     "runs": ("aemesh.cli.runs", "runs", "List and remove what durable runs have kept."),
+    "map": (
+        "aemesh.cli.map",
+        "map_",
+        "Run a command for each argument, spread over a group.",
+    ),
+    "commit": (
+        "aemesh.cli.checkpoint",
+        "commit",
+        "Keep the folder $AEMESH_CHECKPOINT as the state of this item.",
+    ),
+    "resume": (
+        "aemesh.cli.checkpoint",
+        "resume",
+        "Fill the folder $AEMESH_CHECKPOINT as it was at the last `aemesh commit`.",
+    ),
     "events": ("aemesh.cli.status", "events", "Tell what happened, and what happens."),
     "trust": ("aemesh.cli.trust", "trust", "See and decide who is trusted."),
     "key": ("aemesh.cli.key", "key", "Show our keys, and have them certified."),

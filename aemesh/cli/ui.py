@@ -15,12 +15,13 @@ import os
 import sys
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     import trio
+    from rich.progress import Progress
 
     from aemesh.errors import AemeshError
 
@@ -49,6 +50,22 @@ def write(text: str) -> None:
 def write_json(value: object) -> None:
     """Print one object, on one line, keys in the order that they were given."""
     write(_one_line(value))
+
+
+def pass_on(data: bytes, *, error: bool = False) -> None:
+    """Print bytes of a program as they are; on a terminal as text that steers nothing.
+
+    With `error` to stderr.
+    """
+    stream = sys.stderr if error else sys.stdout
+    if stream.isatty():
+        lines = data.decode(errors="replace").split("\n")
+        # Tabs are no danger to a terminal, and columns want them.
+        shown = ("\t".join(map(plain, line.split("\t"))) for line in lines)
+        stream.write("\n".join(shown))
+    else:
+        stream.buffer.write(data)
+    stream.flush()
 
 
 def _one_line(value: object) -> str:
@@ -148,6 +165,63 @@ def progress(text: str) -> Iterator[None]:
 
     with Console(stderr=True, highlight=False).status(Text(text)):
         yield
+
+
+class Counting:
+    """How many of `total` are done: a bar on a terminal, else nothing."""
+
+    def __init__(self, text: str, total: int) -> None:
+        self._bar: Progress | None = None
+        if not sys.stderr.isatty():
+            return
+        from rich.console import Console  # noqa: PLC0415
+        from rich.progress import (  # noqa: PLC0415
+            BarColumn,
+            MofNCompleteColumn,
+            Progress,
+            TextColumn,
+            TimeRemainingColumn,
+        )
+
+        self._bar = Progress(
+            TextColumn("{task.description}", markup=False),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[words]}", markup=False),
+            console=Console(stderr=True, highlight=False),
+            transient=True,
+            # Data is not to pass through it; `hidden` is for that.
+            redirect_stdout=False,
+            redirect_stderr=False,
+        )
+        self._task = self._bar.add_task(text, total=total, words="")
+
+    def show(self, done: int, words: str) -> None:
+        """Show how many are done, and words beside."""
+        if self._bar is not None:
+            self._bar.update(self._task, completed=done, words=words)
+
+    @contextmanager
+    def hidden(self) -> Iterator[None]:
+        """Take it away while something else is printed."""
+        if self._bar is None:
+            yield
+            return
+        self._bar.stop()
+        try:
+            yield
+        finally:
+            self._bar.start()
+
+    def __enter__(self) -> Self:
+        if self._bar is not None:
+            self._bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._bar is not None:
+            self._bar.stop()
 
 
 # --- errors -----------------------------------------------------------------

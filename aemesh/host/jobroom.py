@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from aemesh.model.job import JobSpec
 
 PYTHON = "{python}"
+# Where `aemesh commit` finds what it is to keep.
+CHECKPOINT_VARIABLE = "AEMESH_CHECKPOINT"
 PRELOAD = "AEMESH_PRELOAD"
 _TLS = "tls"
 # One plain name, or one in tls/: no "..", nothing hidden, nothing absolute.
@@ -99,6 +101,11 @@ def add_tls(room: Path, tls: Mapping[str, bytes]) -> None:
 def tls_file(room: Path, name: str) -> Path:
     """Return where one of the certificates' files is."""
     return room.absolute() / _TLS / name
+
+
+def checkpoint_folder(room: Path) -> Path:
+    """Return where a command of this folder puts its state; not made, and beside it."""
+    return room.absolute().with_name(f"{room.name}.checkpoint")
 
 
 def job_argv(spec: JobSpec) -> list[str]:

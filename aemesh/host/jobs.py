@@ -19,7 +19,7 @@ import trio
 from aemesh import limits
 from aemesh.errors import JobRefusedError
 from aemesh.host.folders import make_private, remove_tree
-from aemesh.host.jobroom import add_tls, check_spec, tls_file
+from aemesh.host.jobroom import add_tls, check_spec, checkpoint_folder, tls_file
 from aemesh.host.jobsocket import Answer, job_socket, serve_job_socket
 from aemesh.host.jobstart import Start, launch
 from aemesh.host.leftovers import note_jobs
@@ -183,7 +183,8 @@ class JobRunner:
                 nursery.cancel_scope.cancel()
             if remaining:
                 logger.warning("processes %s of %r cannot be ended", remaining, job)
-            await trio.to_thread.run_sync(remove_tree, job.room)
+            for folder in (job.room, checkpoint_folder(job.room)):
+                await trio.to_thread.run_sync(remove_tree, folder)
             job_socket(job.room).unlink(missing_ok=True)
 
     async def _answer(self, job: LocalJob) -> None:

@@ -14,7 +14,13 @@ import trio
 from aemesh.errors import EngineError, quoted
 from aemesh.host.folders import remove_tree
 from aemesh.host.joboutput import JobOutput
-from aemesh.host.jobroom import job_argv, job_environment, make_room
+from aemesh.host.jobroom import (
+    CHECKPOINT_VARIABLE,
+    checkpoint_folder,
+    job_argv,
+    job_environment,
+    make_room,
+)
 from aemesh.host.jobsocket import VARIABLE, job_socket, open_job_socket
 from aemesh.host.jobtree import JobTree
 from aemesh.host.localjob import Started
@@ -82,7 +88,11 @@ async def _open(start: Start) -> tuple[trio.Process, JobOutput]:
                 start.spec,
                 job=start.job,
                 marker=start.marker,
-                extra={**start.env, VARIABLE: str(job_socket(start.room))},
+                extra={
+                    **start.env,
+                    VARIABLE: str(job_socket(start.room)),
+                    CHECKPOINT_VARIABLE: str(checkpoint_folder(start.room)),
+                },
             ),
             start_new_session=True,
         )

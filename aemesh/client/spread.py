@@ -1,0 +1,367 @@
+"""A command spread over the members of a group, an item at a time.
+
+Each item is a job of its own, with a thread here that takes what it says; Python's
+threads wait for the master and do nothing else.  What an item says is whole when it is
+given, never mixed with others'.  In a durable run a finished item is kept by the master
+before it is given; one that was kept before is given at once.
+
+A master that is killed takes the jobs with it, for they are nobody's then; it is waited
+for, and they begin again.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from contextlib import suppress
+from dataclasses import dataclass, field
+from tempfile import SpooledTemporaryFile
+from typing import IO, TYPE_CHECKING
+
+import msgspec
+
+from aemesh import limits
+from aemesh.client.item import ITEM_VARIABLE, LIFE_VARIABLE, RUN_VARIABLE
+from aemesh.client.patience import Patience
+from aemesh.errors import (
+    EngineError,
+    NoMasterError,
+    RunFullError,
+    UnknownNameError,
+    UnreachableError,
+)
+from aemesh.model.job import Channel
+from aemesh.model.run import ItemId, Piece
+from aemesh.policy.spreading import After, Spreading
+from aemesh.protocol.parcel import pack, unpack_untrusted
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+
+    from aemesh.client.memberjob import MemberJob
+    from aemesh.client.runs import Run
+    from aemesh.model.view import WorkerView
+
+# Output of one item in memory; what is more goes to a file of our own, without a name.
+_IN_MEMORY = 1024 * 1024
+# How often it is asked who serves the group now.
+_LOOK_AFTER = 1.0
+# What a shell says of a command that could not be started.
+_NOT_STARTED = 127
+# At an end by Ctrl-C: jobs end in two seconds, and what tells us so follows.
+_JOIN_AFTER = 5.0
+
+
+class Said:
+    """What an item wrote to one of its outputs; it goes with the last who knows it."""
+
+    def __init__(self) -> None:
+        self.size = 0
+        self._file: IO[bytes] | None = None
+
+    def add(self, data: bytes) -> None:
+        """Take the next piece."""
+        if self._file is None:
+            self._file = SpooledTemporaryFile(max_size=_IN_MEMORY)  # noqa: SIM115 - see __del__
+        self._file.write(data)
+        self.size += len(data)
+
+    def pieces(self) -> Iterator[bytes]:
+        """Yield all of it."""
+        if self._file is not None:
+            self._file.seek(0)
+            while data := self._file.read(limits.CHUNK_BYTES):
+                yield data
+
+    def all(self) -> bytes:
+        """Return all of it."""
+        return b"".join(self.pieces())
+
+    def __repr__(self) -> str:
+        return f"<Said: {self.size} bytes>"
+
+    def __del__(self) -> None:
+        if self._file is not None:
+            self._file.close()
+
+
+@dataclass(slots=True)
+class Ended:
+    """An item that has ended for good: how, where, and what it wrote."""
+
+    number: int  # from 0
+    argv: tuple[str, ...]
+    worker: str  # that ran it last
+    code: int
+    reason: str  # why it ended, if not by itself
+    began_at: float  # seconds since 1970
+    took_after: float  # seconds
+    tries: int
+    kept: bool = False  # it was kept from an earlier time
+    stdout: Said = field(default_factory=Said)
+    stderr: Said = field(default_factory=Said)
+
+    @property
+    def ok(self) -> bool:
+        """Whether it ended by itself, with 0."""
+        return self.code == 0 and not self.reason
+
+
+class _Words(msgspec.Struct, frozen=True):
+    """What is kept of an item beside its outputs."""
+
+    worker: str
+    began_at: float
+    took_after: float
+    tries: int
+    stdout: int  # bytes of it; the rest is error output
+
+
+@dataclass(frozen=True, slots=True)
+class _Over:
+    """A job has ended: `lost` if that was not the command's doing."""
+
+    ended: Ended
+    lost: bool
+    error: Exception | None = None  # that ends the whole
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """One item: its command, and its id if it is kept."""
+
+    argv: tuple[str, ...]
+    id: ItemId | None = None
+    title: str = ""
+
+
+class Spread:
+    """Runs orders on the members of a group; `results` yields them as they end."""
+
+    def __init__(  # noqa: PLR0913 - what it is made of, by name
+        self,
+        orders: Sequence[Order],
+        *,
+        members: Callable[[], list[WorkerView]],
+        start: Callable[[str, tuple[str, ...], Mapping[str, str]], MemberJob],
+        run: Run | None = None,
+        retries: int = 2,
+        slots: int | None = None,
+    ) -> None:
+        self.orders = orders
+        self._members_now = members
+        self._start = start
+        self._run = run
+        self._slots = slots
+        self._stop = threading.Event()
+        self._patience = Patience(self._stop)
+        self._over: queue.SimpleQueue[_Over] = queue.SimpleQueue()
+        self._threads: set[threading.Thread] = set()
+        self._jobs: set[MemberJob] = set()
+        self._lock = threading.Lock()
+        self._names: dict[str, str] = {}  # of members, by key
+        self._kept = {item.id for item in run.items()} if run is not None else set()
+        self._spreading = Spreading(
+            (n for n, order in enumerate(orders) if order.id not in self._kept),
+            retries=retries,
+        )
+
+    @property
+    def running(self) -> int:
+        """How many items run now."""
+        return self._spreading.running
+
+    @property
+    def members(self) -> list[str]:
+        """The names of the members that were seen."""
+        return sorted(set(self._names.values()))
+
+    def aside(self) -> dict[str, str]:
+        """Return the names of members that get nothing now, and why."""
+        told = self._spreading.aside(time.monotonic())
+        return {self._names[key]: why for key, why in told.items()}
+
+    def results(self, *, tick: Callable[[], None] = lambda: None) -> Generator[Ended]:
+        """Yield each item once it has ended for good; what was kept comes first.
+
+        `tick` is called now and then.  Closed, it ends all jobs.
+        """
+        try:
+            yield from self._from_ledger()
+            looked_at = -_LOOK_AFTER
+            while not self._spreading.is_over:
+                now = time.monotonic()
+                if now - looked_at >= _LOOK_AFTER:
+                    looked_at = now
+                    self._look()
+                self._begin()
+                ended = self._next_ended()
+                tick()
+                if ended is not None:
+                    yield ended
+        finally:
+            self._end()
+
+    def _from_ledger(self) -> Iterator[Ended]:
+        """Yield what was kept before, in the order of the items."""
+        kept = [n for n, order in enumerate(self.orders) if order.id in self._kept]
+        if self._run is None or not kept:
+            return
+        ids = [str(self.orders[number].id) for number in kept]
+        for number, value in zip(kept, self._run.values(ids), strict=True):
+            yield _unpacked(number, self.orders[number].argv, value or b"")
+
+    def _look(self) -> None:
+        """See who serves the group now; a master that is away is waited for."""
+        views = self._patience.ask(self._members_now)
+        self._names |= {view.key: view.name for view in views}
+        self._spreading.see(
+            {view.key: self._slots or max(view.cores, 1) for view in views}
+        )
+
+    def _begin(self) -> None:
+        while (found := self._spreading.next(time.monotonic())) is not None:
+            number, member = found
+            thread = threading.Thread(
+                target=self._carry, args=(number, member), daemon=True
+            )
+            self._threads = {one for one in self._threads if one.is_alive()} | {thread}
+            thread.start()
+
+    def _next_ended(self) -> Ended | None:
+        """Wait a little for a job to end; return its item if that is settled now."""
+        try:
+            over = self._over.get(timeout=_LOOK_AFTER)
+        except queue.Empty:
+            return None
+        if over.error is not None:
+            raise over.error
+        ended, now = over.ended, time.monotonic()
+        if over.lost:
+            after = self._spreading.lost(ended.number, now=now)
+        else:
+            after = self._spreading.ended(
+                ended.number, ok=ended.ok, took=ended.took_after, now=now
+            )
+        ended.tries = self._spreading.tries(ended.number) + (after is After.DONE)
+        return None if after is After.AGAIN else ended
+
+    def _carry(self, number: int, member: str) -> None:
+        """Run an item on a member, in a thread of its own."""
+        order = self.orders[number]
+        ended = Ended(
+            number,
+            order.argv,
+            self._names[member],
+            code=-1,
+            reason="",
+            began_at=time.time(),
+            took_after=0.0,
+            tries=1,
+        )
+        began = time.monotonic()
+        lost = True
+        error: Exception | None = None
+        try:
+            self._run_one(order, member, ended)
+            lost = bool(ended.reason)
+            ended.took_after = time.monotonic() - began
+            if ended.ok:
+                self._keep(order, ended)
+        except EngineError as exc:
+            ended.code, ended.reason, lost = _NOT_STARTED, str(exc), False
+        except RunFullError as exc:
+            ended.code, ended.reason, lost = 1, str(exc), False
+        except (NoMasterError, UnreachableError, UnknownNameError) as exc:
+            ended.reason = str(exc)
+        except Exception as exc:  # noqa: BLE001 - who waits for this thread gets it
+            error = exc
+        ended.took_after = time.monotonic() - began
+        self._over.put(_Over(ended, lost, error))
+
+    def _run_one(self, order: Order, member: str, ended: Ended) -> None:
+        job = self._start(member, order.argv, self._environment(order))
+        with self._lock:
+            self._jobs.add(job)
+        try:
+            with job:
+                if self._stop.is_set():
+                    return
+                with suppress(UnreachableError):  # a quick one has ended
+                    job.close_input()
+                for chunk in job.output():
+                    error = chunk.channel is Channel.STDERR
+                    (ended.stderr if error else ended.stdout).add(chunk.data)
+                exit_ = job.wait()
+                ended.code, ended.reason = exit_.code, exit_.reason
+        finally:
+            with self._lock:
+                self._jobs.discard(job)
+
+    def _environment(self, order: Order) -> dict[str, str]:
+        if self._run is None or order.id is None:
+            return {}
+        return {
+            RUN_VARIABLE: self._run.key,
+            LIFE_VARIABLE: str(self._run.life),
+            ITEM_VARIABLE: order.id,
+        }
+
+    def _keep(self, order: Order, ended: Ended) -> None:
+        """Have the master keep what came of an item; returns once it has."""
+        run = self._run
+        if run is None or order.id is None:
+            return
+        size = ended.stdout.size + ended.stderr.size
+        if size > limits.RUN_VALUE_BYTES - limits.CHUNK_BYTES:
+            msg = f"output of {size} bytes is not kept"
+            hint = "write it to a file"
+            most = f"at most {limits.RUN_VALUE_BYTES} bytes"
+            raise RunFullError(msg, why=most, hint=hint)
+        piece = Piece(order.id, _packed(ended), order.title)
+        self._patience.ask(lambda: run.commit([piece]))
+
+    def _end(self) -> None:
+        """End what runs, and wait until it has."""
+        self._stop.set()
+        with self._lock:
+            running = list(self._jobs)
+        for job in running:
+            job.end()
+        until = time.monotonic() + _JOIN_AFTER
+        for thread in self._threads:
+            thread.join(max(until - time.monotonic(), 0.0))
+
+    def __repr__(self) -> str:
+        return f"<Spread of {len(self.orders)} items: {self._spreading!r}>"
+
+
+def _packed(ended: Ended) -> bytes:
+    words = _Words(
+        worker=ended.worker,
+        began_at=ended.began_at,
+        took_after=ended.took_after,
+        tries=ended.tries,
+        stdout=ended.stdout.size,
+    )
+    return pack(msgspec.json.encode(words), ended.stdout.all(), ended.stderr.all())
+
+
+def _unpacked(number: int, argv: tuple[str, ...], value: bytes) -> Ended:
+    head, blob = unpack_untrusted(value)
+    words = msgspec.json.decode(head, type=_Words)
+    ended = Ended(
+        number,
+        argv,
+        words.worker,
+        code=0,
+        reason="",
+        began_at=words.began_at,
+        took_after=words.took_after,
+        tries=words.tries,
+        kept=True,
+    )
+    ended.stdout.add(bytes(blob[: words.stdout]))
+    ended.stderr.add(bytes(blob[words.stdout :]))
+    return ended

@@ -1,0 +1,151 @@
+"""Which member runs which item of a map of commands."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from aemesh.policy.spreading import After, Spreading
+
+
+def all_next(spreading: Spreading, now: float = 0.0) -> list[tuple[int, str]]:
+    found = []
+    while (one := spreading.next(now)) is not None:
+        found.append(one)
+    return found
+
+
+def test_members_run_as_many_as_they_have_slots_and_fill_evenly() -> None:
+    spreading = Spreading(range(10), retries=0)
+    spreading.see({"a": 4, "b": 2})
+
+    begun = all_next(spreading)
+
+    assert [item for item, _ in begun] == [0, 1, 2, 3, 4, 5]
+    assert [key for _, key in begun].count("a") == 4
+    assert {key for _, key in begun[:3]} == {"a", "b"}
+
+
+def test_an_item_that_failed_goes_to_another_member() -> None:
+    spreading = Spreading([0], retries=2)
+    spreading.see({"a": 1, "b": 1, "c": 1})
+    seen = []
+    for after in (After.AGAIN, After.AGAIN, After.FAILED):
+        item, key = spreading.next(0.0) or (0, "")
+        seen.append(key)
+        assert spreading.ended(item, ok=False, took=1.0, now=0.0) is after
+
+    assert sorted(seen) == ["a", "b", "c"]
+    assert spreading.is_over
+
+
+def test_the_only_member_gets_a_retry_too() -> None:
+    spreading = Spreading([0], retries=1)
+    spreading.see({"a": 1})
+    spreading.next(0.0)
+    spreading.ended(0, ok=False, took=1.0, now=0.0)
+
+    assert spreading.next(0.0) == (0, "a")
+
+
+def test_what_waits_behind_an_item_that_must_wait_goes_on() -> None:
+    spreading = Spreading(range(3), retries=1)
+    spreading.see({"a": 1, "b": 1})
+    assert all_next(spreading) == [(0, "a"), (1, "b")]
+
+    spreading.ended(0, ok=False, took=1.0, now=0.0)
+
+    assert spreading.next(0.0) == (2, "a")
+
+
+def test_a_black_hole_is_set_aside_while_others_do_well() -> None:
+    spreading = Spreading(range(40), retries=9)
+    spreading.see({"good": 1, "hole": 1})
+    runs: list[str] = []
+    now = 0.0
+    while not spreading.is_over:
+        now += 1.0
+        for item, key in all_next(spreading, now):
+            runs.append(key)
+            spreading.ended(item, ok=key == "good", took=0.01, now=now)
+        assert now < 1000
+
+    assert runs.count("hole") <= 6
+    assert runs.count("good") == 40
+
+
+def test_where_all_fail_nobody_is_set_aside() -> None:
+    spreading = Spreading(range(20), retries=0)
+    spreading.see({"a": 1, "b": 1})
+    for _ in range(10):
+        for item, _ in all_next(spreading):
+            spreading.ended(item, ok=False, took=0.01, now=0.0)
+
+    assert spreading.aside(0.0) == {}
+    assert spreading.is_over
+
+
+def test_a_lost_member_is_no_fault_of_the_item_until_it_goes_on() -> None:
+    spreading = Spreading([0], retries=0)
+    spreading.see({"a": 1})
+    told = []
+    for number in range(4):
+        now = 1000.0 * number
+        assert spreading.next(now) == (0, "a")
+        told.append(spreading.lost(0, now=now))
+
+    assert told == [After.AGAIN] * 3 + [After.FAILED]
+
+
+class Spreads(RuleBasedStateMachine):
+    """No item is lost, none runs twice at one time, no member runs more than it may."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.spreading = Spreading(range(10), retries=1)
+        self.over: set[int] = set()
+        self.running: dict[int, str] = {}
+        self.slots: dict[str, int] = {}
+        self.now = 0.0
+
+    @rule(slots=st.dictionaries(st.sampled_from("abc"), st.integers(0, 3)))
+    def see(self, slots: dict[str, int]) -> None:
+        self.slots = {key: max(count, 1) for key, count in slots.items()}
+        self.spreading.see(slots)
+
+    @rule(after=st.floats(0, 100))
+    def begin(self, after: float) -> None:
+        self.now += after
+        found = self.spreading.next(self.now)
+        if found is not None:
+            item, key = found
+            assert item not in self.running
+            assert list(self.running.values()).count(key) < self.slots[key]
+            self.running[item] = key
+
+    @precondition(lambda self: self.running)
+    @rule(data=st.data())
+    def end(self, data: Any) -> None:
+        item = data.draw(st.sampled_from(sorted(self.running)))
+        del self.running[item]
+        how = data.draw(st.sampled_from(["ok", "failed", "lost"]))
+        if how == "lost":
+            after = self.spreading.lost(item, now=self.now)
+        else:
+            took = data.draw(st.floats(0, 20))
+            after = self.spreading.ended(item, ok=how == "ok", took=took, now=self.now)
+        if after is not After.AGAIN:
+            self.over.add(item)
+
+    @invariant()
+    def nothing_is_lost(self) -> None:
+        self.spreading.check()
+        waiting = set(self.spreading._waiting)
+        assert waiting | self.running.keys() | self.over == set(range(10))
+
+
+TestSpreads = Spreads.TestCase
+TestSpreads.settings = settings(max_examples=40, stateful_step_count=30, deadline=None)
