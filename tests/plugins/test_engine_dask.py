@@ -159,16 +159,13 @@ async def test_the_dashboard_is_seen_though_nothing_listens_for_it(
     async with open_local_group(tmp_path) as group, dask.ENGINE.open(group) as running:
         before = listeners(group.heads[0].pid)
         assert isinstance(running, Showing)
-        page = await running.open_page()
-        ask = "GET /status HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
-        await page.send(ask.encode())
-        said = b""
-        while data := await page.receive():
-            said += data
-        await page.aclose()
-        await page.aclose()
-        other = await running.open_page()
-        await other.aclose()
+        said = await seen(running, "/status")
+        # What changes something, or leads elsewhere, is not there.
+        others = ("/api/v1/retire_workers", "/proxy/80/127.0.0.1/", "/json/counts.json")
+        for target in others:
+            assert (await seen(running, target)).startswith(b"HTTP/1.1 404 ")
+        unused = await running.open_page()
+        await unused.aclose()
 
         assert said.startswith(b"HTTP/1.1 200 OK\r\n")
         assert b"bokeh" in said
@@ -176,6 +173,19 @@ async def test_the_dashboard_is_seen_though_nothing_listens_for_it(
         with pytest.raises(EngineError, match="are open"):
             for _ in range(100):
                 await running.open_page()
+
+
+async def seen(running: Showing, target: str) -> bytes:
+    """Return what the page answers."""
+    page = await running.open_page()
+    ask = f"GET {target} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+    await page.send(ask.encode())
+    said = b""
+    while data := await page.receive():
+        said += data
+    await page.aclose()
+    await page.aclose()
+    return said
 
 
 def listeners(pid: int) -> list[Any]:
