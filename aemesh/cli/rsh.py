@@ -28,15 +28,36 @@ _VALUES = "BbceFImopS"
 
 
 class _Rsh(click.Command):
-    """A command of which all that goes wrong is `FAILED`, its own words as well."""
+    """A command that reads its words as ssh does; those that are wrong are `FAILED`."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Take options before the host, and behind it, too, up to the command."""
+        options, rest = _split(args)
+        more, words = _split(rest[1:])
         try:
-            return super().parse_args(ctx, args)
+            return super().parse_args(ctx, [*options, *more, "--", *rest[:1], *words])
         except click.UsageError as error:
             text = error.format_message()
             ui.error(UsageError(text[:1].lower() + text[1:].rstrip(".")))
             ctx.exit(FAILED)
+
+
+def _split(args: list[str]) -> tuple[list[str], list[str]]:
+    """Return the options in front, and the rest."""
+    at = 0
+    while at < len(args) and args[at].startswith("-"):
+        if args[at] == "--":
+            return args[:at], args[at + 1 :]
+        at += 2 if _takes_next(args[at]) else 1
+    return args[:at], args[at:]
+
+
+def _takes_next(word: str) -> bool:
+    """Whether the next word is this option's value."""
+    if word.startswith("--"):
+        return word in {"--group", "--state"}
+    values = [at for at, name in enumerate(word[1:], 1) if name in f"l{_VALUES}"]
+    return bool(values) and values[0] == len(word) - 1
 
 
 def _passed_over(command: Any) -> Any:  # noqa: ANN401 - a function, or click's of it

@@ -106,6 +106,19 @@ async def test_options_of_ssh_are_taken(rsh: Rsh, options: list[str]):
     assert (done.returncode, done.stdout, done.stderr) == (0, b"-l x", b"")
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--", "office-1", "echo", "x"],
+        ["office-1", "--", "echo", "x"],
+        ["-x", "office-1", "-n", "-l", ME, "echo", "x"],
+        ["office-1", "-xo", "Batch=yes", "--", "echo", "x"],
+    ],
+)
+async def test_options_may_stand_behind_the_host(rsh: Rsh, words: list[str]):
+    assert (await rsh(*words)).stdout == b"x\n"
+
+
 async def test_n_gives_an_empty_input(rsh: Rsh):
     assert (await rsh("-n", "office-1", "cat", said=b"not this")).stdout == b""
 
