@@ -25,7 +25,7 @@ from aemesh.master.remote import DialStream, RemoteMember, Tie, ask
 from aemesh.master.succession import Succession
 from aemesh.model.group import Demand, Haste, Progress, Receipt
 from aemesh.model.key import KeyId
-from aemesh.model.machine import Forward
+from aemesh.model.machine import Facts, Forward
 from aemesh.model.names import GroupName, JobId, NodeName
 from aemesh.model.view import GroupView
 from aemesh.plugin import Departing, Idling, Showing
@@ -414,7 +414,7 @@ class Group:
             link=link,
             dial_stream=dial_stream,
             generation=heir.generation,
-            wish=facts.forward if facts else Forward.AUTO,
+            wish=_wish(facts, assigned),
             gate=self._gate,
             sources=frozenset(one.source for one in (remote, *record.places)),
             is_member=self._is_member,
@@ -701,6 +701,13 @@ class Group:
 
     def _next_job(self) -> JobId:
         return JobId(f"{self.name[:32]}-{self._id}-{next(self._numbers)}")
+
+
+def _wish(facts: Facts | None, assigned: wire.Assigned) -> Forward:
+    """Return how a worker wants its ports reached; an older one knows one way."""
+    if facts is None or not assigned.host:
+        return Forward.NO
+    return facts.forward
 
 
 def _labels_of(heirs: Iterable[Heir]) -> dict[str, int]:

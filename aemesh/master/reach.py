@@ -202,20 +202,28 @@ class MemberReach:
             with self.gate.place(connection.remote.source, known=known) as admitted:
                 if not admitted or self._waiting >= limits.FORWARDS_WAITING:
                     _log.debug("%s is not let through here", connection.remote)
-                    return
-                self._waiting += 1
-                try:
-                    await self.gate.carried.acquire_on_behalf_of(connection)
-                finally:
-                    self._waiting -= 1
-                try:
+                else:
                     turns = self._dialling if known else self.gate.for_strangers
-                    await self._carry(port, connection, turns)
-                finally:
-                    self.gate.carried.release_on_behalf_of(connection)
+                    await self._take_turn(port, connection, turns)
+        except Exception:  # noqa: BLE001 - what one connection meets ends no group
+            _log.exception("a connection to %s went wrong", self.name)
         finally:
             with trio.CancelScope(shield=True):
                 await reset(connection.stream)  # unless it is closed
+
+    async def _take_turn(
+        self, port: int, connection: Connection, turns: trio.CapacityLimiter
+    ) -> None:
+        """Carry a connection when fewer are carried than may be."""
+        self._waiting += 1
+        try:
+            await self.gate.carried.acquire_on_behalf_of(connection)
+        finally:
+            self._waiting -= 1
+        try:
+            await self._carry(port, connection, turns)
+        finally:
+            self.gate.carried.release_on_behalf_of(connection)
 
     async def _carry(
         self, port: int, connection: Connection, turns: trio.CapacityLimiter

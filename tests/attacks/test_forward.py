@@ -284,3 +284,24 @@ def is_open(sock: socket.socket) -> bool:
     except OSError:
         return False
     return False
+
+
+async def test_what_one_connection_meets_ends_no_group(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """A bug of ours that a peer can reach is its connection's, and is logged."""
+
+    async def dial():
+        raise ZeroDivisionError
+
+    segment = MemorySegment()
+    async with trio.open_nursery() as nursery:
+        ports = ports_of(nursery, segment.host(HERE), dial_stream=dial)
+        await nursery.start(ports.run)
+        at = await ports.reach(5000)
+        for _ in range(3):
+            connection = await segment.host(THERE).dial(at)
+            assert await connection.stream.receive_some() == b""
+        assert not ports.is_closed
+        nursery.cancel_scope.cancel()
+    assert caplog.text.count("ZeroDivisionError") == 3
