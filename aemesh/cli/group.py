@@ -23,6 +23,7 @@ from aemesh.cli.spans import shown_span
 from aemesh.cli.status import show_groups
 from aemesh.client.client import Mesh
 from aemesh.errors import UsageError
+from aemesh.model.counted import counted
 from aemesh.model.view import Delegate
 
 if TYPE_CHECKING:
@@ -110,11 +111,12 @@ def show(
     one, wants = status.group, status.group.demand
     missing = f", {one.missing} missing" if one.missing else ""
     most = "any number" if wants.max is None else str(wants.max)
+    workers = counted(len(one.members), "worker")
     ui.fields(
         {
             "group": f"{one.name} ({one.state})",
             "engine": f"{one.engine} {one.address}",
-            "has": f"{len(one.members)} workers, {one.cores} cores{missing}",
+            "has": f"{workers}, {counted(one.cores, 'core')}{missing}",
             "wants": f"{wants.min} to {most}, by weight {wants.weight}",
             "requires": wants.require or "nothing",
             "waits": shown_span(wants.wait_after),

@@ -16,6 +16,7 @@ from aemesh.cli.spans import shown_span, span
 from aemesh.client.joboutput import last_lines, output_start, read_output
 from aemesh.client.jobs import JobFolder
 from aemesh.errors import UsageError
+from aemesh.model.counted import counted
 
 if TYPE_CHECKING:
     from collections.abc import Sized
@@ -198,4 +199,4 @@ def _state(view: ClientJobView) -> str:
 
 
 def _count(jobs: Sized) -> str:
-    return "1 job" if len(jobs) == 1 else f"{len(jobs)} jobs"
+    return counted(len(jobs), "job")

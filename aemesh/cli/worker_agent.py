@@ -31,6 +31,7 @@ from aemesh.host.trust.auditlog import local_user
 from aemesh.host.trust.trustoptions import terms_untrusted
 from aemesh.host.warmnodes import WarmNodes
 from aemesh.model.address import Seed
+from aemesh.model.counted import counted
 from aemesh.model.group import Haste
 from aemesh.model.machine import Forward
 from aemesh.model.trust import Mode, Role, TrustRequest
@@ -208,7 +209,8 @@ def _facts(options: WorkerOptions) -> Facts:
 
 def _greet(node: Node, facts: Facts) -> None:
     key_id = node.identity.key_id
-    ui.say(f'{node.name} offers {facts.cores} cores; key {key_id} "{key_id.words}"')
+    cores = counted(facts.cores, "core")
+    ui.say(f'{node.name} offers {cores}; key {key_id} "{key_id.words}"')
     known = ", ".join(master.name for master in node.desk.book.known)
     if node.mode in (Mode.X509, Mode.GSS):
         greet_site(node)

@@ -25,6 +25,7 @@ from aemesh.master.remote import DialStream, RemoteMember, ask
 from aemesh.master.sharing import Sharing
 from aemesh.master.takeover import Takeover
 from aemesh.master.warming import keep_warm
+from aemesh.model.counted import counted
 from aemesh.model.group import Haste, MemberState, Orphan, Receipt
 from aemesh.model.key import KeyId
 from aemesh.model.names import GroupName
@@ -282,7 +283,8 @@ class Attendant:
         self.joined_at = trio.current_time()
         self.failures.pop(group.name, None)
         record.note = ""
-        text = f"{record.name} serves {group.name}: {self.member.cores} cores"
+        cores = counted(self.member.cores, "core")
+        text = f"{record.name} serves {group.name}: {cores}"
         self._say("worker.joined", text)
         return None
 

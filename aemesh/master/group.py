@@ -23,6 +23,7 @@ from aemesh.master.kept import Heir
 from aemesh.master.reach import MemberReach
 from aemesh.master.remote import DialStream, RemoteMember, Tie, ask
 from aemesh.master.succession import Succession
+from aemesh.model.counted import counted
 from aemesh.model.group import Demand, Haste, Progress, Receipt
 from aemesh.model.key import KeyId
 from aemesh.model.machine import Facts, Forward
@@ -293,7 +294,9 @@ class Group:
             expected = len(self.succession.expected)
             text = f"group {self.name} is ready: {self.engine.name} is up"
             if expected:
-                text = f"group {self.name} goes on: {expected} members are expected"
+                members = counted(expected, "member")
+                verb = "is" if expected == 1 else "are"
+                text = f"group {self.name} goes on: {members} {verb} expected"
             self.history.add("group.ready", text, group=self.name)
             crew.start_soon(self._miss)
             await self._closing.wait()

@@ -16,7 +16,7 @@ ONE, TWO, THREE = (f"SHA256:{letter * 43}" for letter in "abc")
         ("04:20:30 linked", "23:59:01 linked"),
         ("at 10.77.0.1:52210 now", "at [fd77::1]:7472 now"),
         ("at 10.77.0.1", "at fe80::2c6e:22ff:feaa:3989%eth0"),
-        ("2 cores, 23.5 GiB", "1 cores, 7.0 GiB"),
+        ("2 cores, 23.5 GiB", "1 core, 7.0 GiB"),
         ("NAME  ID", "NAME        ID   "),
         ("added 20261125", "added 20270101"),
         ("id vkucoqp2", "id umuebhqj"),

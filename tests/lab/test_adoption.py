@@ -91,7 +91,7 @@ async def open_with_heir(office: Office) -> tuple[Agent, list[str], dict[str, st
         await office.worker(name, *trusting)
     words = ["master", "--group", "A", "--accept-new", "--heir", keys["desk"]]
     first = await office.start("laptop", *words)
-    await first.wait_said("serves A: 1 cores", times=2)
+    await first.wait_said("serves A: 1 core", times=2)
     return first, words, keys
 
 
@@ -104,7 +104,7 @@ async def test_if_no_master_comes_workers_free_themselves(muons: Path):
         first = await office.start(
             "laptop", "master", "--group", "A", "--accept-new", "--kept", "2s"
         )
-        await first.wait_said("serves A: 1 cores", times=2)
+        await first.wait_said("serves A: 1 core", times=2)
         analysis = await office.analyse("A", muons)
         await analysis.wait_share(0.05)
 
@@ -137,7 +137,7 @@ async def test_an_heir_on_another_host_takes_over_from_a_master_that_is_gone(
             "desk", "master", "--accept-new", "--adopt", keys["laptop"]
         )
         await heir.wait_said("took over from .*: A")
-        await heir.wait_said("serves A: 1 cores", times=2)
+        await heir.wait_said("serves A: 1 core", times=2)
 
         assert await engine_pids(office.laptop) == head
         for name in NAMES:
@@ -167,18 +167,18 @@ async def test_an_heir_whose_cable_is_pulled_goes_on_where_it_was(
         os.kill(first.process.pid, signal.SIGKILL)
         words = ("master", "--accept-new", "--adopt", keys["laptop"])
         heir = await office.start("desk", *words)
-        await heir.wait_said("serves A: 1 cores", times=2)
+        await heir.wait_said("serves A: 1 core", times=2)
 
         await office.host("desk").cut()
         await trio.sleep(CABLE_PULLED)  # what is tested is a span of time
         await office.host("desk").mend()
         await heir.wait_said("goes on with what it had from .*: A")
-        await heir.wait_said("serves A: 1 cores", times=4)
+        await heir.wait_said("serves A: 1 core", times=4)
         assert await engine_pids(office.laptop) == head
 
         kill(heir)
         again = await office.start("desk", *words)
-        await again.wait_said("serves A: 1 cores", times=2)
+        await again.wait_said("serves A: 1 core", times=2)
 
         assert await engine_pids(office.laptop) == head
         for name in NAMES:

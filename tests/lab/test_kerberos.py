@@ -80,7 +80,7 @@ async def test_a_site_with_kerberos_asks_nobody_and_refuses_who_is_not_listed():
                 *("--auth", "gss", "--keytab", str(theirs)),
                 env=env,
             )
-            await worker.wait_said("offers 1 cores")
+            await worker.wait_said("offers 1 core")
             for host, user in (("other", "bob"), ("laptop", "alice")):
                 await kdc.add_user(user, "secret")
                 env = kdc.settle(office.host(host))

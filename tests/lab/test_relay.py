@@ -61,7 +61,7 @@ async def open_scene(*how: str) -> AsyncIterator[Scene]:
         worker = await office.start(
             "office-1", "worker", "--cores", "1", "--verbose", terminal=True
         )
-        await worker.wait_said("offers 1 cores", within=40)
+        await worker.wait_said("offers 1 core", within=40)
         words = ["office-1", "laptop", victim.ipv4, *how]
         log = office.lab.folder / "relay.log"
         with log.open("wb") as file:
