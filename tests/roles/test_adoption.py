@@ -207,6 +207,8 @@ async def test_a_master_that_was_killed_finds_its_engine_and_members_as_they_wer
         assert {name: office.running(name) for name in office.machines} == before
         assert told[-3] == "resume A"
         assert sorted(told[-2:]) == ["resume office-1.1", "resume office-2.1"]
+        said = [one.text async for one in office.master.events(0, follow=False)]
+        assert "group A goes on: 2 members are expected" in said
         (group,) = office.master.groups()
         assert group.members == ("office-1", "office-2")
 
