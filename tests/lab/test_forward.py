@@ -6,8 +6,11 @@ import json
 import os
 import signal
 
+import pytest
+
 from aemesh.testing.lab import BRANCH, Host
 from tests.lab.office import LAB, Office, open_office
+from tests.lab.test_adoption import NAMES, open_with_heir
 
 pytestmark = LAB
 
@@ -42,12 +45,13 @@ with Client() as client:
 """
 
 
-async def analyse(office: Office, workers: int) -> dict[str, dict]:
-    """Run the script on the laptop, and return what it found."""
-    script = office.laptop.home / "script.py"
+async def analyse(office: Office, workers: int, *, name: str = "") -> dict[str, dict]:
+    """Run the script on the laptop, or on another host; return what it found."""
+    host = office.host(name) if name else office.laptop
+    script = host.home / "script.py"
     script.write_text(SCRIPT)
-    argv = [*office.laptop.aemesh, "run", "--group", "A", str(script), str(workers)]
-    done = await office.laptop.run(argv)
+    argv = [*host.aemesh, "run", "--group", "A", str(script), str(workers)]
+    done = await host.run(argv)
     return json.loads(done.stdout)
 
 
@@ -122,3 +126,22 @@ async def test_a_master_that_comes_back_listens_where_the_one_before_did():
         assert found["addresses"] == before["addresses"]
         ports = (await office.view("walled"))["ports"]
         assert (ports["way"], ports["bytes"] > 3_000_000) == ("forwarded", True)
+
+
+@pytest.mark.long
+async def test_an_heir_elsewhere_brings_up_anew_whom_nobody_else_reaches():
+    """Shows: E7, L5; Dask was told an address of the master that is gone."""
+    async with open_office(["laptop", "desk", *NAMES]) as office:
+        await office.host(NAMES[0]).firewall()
+        first, _, keys = await open_with_heir(office)
+        os.kill(first.process.pid, signal.SIGKILL)  # its agent falls with its warden
+        words = ("master", "--accept-new", "--adopt", keys["laptop"])
+        heir = await office.start("desk", *words)
+        await heir.wait_said("serves A: 1 cores", times=2)
+
+        found = await analyse(office, 2, name="desk")
+
+        assert all(found["right"].values()), found
+        assert f"{NAMES[0]} was reached through {office.laptop.ipv4}" in heir.said
+        (through,) = (at for at, name in found["addresses"].items() if name == NAMES[0])
+        assert office.host("desk").ipv4 in through
