@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -186,6 +187,24 @@ def set_(name: str, state: str | None, *, as_json: bool, **wishes: Any) -> None:
     having = f" having {wants.require}" if wants.require else ""
     missing = f"; {view.missing} missing" if view.missing else ""
     ui.say(f"group {name} wants {wants.min} to {most} workers{having}{missing}")
+
+
+@group.command()
+@click.argument("name")
+@state_option
+@json_option
+def hold(name: str, state: str | None, *, as_json: bool) -> None:
+    """Keep the group NAME at its size until Ctrl-C.
+
+    Nobody joins it, is moved or given back; who leaves or is lost is told.
+    """
+    with Mesh(state).hold(name) as held:
+        for view in itertools.chain((held.first,), held.changes()):
+            if as_json:
+                ui.write_json(msgspec.to_builtins(view))
+            else:
+                who = ", ".join(one.name for one in view.members) or "nobody"
+                ui.say(f"{name} is held with {who}; Ctrl-C lets it go")
 
 
 @group.command()

@@ -108,17 +108,18 @@ class Launcher:
             return f"{host}:{slots}\n"
         return f"{host} slots={slots}\n"
 
-    def prelude(self, subnet: str) -> str:
+    def prelude(self, subnet: str, *, alone: bool) -> str:
         """Return what a host's shell does first, so that ranks use this network.
 
         MPICH's libraries know interfaces by name, and each host has names of its own.
+        With `alone` its UCX is to use no other either, such as a faster one than TCP's.
         """
         if self.kind is not Kind.MPICH or not subnet:
             return ""
         look = f"ip -o addr show to {subnet} 2>/dev/null"
         return (
             f"i=$({look} | {{ read -r _ i _ && echo $i; }}) && "
-            "export UCX_NET_DEVICES=$i FI_TCP_IFACE=$i; "
+            f"export FI_TCP_IFACE=$i{' UCX_NET_DEVICES=$i' if alone else ''}; "
         )
 
 

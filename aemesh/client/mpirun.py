@@ -70,7 +70,8 @@ def run_mpi(
         slots = _slots(hold.members)
         shown = ", ".join(f"{host} ({count})" for host, count in slots.items())
         say(f"{launcher} on {shown}")
-        agent = _write_agent(Path(place), mesh, run.group, launcher.prelude(subnet))
+        prelude = launcher.prelude(subnet, alone=run.subnet != AUTO)
+        agent = _write_agent(Path(place), mesh, run.group, prelude)
         hosts = Path(place) / "hosts"
         hosts.write_text("".join(launcher.host_line(*one) for one in slots.items()))
         told = launcher.variables(agent=agent, hosts=hosts, subnet=subnet)

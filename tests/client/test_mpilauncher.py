@@ -105,6 +105,9 @@ def test_it_is_told_of_agent_and_network_in_its_own_variables(kind, version, exp
     told = launcher.variables(agent=agent, hosts=hosts, subnet="10.0.0.0/24")
     without = launcher.variables(agent=agent, hosts=hosts, subnet="")
 
+    looks = launcher.prelude("10.0.0.0/24", alone=False)
+    assert bool(looks) == (kind is Kind.MPICH)
+    assert "UCX" not in looks
     assert expected.items() <= told.items()
     assert "/t/hosts" in told.values()
     assert not any("if_include" in name for name in without)

@@ -38,6 +38,8 @@ ENV: dict[str, dict[str, str]] = {
     # in MPI_Finalize now and then, on a single host as well.
     "mpich": {},
 }
+# The one that all are in: Open MPI takes it as it is, MPICH an interface of each host.
+NETWORKS = {"openmpi": "net 10.77.0.0/24", "mpich": "net eth0"}
 # Whoever is called by one of these names leaves a mark, and does nothing.
 TRAPS = ("ssh", "rsh", "sshd", "rlogin", "srun", "qrsh", "llspawn", "lsrun")
 CRASH = "from mpi4py import MPI; import os; MPI.COMM_WORLD.rank == 2 and os.abort();"
@@ -152,6 +154,10 @@ async def programs(cluster: Cluster, kind: str) -> None:
         *("-m", "mpi4py.bench", "pingpong", "-m", "1", "-n", "1", "-l", "500"),
     )
 
+    subnet = "net $OMPI_MCA_btl_tcp_if_include$FI_TCP_IFACE"
+    told = await cluster.run(kind, "-n", "1", "sh", "-c", f"echo {subnet}")
+
+    assert told.stdout.strip() == NETWORKS[kind]
     ranks = re.findall(r"process (\d) of 4 on (h\d)", hello)
     assert sorted(ranks) == [(str(n), f"h{n + 1}") for n in range(4)]
     assert "4 processes" in ring

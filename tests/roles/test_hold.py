@@ -177,21 +177,20 @@ async def test_a_client_holds_a_group_as_long_as_it_likes(tmp_path: Path):
             await asked(mesh.hold, "C")
 
 
-async def test_a_hold_ends_with_its_client(tmp_path: Path):
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+async def test_a_hold_ends_with_its_client(tmp_path: Path, number: signal.Signals):
     api = MemoryControl(members={"office-1": "A"}, engines={"A": "command"})
-    code = (
-        "import sys; from aemesh.client.client import Mesh\n"
-        "hold = Mesh(sys.argv[1]).hold('A'); print('held', flush=True)\n"
-        "list(hold.changes())"
-    )
     async with served(api, tmp_path):
-        argv = [sys.executable, "-c", code, str(tmp_path)]
+        argv = [sys.executable, "-m", "aemesh", "--state", str(tmp_path)]
+        argv += ["group", "hold", "A", "--json"]
         with trio.fail_after(20):
             process = await trio.lowlevel.open_process(argv, stdout=subprocess.PIPE)
             assert process.stdout is not None
-            assert await process.stdout.receive_some() == b"held\n"
+            assert b'"name":"office-1"' in await process.stdout.receive_some()
             assert api.held["A"] == 1
-            os.kill(process.pid, signal.SIGKILL)
+            shown = await asked(ClientMesh(tmp_path).group_status, "A")
+            assert shown.group.held == 1
+            os.kill(process.pid, number)
             while api.held["A"]:
                 await trio.sleep(0.01)
             await process.wait()
