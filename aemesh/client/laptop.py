@@ -13,6 +13,7 @@ import time
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import replace
 from functools import partial
+from importlib import import_module
 from typing import TYPE_CHECKING
 
 import trio
@@ -21,11 +22,13 @@ from aemesh import __version__
 from aemesh.client.credentials import Credentials
 from aemesh.client.environment import filled, wants_tls
 from aemesh.errors import UsageError
+from aemesh.host.control.lazily import serve_lazily
+from aemesh.host.control.sockets import SOCKET_FILE
 from aemesh.host.facts import find_facts
 from aemesh.host.guard import Guard, Notice, open_guard
 from aemesh.host.jobs import JobRunner, open_jobs
 from aemesh.host.keys.keystore import Identity
-from aemesh.host.ledger.ledger import memory_ledger
+from aemesh.host.ledger.ledger import open_ledger
 from aemesh.host.livefolder import LiveFolder
 from aemesh.host.plugins import find_engine
 from aemesh.host.statedir import state_root
@@ -58,6 +61,7 @@ if TYPE_CHECKING:
     )
     from pathlib import Path
 
+    from aemesh.host.control.http import Server
     from aemesh.net.doorman import Doorman
 
 _GROUP = GroupName("laptop")
@@ -76,16 +80,21 @@ def run_laptop(
 async def _run(argv: tuple[str, ...], state: str | None, engine: str) -> int:
     code = 1
     with _folder(state) as folder:
-        async with open_guard() as guard, open_laptop(folder, engine=engine) as env:
+        ledger = folder.parent / "ledger"  # that of all runs alone
+        laptop = open_laptop(folder, engine=engine, ledger=ledger)
+        async with open_guard() as guard, laptop as env:
             code = await _run_script(argv, {**os.environ, **env}, guard)
     return code
 
 
 @asynccontextmanager
-async def open_laptop(folder: Path, *, engine: str) -> AsyncIterator[dict[str, str]]:
+async def open_laptop(
+    folder: Path, *, engine: str, ledger: Path
+) -> AsyncIterator[dict[str, str]]:
     """Have an engine on this machine while the block lasts; give a client's variables.
 
-    `folder` holds everything that is written meanwhile.
+    `folder` holds everything that is written meanwhile, but for what durable runs keep,
+    in `ledger`.
     """
     # All is on this machine, and nothing is found out about its network.
     facts = replace(find_facts(), forward=Forward.NO)
@@ -96,7 +105,9 @@ async def open_laptop(folder: Path, *, engine: str) -> AsyncIterator[dict[str, s
         open_crew() as crew,
     ):
         await _start_spares(jobs, engine)
-        with open_store(None) as store:
+        # Without a durable run, not even its files are made.
+        runs = open_ledger(ledger, wall=time.time, lazily=True)
+        with open_store(None) as store, runs as kept:
             store.put_group(_GROUP, engine)
             worker = Worker(
                 WorkerParts(
@@ -125,7 +136,7 @@ async def open_laptop(folder: Path, *, engine: str) -> AsyncIterator[dict[str, s
                     finder=_Known(worker_id, facts),
                     jobs=jobs,
                     store=store,
-                    ledger=memory_ledger(wall=time.time),
+                    ledger=kept,
                     engines=find_engine,
                     head_address=lambda: _LOOPBACK,
                     wall=time.time,
@@ -134,6 +145,8 @@ async def open_laptop(folder: Path, *, engine: str) -> AsyncIterator[dict[str, s
             )
             await crew.start(worker.run)
             await crew.start(master.run)
+            socket = folder / "master" / SOCKET_FILE  # for `aemesh.connect()`
+            await crew.start(serve_lazily, partial(_server, master), socket)
             view = await master.connect(_GROUP)
             if not wants_tls(view):
                 yield filled(view, tls=None, state=str(folder))
@@ -141,6 +154,11 @@ async def open_laptop(folder: Path, *, engine: str) -> AsyncIterator[dict[str, s
                 with Credentials(folder, partial(master.certify, _GROUP)) as tls:
                     yield filled(view, tls=tls.folder, state=str(folder))
             crew.cancel_scope.cancel()
+
+
+def _server(master: Master) -> Server:
+    made: Server = import_module("aemesh.master.control").make_server(master)
+    return made
 
 
 @contextmanager

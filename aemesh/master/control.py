@@ -215,6 +215,11 @@ def make_app(api: ControlApi) -> Starlette:
     return http.make_app(table)
 
 
+def make_server(api: ControlApi) -> http.Server:
+    """Return what serves `api` on connections that are accepted elsewhere."""
+    return http.Server(make_app(api))
+
+
 async def serve_control(
     api: ControlApi,
     socket_path: Path,

@@ -1,7 +1,6 @@
 """A worker's control socket: its owner asks it to leave, and sees how that goes.
 
-A worker waits for weeks until somebody comes here, so what serves HTTP is loaded when
-the first one does: six megabytes, and most of a tenth of a second.
+A worker waits for weeks until somebody comes here.
 """
 
 from __future__ import annotations
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from aemesh.host.control.sockets import listening
+from aemesh.host.control.lazily import serve_lazily
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -29,22 +28,9 @@ async def serve_control(
     task_status: trio.TaskStatus[Path] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Serve at `socket_path` until cancelled; the socket's file goes with it."""
-    server: Server | None = None
 
-    async def serve(stream: trio.SocketStream) -> None:
-        nonlocal server
-        if server is None:
-            made: Server = import_module(_APP).make_server(parting)
-            server = made
-        await server.serve(stream)
+    def make_server() -> Server:
+        made: Server = import_module(_APP).make_server(parting)
+        return made
 
-    with listening(socket_path) as sock:
-        listener = trio.SocketListener(trio.socket.from_stdlib_socket(sock))
-        async with trio.open_nursery() as nursery:
-            try:
-                await nursery.start(trio.serve_listeners, serve, [listener])
-                task_status.started(socket_path)
-                await trio.sleep_forever()
-            finally:
-                if server is not None:
-                    server.hang_up()
+    await serve_lazily(make_server, socket_path, task_status=task_status)

@@ -14,7 +14,7 @@ import pytest
 import trio
 
 from aemesh.testing.lab import wait_for
-from tests.lab.office import LAB, Office, engine_pids, open_office
+from tests.lab.office import LAB, Office, engine_pids, named, open_office
 from tests.lab.test_adoption import kill
 
 if TYPE_CHECKING:
@@ -93,7 +93,10 @@ async def start(host: Host, count: int, steps_of_each: int, after: float) -> Any
     """Start the program on the laptop."""
     (host.home / "program.py").write_text(PROGRAM)
     words = (str(count), str(steps_of_each), str(after))
-    return await host.start([host.python, "program.py", *words])
+    log = (host.home / "program.log").open("ab")
+    with log:
+        argv = [host.python, "program.py", *words]
+        return await host.start(argv, stdout=log, stderr=log)
 
 
 async def check(office: Office, count: int, steps_of_each: int) -> int:
@@ -144,9 +147,29 @@ async def test_a_run_goes_on_after_its_client_a_worker_and_the_master_were_kille
         await check(office, 16, 4)
 
 
+async def test_on_a_laptop_alone_the_same_script_keeps_what_is_finished():
+    """Shows: E6, L3; another life of the same run finds what the last one kept."""
+    async with open_office(["laptop"]) as office:
+        laptop = office.laptop
+        program = PROGRAM.replace('aemesh.connect("A")', "aemesh.connect()")
+        (laptop.home / "program.py").write_text(program)
+        argv = [*laptop.aemesh, "run", "program.py", "6", "2", "0.05"]
+
+        await laptop.run(argv)
+        first = steps(office)
+        (laptop.home / "result.json").unlink()
+        await laptop.run(argv)
+
+        assert len(first) == 6 * 3
+        assert steps(office) == first
+        assert json.loads((laptop.home / "result.json").read_text()) == [
+            0, 1, 2, 3, 4, 5
+        ]  # fmt: skip
+
+
 @pytest.mark.long
 async def test_a_run_survives_a_worker_killed_every_three_seconds_and_two_masters():
-    """Shows: L3; one call of the client, to its end."""
+    """Shows: L3, E6; and the scheduler, too; one call of the client, to its end."""
     chance = random.Random(5)
     async with open_office(["laptop", *NAMES]) as office:
         workers = {name: await office.worker(name) for name in NAMES}
@@ -158,7 +181,7 @@ async def test_a_run_survives_a_worker_killed_every_three_seconds_and_two_master
             while True:
                 await trio.sleep(3)
                 name = chance.choice(NAMES)
-                if chance.random() < 0.5:
+                if chance.random() < 0.5:  # its engine, or all of it
                     for pid in await engine_pids(office.host(name)):
                         os.kill(pid, signal.SIGKILL)
                 else:
@@ -171,6 +194,9 @@ async def test_a_run_survives_a_worker_killed_every_three_seconds_and_two_master
                 kill(masters[-1])
                 await trio.sleep(2)
                 masters.append(await office.master("A"))
+            await some_are_committed(office, 32)
+            for head in named(office.laptop, "dask_head.py"):
+                os.kill(head, signal.SIGKILL)
 
         async with trio.open_nursery() as nursery:
             nursery.start_soon(disturb)

@@ -12,12 +12,11 @@ the same as the first.
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
-import os
 import sqlite3
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import TYPE_CHECKING
 
 from aemesh import limits
 from aemesh.errors import (
@@ -27,69 +26,29 @@ from aemesh.errors import (
     RunFullError,
     UnknownRunError,
 )
-from aemesh.host.folders import make_private
-from aemesh.host.ledger.blobs import Blobs
-from aemesh.host.ledger.schema import broken, prepare, told
-from aemesh.model.run import Checkpoint, Commit, ItemView, Piece, RunName, RunView
+from aemesh.host.ledger.files import memory_files, open_files
+from aemesh.host.ledger.reading import LedgerReader
+from aemesh.host.ledger.schema import broken
+from aemesh.model.run import Checkpoint, Commit, Piece, RunView
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
     from aemesh.model.names import GroupName
-    from aemesh.model.run import ItemId, Order, RunKey
-
-# Small values that are read in one go, by the same reason as `RUN_PAGE_BYTES`.
-_PAGE = 500
-_RUN = (
-    "select grp, key, life, title, fingerprint, total, items, bytes, created_at,"
-    " used_at, (select count(*) from checkpoints where life = runs.life) from runs"
-)
+    from aemesh.model.run import Order, RunKey
 
 
-class Ledger:
+class Ledger(LedgerReader):
     """An open ledger; made by `open_ledger`, used by one thread at a time."""
 
-    def __init__(
-        self,
-        db: sqlite3.Connection,
-        blobs: Blobs | None,
-        lock: int | None,
-        *,
-        wall: Callable[[], float],
-    ) -> None:
-        self._db = db
-        self._blobs = blobs
-        self._lock = lock
-        self._wall = wall
-
-    def __del__(self) -> None:
-        self._db.close()
-
-    @property
-    def is_on_disk(self) -> bool:
-        """Whether asking it may take the time that a disk takes."""
-        return self._blobs is not None
-
-    def __repr__(self) -> str:
-        return f"<Ledger {'in memory' if self._blobs is None else 'on the disk'}>"
+    def open(self) -> None:
+        """Open its files, and remove what a killed process left among them."""
+        if self._opened is None:
+            super().open()
+            self.sweep()
 
     # --- runs ---
-
-    def runs(self) -> list[RunView]:
-        """Return every run, the one used last first."""
-        with told():
-            rows = self._db.execute(f"{_RUN} order by used_at desc, life desc")
-            return list(map(_run_view, rows))
-
-    def run(self, group: GroupName, key: RunKey) -> RunView:
-        """Return a run, or raise `UnknownRunError`."""
-        with told():
-            rows = self._db.execute(f"{_RUN} where grp = ? and key = ?", (group, key))
-            found = rows.fetchone()
-        if found is None:
-            raise UnknownRunError(group, key)
-        return _run_view(found)
 
     def open_run(  # noqa: PLR0913 - what a run is, by name
         self,
@@ -151,72 +110,24 @@ class Ledger:
         except LedgerError as error:
             return [error] * len(orders)
 
-    def known(self, run: RunName, ids: Sequence[ItemId]) -> list[ItemId]:
-        """Return those of these items that are committed."""
-        self._check(run)
-        marks = ",".join("?" * len(ids))
-        with told():
-            rows = self._db.execute(
-                f"select id from items where life = ? and id in ({marks})",  # noqa: S608 - question marks
-                (run.life, *ids),
-            )
-            found = {row[0] for row in rows}
-        return [item for item in ids if item in found]
-
-    def items(self, run: RunName, after: int, *, most: int) -> list[ItemView]:
-        """Return what was committed behind number `after`, in its order."""
-        self._check(run)
-        with told():
-            rows = self._db.execute(
-                "select number, id, title, digest, size, worker, at from items"
-                " where life = ? and number > ? order by number limit ?",
-                (run.life, after, most),
-            )
-            return [
-                ItemView(number=n, id=i, title=t, digest=d, size=s, worker=w, at=at)
-                for n, i, t, d, s, w, at in rows
-            ]
-
-    def value(self, run: RunName, item: ItemId) -> bytes | None:
-        """Return an item's value, or None if it is not committed."""
-        return self._value("items", run, item)
-
-    def values(self, run: RunName, items: Sequence[ItemId]) -> list[bytes | None]:
-        """Return values of the first of these items: one, or some that are small."""
-        found: list[bytes | None] = []
-        size = 0
-        for item in items[:_PAGE]:
-            found.append(self.value(run, item))
-            size += len(found[-1] or b"")
-            if size > limits.RUN_PAGE_BYTES:
-                break
-        return found
-
-    def state(self, run: RunName, item: ItemId) -> bytes | None:
-        """Return the last checkpoint of an item that is in the middle, or None."""
-        return self._value("checkpoints", run, item)
-
     def sweep(self) -> None:
         """Remove files that no row names, unless another process has us open too."""
-        if self._blobs is None or self._lock is None:
-            return
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        files = self._files
+        if files.blobs is None or not files.alone():
             return
         try:
             used = {
                 row[0]
                 for table in ("items", "checkpoints")
-                for row in self._db.execute(
+                for row in files.db.execute(
                     f"select digest from {table} where value is null"  # noqa: S608 - ours
                 )
             }
-            for name in list(self._blobs.names()):
+            for name in list(files.blobs.names()):
                 if name not in used:
-                    self._blobs.drop(name)
+                    files.blobs.drop(name)
         finally:
-            fcntl.flock(self._lock, fcntl.LOCK_SH)
+            files.share()
 
     def check(self) -> None:
         """Assert what always holds."""
@@ -231,8 +142,7 @@ class Ledger:
         for table in ("items", "checkpoints"):
             rows = self._db.execute(f"select digest, size, value from {table}")  # noqa: S608 - ours
             for digest, size, kept in rows:
-                assert kept is not None or self._blobs is not None
-                value = kept if kept is not None else self._blobs.get(digest)  # type: ignore[union-attr]  # asserted
+                value = kept if kept is not None else self._blob(digest)
                 assert len(value) == size
                 assert hashlib.sha256(value).hexdigest() == digest
 
@@ -309,38 +219,11 @@ class Ledger:
             most = f"at most {limits.RUN_VALUE_BYTES} bytes"
             raise RunFullError(msg, why=most, hint=hint)
         digest = hashlib.sha256(piece.value).hexdigest()
-        if self._blobs is None or len(piece.value) <= limits.RUN_ROW_BYTES:
+        blobs = self._files.blobs
+        if blobs is None or len(piece.value) <= limits.RUN_ROW_BYTES:
             return digest, piece.value
-        self._blobs.put(digest, piece.value)
+        blobs.put(digest, piece.value)
         return digest, None
-
-    def _value(self, table: str, run: RunName, item: ItemId) -> bytes | None:
-        self._check(run)
-        with told():
-            row = self._db.execute(
-                f"select digest, value from {table} where life = ? and id = ?",  # noqa: S608 - ours
-                (run.life, item),
-            ).fetchone()
-        if row is None:
-            return None
-        digest, kept = row
-        value = self._blobs.get(digest) if kept is None and self._blobs else kept
-        assert isinstance(value, bytes)
-        if hashlib.sha256(value).hexdigest() != digest:
-            msg = f"a value of run {run.key} is damaged"
-            hint = "`aemesh runs rm` removes the run; it has to be computed again"
-            raise LedgerError(msg, why="it is not what was written", hint=hint)
-        return value
-
-    def _check(self, run: RunName) -> None:
-        """Refuse a run that is not there, or not in this life any more."""
-        with told():
-            row = self._db.execute(
-                "select 1 from runs where life = ? and grp = ? and key = ?",
-                (run.life, run.group, run.key),
-            ).fetchone()
-        if row is None:
-            raise UnknownRunError(run.group, run.key)
 
     def _forget(self, group: GroupName, key: RunKey) -> None:
         for table in ("items", "checkpoints"):
@@ -369,54 +252,24 @@ class Ledger:
             raise broken(exc) from exc
 
 
-def _run_view(row: tuple[Any, ...]) -> RunView:
-    group, key, life, title, fingerprint, total, items, size, began, used, marks = row
-    return RunView(
-        group=group,
-        key=key,
-        life=life,
-        title=title,
-        fingerprint=fingerprint,
-        total=total,
-        items=items,
-        bytes=size,
-        checkpoints=marks,
-        created_at=began,
-        used_at=used,
-    )
-
-
 def memory_ledger(*, wall: Callable[[], float]) -> Ledger:
     """Return a ledger that is gone with the process, for tests."""
-    db = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
-    prepare(db)
-    return Ledger(db, None, None, wall=wall)
+    return Ledger(memory_files, is_on_disk=False, wall=wall)
 
 
 @contextmanager
-def open_ledger(folder: Path, *, wall: Callable[[], float]) -> Iterator[Ledger]:
-    """Open the ledger in `folder`.
+def open_ledger(
+    folder: Path, *, wall: Callable[[], float], lazily: bool = False
+) -> Iterator[Ledger]:
+    """Open the ledger in `folder`; `lazily` when it is first asked for something.
 
     Two processes may have it open at one time.  Raises `LedgerError` if it is damaged
     or of a newer aemesh.
     """
-    make_private(folder)
-    lock = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    ledger = Ledger(partial(open_files, folder), is_on_disk=True, wall=wall)
     try:
-        fcntl.flock(lock, fcntl.LOCK_SH)
-        path = folder / "ledger.sqlite"
-        path.touch(mode=0o600)  # SQLite gives its side files the same mode
-        db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
-        try:
-            prepare(db)
-            ledger = Ledger(db, Blobs(folder / "blobs"), lock, wall=wall)
-            ledger.sweep()
-            yield ledger
-        finally:
-            db.close()
-    except sqlite3.DatabaseError as exc:
-        msg = f"cannot use the ledger in {folder}"
-        hint = "move it away; runs begin anew"
-        raise LedgerError(msg, why=str(exc), hint=hint) from exc
+        if not lazily:
+            ledger.open()
+        yield ledger
     finally:
-        os.close(lock)
+        ledger.close()

@@ -228,6 +228,17 @@ def test_a_full_disk_counts_nothing(tmp_path: Path) -> None:
         ledger.check()
 
 
+def test_one_that_is_opened_lazily_makes_no_files_until_it_is_asked(
+    tmp_path: Path,
+) -> None:
+    with open_ledger(tmp_path / "l", wall=lambda: 1.0, lazily=True) as ledger:
+        assert not (tmp_path / "l").exists()
+        run = begin(ledger)
+        commit(ledger, run, i1=b"one")
+    with open_ledger(tmp_path / "l", wall=lambda: 1.0, lazily=True) as ledger:
+        assert ledger.value(run, item(1)) == b"one"
+
+
 def test_a_newer_or_damaged_ledger_is_refused(tmp_path: Path) -> None:
     with opened(tmp_path / "l"):
         pass
