@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import psutil
 import trio
 
 from tests.lab.office import LAB, named, open_office
@@ -74,8 +75,15 @@ def cost(pid: int) -> tuple[int, int, int]:
 
 
 def spare_pids(host: Host) -> list[int]:
-    """Return the nodes on a host that no group has taken."""
-    return [pid for pid in named(host, "dask_node.py") if job_of(pid)[:6] == "spare-"]
+    """Return the nodes on a host that no group has taken: they have no workers."""
+    nodes = {pid: psutil.Process(pid) for pid in named(host, "dask_node.py")}
+    return [
+        pid
+        for pid, node in nodes.items()
+        if job_of(pid)[:6] == "spare-"
+        and not node.children()
+        and node.ppid() not in nodes
+    ]
 
 
 def job_of(pid: int) -> str:

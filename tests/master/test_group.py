@@ -14,6 +14,7 @@ def test_a_machine_set_up_anew_gets_a_label_that_no_door_refuses_yet() -> None:
         SimpleNamespace(name="none"),
         address=lambda: "127.0.0.1",
         heads=SimpleNamespace(),
+        gate=SimpleNamespace(),
         history=SimpleNamespace(),
         wall=lambda: 1.7e9,
     )
