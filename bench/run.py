@@ -36,6 +36,7 @@ from bench.idle import Family, idle_costs
 from bench.losses import losses
 from bench.peers import moving, peers
 from bench.rates import rates
+from bench.runs import runs
 from bench.sharing import sharing
 from bench.table import Measured, Row, as_markdown, as_text
 from bench.watched import open_watched
@@ -341,6 +342,7 @@ PARTS: dict[str, Callable[[Lot], Awaitable[list[Row]]]] = {
     "warm": in_office(lambda hosts, lot: warm_workers(hosts, max(3, lot.times // 2))),
     "forward": lambda lot: forwarding(lot.few),
     "rates": lambda lot: rates(lot.few),
+    "runs": lambda lot: runs(lot.few),
     "losses": lambda lot: losses(lot.few),
     "peers": lambda lot: peers(lot.few),
     "moves": lambda lot: moving(lot.few),
@@ -400,6 +402,10 @@ that serves, and with `SSHCluster` from `close` to the last worker of the next c
 directly and through the master goes over TLS of the standard library, and no host's line is slowed. The same Dask by
 hand is `dask scheduler` and `dask worker --no-nanny --nthreads 1`; all that are compared are up at one time, and take
 turns. A worker with a task is lost while others wait; its task has begun again when a client hears so.
+
+Items are mapped over two workers of one core each, and values of 1 kB are kept on the master's disk before they count;
+what that adds to an item is all of it: asking, keeping, and reading it back. Alone means that nothing else is kept at the
+same time, and is the way from the item through its agent to the disk and back.
 """
 
 
