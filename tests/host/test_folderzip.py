@@ -103,7 +103,7 @@ def test_too_much_is_refused(folder: Path, monkeypatch: pytest.MonkeyPatch) -> N
 def test_what_no_checkpoint_has_is_refused_and_nothing_is_written(
     entry: tuple[str, bytes, int], tmp_path: Path
 ) -> None:
-    """THREATS.md, T12: a zip from elsewhere writes nowhere else, and no links."""
+    """Threat: 65, 66: a zip from elsewhere writes nowhere else, and no links."""
     with pytest.raises(BadMessage):
         unzip_untrusted(zipped(("good", b"x", 0), entry), tmp_path / "state")
 
@@ -113,6 +113,7 @@ def test_what_no_checkpoint_has_is_refused_and_nothing_is_written(
 def test_a_bomb_is_refused_before_it_goes_off(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Threat: 69."""
     monkeypatch.setattr(limits, "CHECKPOINT_BYTES", 1000)
     with pytest.raises(BadMessage, match="1001 bytes"):
         unzip_untrusted(zipped(("big", b"x" * 1001, 0)), tmp_path / "state")

@@ -110,7 +110,7 @@ for data in (b"\\xff\\xff\\xff\\xff" + bytes(100), b"\\0\\0\\0\\3abc", b"\\0", b
 async def test_a_job_that_talks_nonsense_loses_that_connection_only(
     tmp_path: Path,
 ) -> None:
-    """THREATS.md, T5: what a job says is bounded, typed, and harms nobody."""
+    """Threat: T5: what a job says is bounded, typed, and harms nobody."""
 
     async def answer(question: bytes) -> bytes:
         if question == b"abc":

@@ -162,7 +162,7 @@ async def test_what_was_asked_while_the_master_was_gone_is_asked_of_the_next(
 
 
 async def test_a_job_does_not_reach_the_runs_of_another_group(autojump_clock):
-    """THREATS.md, T5: inside its group a worker may do what it likes, not outside."""
+    """Threat: T5: inside its group a worker may do what it likes, not outside."""
     async with open_mesh("A", "B") as mesh:
         for name in ("office-1", "office-2"):
             await mesh.start_worker(name)
@@ -203,7 +203,7 @@ async def test_a_job_of_a_lease_that_is_over_keeps_nothing(autojump_clock):
 
 
 async def test_nonsense_of_a_job_is_refused_and_the_job_goes_on(autojump_clock):
-    """THREATS.md, T5: what a job says is bounded, typed, and harms nobody."""
+    """Threat: T5: what a job says is bounded, typed, and harms nobody."""
     async with open_mesh("A") as mesh:
         await mesh.start_worker("office-1")
         await mesh.wait_state("office-1", MemberState.LEASED)
@@ -227,7 +227,7 @@ async def test_nonsense_of_a_job_is_refused_and_the_job_goes_on(autojump_clock):
 async def test_a_worker_that_floods_its_master_with_questions_is_cut_off(
     autojump_clock, monkeypatch
 ):
-    """THREATS.md, T13: what one peer can make us hold is bounded."""
+    """Threat: 87: what one peer can make us hold is bounded."""
     async with open_mesh("A") as mesh:
         machine = await mesh.start_worker("office-1")
         await mesh.wait_state("office-1", MemberState.LEASED)
