@@ -637,5 +637,10 @@ def _by_name(record: WorkerRecord) -> tuple[str, str]:
 
 def _told(demand: Demand) -> str:
     most = "any number of" if demand.max is None else f"{demand.max}"
-    having = f", having {demand.require}" if demand.require else ""
-    return f"{demand.min} to {most} workers, by weight {demand.weight}{having}"
+    told = f"{demand.min} to {most} workers, by weight {demand.weight}"
+    if demand.require:
+        told += f", having {demand.require}"
+    if demand.preload:
+        told += f", with {', '.join(demand.preload)} imported"
+    settings = (f", {name}={value}" for name, value in sorted(demand.settings.items()))
+    return told + "".join(settings)
