@@ -33,6 +33,9 @@ ENV: dict[str, dict[str, str]] = {
         "OMPI_MCA_hwloc_base_binding_policy": "none",
         "OMPI_MCA_mpi_yield_when_idle": "1",
         "MPI4PY_LIBMPI": "libmpi.so.40",
+        # In a user namespace everybody is called root.
+        "OMPI_ALLOW_RUN_AS_ROOT": "1",
+        "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1",
     },
     # Debian's launcher with the library of PyPI's wheel: Debian's own, over UCX, hangs
     # in MPI_Finalize now and then, on a single host as well.

@@ -52,7 +52,8 @@ async def files_are_copied_both_ways(office: Office, rsh: str) -> None:
     await laptop.run([*copy, "data/", "h1:copy"])  # in the home folder there
     (there / "a").write_bytes(b"\0\xff" * 49_999 + b"!!")
     (there / "a").chmod(0o644)
-    again = await laptop.run([*copy, f"{laptop.user}@h1:copy/", "back"])
+    who = (await office.host("h1").run(["id", "-un"])).stdout.strip()
+    again = await laptop.run([*copy, f"{who}@h1:copy/", "back"])
     last = await laptop.run([*copy, "-c", "data/", "h1:copy/"])
 
     assert contents(there) == contents(laptop.home / "data")
