@@ -81,6 +81,12 @@ while True:
     signal.pause()
 """
 
+# What a job is told of itself: who it is, and where it may ask, keep and import.
+TOLD = {
+    *("AEMESH_JOB", "AEMESH_TREE", "AEMESH_JOB_SOCKET"),
+    *("AEMESH_CHECKPOINT", "AEMESH_PRELOAD"),
+}
+
 # Uses the key of the worker on its host to be somebody at another worker's port.
 THIEF = """
 import sys
@@ -125,10 +131,11 @@ async def test_a_job_sees_no_key_no_secret_and_nothing_open_of_the_agent():
     """Threat: 84."""
     secrets = {"AEMESH_SECRET": "hush-1", "TOKEN": "hush-2", "SSH_AUTH_SOCK": "/hush"}
     async with open_office(["laptop", "office-1"]) as office:
-        secrets["AEMESH_STATE"] = str(state(office.host("office-1")))
+        # Where its folder is a job knows; what it may not do is go on from there.
+        place = {"AEMESH_STATE": str(state(office.host("office-1")))}
         worker = await office.start(
             *("office-1", "worker", "--cores", "1", "--accept-first-master"),
-            env=secrets,
+            env=secrets | place,
         )
         await office.master("A")
         await office.joined("office-1")
@@ -148,20 +155,21 @@ async def test_a_job_sees_no_key_no_secret_and_nothing_open_of_the_agent():
         keys = key_texts(state(host, "worker") / "id_ed25519")
 
     # The attack would have had something to find.
-    assert all(secret in environ for secret in secrets.values())
+    hidden = [*secrets.values(), f"AEMESH_STATE={place['AEMESH_STATE']}"]
+    assert all(secret in environ for secret in hidden)
     assert any(target.startswith("socket:") for target in agents)
     assert jobs
 
     assert set(seen["fds"]) == {"0", "1", "2"}, seen["fds"]
     assert all(target.startswith("pipe:") for target in seen["fds"].values())
-    check_environment(seen["environ"], secrets.values(), keys)
+    check_environment(seen["environ"], hidden, keys)
     assert seen["became"] == []
     assert seen["capabilities"] == 0
     assert seen["uids"] == [host.uid]
     assert 0 not in seen["groups"]
     # And those of the engine, which has been there since the agent's start.
     for files, theirs, words in jobs:
-        check_environment(theirs, secrets.values(), keys)
+        check_environment(theirs, hidden, keys)
         assert not any(key in words for key in keys)
         # Of pipes each has an end; what is anonymous only has the name in common.
         passed = ("pipe:", "anon_inode:")
@@ -304,7 +312,7 @@ def check_environment(
     assert not [text for text in (*secrets, *keys) if text in environ]
     names = {pair.partition("=")[0] for pair in environ.split("\0") if pair}
     ours = {name for name in names if name.startswith("AEMESH_")}
-    assert ours <= {"AEMESH_JOB", "AEMESH_TREE"}
+    assert ours <= TOLD
 
 
 async def grown(job: Agent, name: str) -> set[int]:
