@@ -37,9 +37,13 @@ class WarmNodes:
         """Return how many wait, and the bytes of memory that they take."""
         return len(self.spares.waiting), self.spares.memory
 
+    def plain(self) -> tuple[NodeKind, ...]:
+        """Return a node of each engine that is installed, as it is."""
+        return tuple(NodeKind(name) for name in engine_names())
+
     def want(self, kinds: Sequence[NodeKind]) -> None:
-        """Have nodes of these kinds; with none, one of each engine as it is."""
-        self.spares.want(list(self._specs(kinds or plain_kinds())))
+        """Have nodes of these kinds, the likeliest first."""
+        self.spares.want(list(self._specs(kinds)))
 
     def _specs(self, kinds: Iterable[NodeKind]) -> Iterator[JobSpec]:
         for kind in kinds:
@@ -47,8 +51,3 @@ class WarmNodes:
                 spec = self.find(kind.engine).spare_node()
                 if spec is not None:
                     yield replace(spec, preload=kind.preload)
-
-
-def plain_kinds() -> tuple[NodeKind, ...]:
-    """Return the nodes that are wanted before any master has said which."""
-    return tuple(NodeKind(name) for name in engine_names())

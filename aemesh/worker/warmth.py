@@ -37,6 +37,9 @@ class Warm(Protocol):
     def told(self) -> tuple[int, int]:
         """Return how many wait, and the bytes of memory that they take."""
 
+    def plain(self) -> tuple[NodeKind, ...]:
+        """Return the kinds for masters that have not said which they want."""
+
     def want(self, kinds: Sequence[NodeKind]) -> None:
         """Have nodes of these kinds, the likeliest first."""
 
@@ -49,6 +52,10 @@ class Cold:
     def told(self) -> tuple[int, int]:
         """Nothing waits."""
         return 0, 0
+
+    def plain(self) -> tuple[NodeKind, ...]:
+        """Nothing is wanted."""
+        return ()
 
     def want(self, kinds: Sequence[NodeKind]) -> None:
         """Do nothing."""
@@ -89,9 +96,11 @@ class Warmth:
         lease = self._held.tenancy.lease
         holder = None if lease is None else lease.master
         self._wishes = {k: v for k, v in self._wishes.items() if k in self._links}
-        in_order = sorted(self._wishes, key=lambda master: master != holder)
-        kinds = [kind for master in in_order for kind in self._wishes[master]]
-        self._warm.want(tuple(dict.fromkeys(kinds)))
+        masters = sorted(self._links, key=lambda master: master != holder)
+        plain = self._warm.plain()
+        # A holder that named nothing wants plain nodes, before what others named.
+        kinds = [kind for one in masters for kind in self._wishes.get(one, plain)]
+        self._warm.want(tuple(dict.fromkeys(kinds or plain)))
 
 
 def _kind_untrusted(kind: wire.WarmKind) -> NodeKind:

@@ -33,6 +33,9 @@ class Oven:
     def told(self) -> tuple[int, int]:
         return self.spares
 
+    def plain(self) -> tuple[NodeKind, ...]:
+        return (PLAIN,)
+
     def want(self, kinds: Sequence[NodeKind]) -> None:
         self.wanted = list(kinds)
 
@@ -57,7 +60,7 @@ async def test_a_worker_is_told_what_the_groups_import_to_which_it_may_go(
         here = (await mesh.wait_state("office-1", MemberState.LEASED)).group
         there = A if here == B else B
         await trio.sleep(1)
-        assert oven.wanted == []  # plain nodes it has by itself
+        assert oven.wanted == [PLAIN]
 
         mesh.master.set_group(there, SetGroup(preload=("array", "wave.form")).on)
         await trio.sleep(1)
@@ -106,6 +109,23 @@ async def test_what_spares_take_is_shown(
     assert (view.spares, view.spare_memory) == (2, 90 * 2**20)
 
 
+async def test_a_holder_that_names_no_modules_has_plain_nodes_before_what_others_name(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """Shows: L4."""
+    async with open_mesh("A") as mesh:
+        oven = Oven()
+        async with second_master(mesh, "10.0.1.1", "A") as other:
+            policy = trusts(mesh.master_id, other.identity)
+            machine = await mesh.start_worker("office-1", policy=policy, warm=oven)
+            await mesh.wait_state("office-1", MemberState.LEASED)
+            other.master.set_group(A, SetGroup(preload=("wave",)).on)
+            other.hear(machine)
+            await trio.sleep(5)
+
+            assert oven.wanted == [PLAIN, kind("wave")]
+
+
 @pytest.mark.parametrize("module", ["", "a b", "../a", ".a", "a;b", "ä", "a" * 101])
 async def test_a_master_names_modules_and_nothing_else(
     module: str, autojump_clock: trio.testing.MockClock
@@ -123,4 +143,4 @@ async def test_a_master_names_modules_and_nothing_else(
                 await link.request(bad, wire.Done)
         with pytest.raises(UsageError, match="module"):
             mesh.master.set_group(A, SetGroup(preload=(module,)).on)
-    assert oven.wanted == []
+    assert oven.wanted == [PLAIN]
