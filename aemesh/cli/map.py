@@ -125,7 +125,8 @@ def map_(  # noqa: PLR0913, PLR0917 - the options of the command
     run = _run(mesh, group_name, key, template, count=len(items), fresh=anew)
     spread = Spread(
         _orders(template, items, run),
-        members=lambda: [w for w in mesh.workers() if w.group == group_name],
+        status=mesh.status,
+        group=group_name,
         start=lambda member, argv, env: mesh.job(
             member, argv, env, group=group_name, delegate=wish
         ),

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
     from aemesh.client.memberjob import MemberJob
     from aemesh.client.runs import Run
-    from aemesh.model.view import WorkerView
+    from aemesh.model.view import StatusView
 
 # Output of one item in memory; what is more goes to a file of our own, without a name.
 _IN_MEMORY = 1024 * 1024
@@ -120,10 +120,15 @@ class _Words(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True, slots=True)
 class _Over:
-    """A job has ended: `lost` if that was not the command's doing."""
+    """A job has ended: `lost` if that was not the command's doing.
+
+    If it was not its member's either is seen by whether the master is the same.
+    """
 
     ended: Ended
     lost: bool
+    broke: bool  # the connection to the master did, or the master said that its own did
+    life: float  # of the master that began it
     error: Exception | None = None  # that ends the whole
 
 
@@ -143,14 +148,17 @@ class Spread:
         self,
         orders: Sequence[Order],
         *,
-        members: Callable[[], list[WorkerView]],
+        status: Callable[[], StatusView],
+        group: str,
         start: Callable[[str, tuple[str, ...], Mapping[str, str]], MemberJob],
         run: Run | None = None,
         retries: int = 2,
         slots: int | None = None,
     ) -> None:
         self.orders = orders
-        self._members_now = members
+        self._status = status
+        self._group = group
+        self._life = 0.0  # when the master began that was there last
         self._start = start
         self._run = run
         self._slots = slots
@@ -214,7 +222,9 @@ class Spread:
 
     def _look(self) -> None:
         """See who serves the group now; a master that is away is waited for."""
-        views = self._patience.ask(self._members_now)
+        status = self._patience.ask(self._status)
+        self._life = status.started_at
+        views = [view for view in status.workers if view.group == self._group]
         self._names |= {view.key: view.name for view in views}
         self._spreading.see(
             {view.key: self._slots or max(view.cores, 1) for view in views}
@@ -238,6 +248,11 @@ class Spread:
         if over.error is not None:
             raise over.error
         ended, now = over.ended, time.monotonic()
+        if over.broke:
+            self._look()
+            if self._life != over.life:
+                self._spreading.put_back(ended.number)
+                return None
         if over.lost:
             after = self._spreading.lost(ended.number, now=now)
         else:
@@ -260,8 +275,8 @@ class Spread:
             took_after=0.0,
             tries=1,
         )
-        began = time.monotonic()
-        lost = True
+        began, life = time.monotonic(), self._life
+        lost, broke = True, False
         error: Exception | None = None
         try:
             self._run_one(order, member, ended)
@@ -273,12 +288,14 @@ class Spread:
             ended.code, ended.reason, lost = _NOT_STARTED, str(exc), False
         except RunFullError as exc:
             ended.code, ended.reason, lost = 1, str(exc), False
-        except (NoMasterError, UnreachableError, UnknownNameError) as exc:
+        except UnknownNameError as exc:  # it has left
             ended.reason = str(exc)
+        except (NoMasterError, UnreachableError) as exc:
+            ended.reason, broke = str(exc), True
         except Exception as exc:  # noqa: BLE001 - who waits for this thread gets it
             error = exc
         ended.took_after = time.monotonic() - began
-        self._over.put(_Over(ended, lost, error))
+        self._over.put(_Over(ended, lost, broke, life, error))
 
     def _run_one(self, order: Order, member: str, ended: Ended) -> None:
         job = self._start(member, order.argv, self._environment(order))

@@ -139,6 +139,11 @@ class Spreading:
         self._waiting.appendleft(item)
         return After.AGAIN
 
+    def put_back(self, item: int) -> None:
+        """An item ended with the master: that says nothing of it, nor of its member."""
+        self._leave(item)
+        self._waiting.appendleft(item)
+
     def check(self) -> None:
         """Assert what always holds."""
         assert not set(self._waiting) & self._running.keys()

@@ -20,8 +20,22 @@ from aemesh.model.run import ItemView, Piece
 Program = Callable[[str, tuple[str, ...]], Iterator[Chunk | JobExit]]
 
 
+class Master:
+    """A master's status, as far as it is looked at."""
+
+    def __init__(self, office: Office, started_at: float = 1.0) -> None:
+        self._office = office
+        self.started_at = started_at
+
+    @property
+    def workers(self) -> list[View]:
+        return self._office.views
+
+
 class View:
     """A member, as far as it is looked at."""
+
+    group = "A"
 
     def __init__(self, name: str, cores: int = 2) -> None:
         self.key = f"key of {name}"
@@ -96,6 +110,7 @@ class Office:
         self.runs: list[tuple[str, tuple[str, ...]]] = []
         self.env: list[Mapping[str, str]] = []
         self._program = program
+        self.masters = [Master(self)]
 
     def start(self, key: str, argv: tuple[str, ...], env: Mapping[str, str]) -> Any:
         name = key.removeprefix("key of ")
@@ -112,8 +127,11 @@ class Office:
             for arg, item in zip(args, ids, strict=True)
         ]
         return Spread(
-            orders, members=lambda: self.views, start=self.start, run=run, **options
+            orders, status=self.status, group="A", start=self.start, run=run, **options
         )
+
+    def status(self) -> Any:
+        return self.masters[0]
 
 
 def said(ended: Ended) -> tuple[int, bytes, bytes]:
@@ -190,6 +208,38 @@ def test_a_lost_member_costs_no_try() -> None:
     (ended,) = office.spread("a", retries=0).results()
 
     assert said(ended) == (0, b"half", b"")
+
+
+def test_what_ends_with_the_master_begins_again_and_costs_nothing() -> None:
+    ways = iter([True] * 9)
+
+    def program(_name: str, argv: tuple[str, ...]) -> Iterator[Chunk | JobExit]:
+        if next(ways, False):  # each time there is another master
+            office.masters.insert(0, Master(office, office.masters[0].started_at + 1))
+            msg = "the master hung up"
+            raise UnreachableError(msg)
+        yield JobExit(0)
+
+    office = Office(program, "one")
+
+    (ended,) = office.spread("a", retries=0).results()
+
+    assert (ended.code, ended.tries) == (0, 1)
+    assert len(office.runs) == 10
+
+
+def test_a_member_that_is_out_of_its_masters_reach_counts_as_lost() -> None:
+    def program(_name: str, argv: tuple[str, ...]) -> Iterator[Chunk | JobExit]:
+        msg = "one dropped a job's stream"
+        raise UnreachableError(msg)
+        yield JobExit(0)
+
+    office = Office(program, "one")
+
+    (ended,) = office.spread("a", retries=0).results()
+
+    assert ended.tries == 4
+    assert "dropped" in ended.reason
 
 
 def test_what_was_finished_is_kept_and_given_again_without_running() -> None:

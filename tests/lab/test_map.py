@@ -12,6 +12,7 @@ import trio
 
 from aemesh.testing.lab import wait_for
 from tests.lab.office import LAB, Office, open_office
+from tests.lab.test_adoption import kill
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -97,7 +98,7 @@ async def start_and_kill(
     """Start a map, and send it a signal when so many items have begun."""
     process = await office.laptop.start(command(office.laptop, *words))
     await wait_for(
-        lambda: sum(ran(office).values()) >= after, within=30, what=f"{after} items"
+        lambda: ran(office).total() >= after, within=30, what=f"{after} items"
     )
     os.kill(process.pid, number)
     with trio.fail_after(20):
@@ -145,7 +146,28 @@ async def test_a_map_that_was_killed_goes_on_and_runs_nothing_twice():
 
         again = await office.laptop.run(command(office.laptop, "-k", *noted))
         assert again.stdout == done.stdout
-        assert sum(ran(office).values()) <= 16 + (8 - len(kept)) + 4
+        assert ran(office).total() <= 16 + (8 - len(kept)) + 4
+
+
+async def test_a_map_goes_on_when_its_master_was_killed():
+    """Shows: E4; what ran then begins again, and costs nobody a try."""
+    async with open_office(["laptop", *NAMES]) as office:
+        await with_members(office)
+        items = [str(number) for number in range(8)]
+        words = ("-k", "--retries", "0", "sh", "-c", NOTED, "_", "{}", "0.4")
+        out = office.laptop.home / "out"
+        with out.open("wb") as file:
+            argv = command(office.laptop, *words, ":::", *items)
+            process = await office.laptop.start(argv, stdout=file)
+        await wait_for(lambda: ran(office).total() >= 3, within=30, what="items")
+
+        kill(office.agents[-1])
+        await office.master("A")
+
+        with trio.fail_after(60):
+            assert await process.wait() == 0
+        assert out.read_text().splitlines() == [f"done {item}" for item in items]
+        assert max(ran(office).values()) <= 2
 
 
 async def test_ctrl_c_leaves_nothing_and_a_state_goes_on_where_it_was():

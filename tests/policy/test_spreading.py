@@ -100,6 +100,17 @@ def test_a_lost_member_is_no_fault_of_the_item_until_it_goes_on() -> None:
     assert told == [After.AGAIN] * 3 + [After.FAILED]
 
 
+def test_what_ends_with_the_master_costs_nobody_anything() -> None:
+    spreading = Spreading([0], retries=0)
+    spreading.see({"a": 1})
+    for _ in range(20):
+        assert spreading.next(0.0) == (0, "a")
+        spreading.put_back(0)
+
+    assert spreading.tries(0) == 0
+    assert spreading.aside(0.0) == {}
+
+
 class Spreads(RuleBasedStateMachine):
     """No item is lost, none runs twice at one time, no member runs more than it may."""
 
@@ -131,7 +142,10 @@ class Spreads(RuleBasedStateMachine):
     def end(self, data: Any) -> None:
         item = data.draw(st.sampled_from(sorted(self.running)))
         del self.running[item]
-        how = data.draw(st.sampled_from(["ok", "failed", "lost"]))
+        how = data.draw(st.sampled_from(["ok", "failed", "lost", "away"]))
+        if how == "away":
+            self.spreading.put_back(item)
+            return
         if how == "lost":
             after = self.spreading.lost(item, now=self.now)
         else:
