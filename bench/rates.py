@@ -14,7 +14,7 @@ from bench.table import Measured, Row
 from bench.watched import open_watched
 
 _SCRIPT = "/mnt/aemesh/checkout/bench/ends/rates.py"
-_TASKS, _BYTES = 3000, 256 << 20
+_TASKS, _BYTES = 1000, 128 << 20
 # Not slower than 0.97 of the peer's rate; the rows have times, not rates.
 _BUDGET = 1 / 0.97
 _WITHIN = 120.0
@@ -42,8 +42,11 @@ async def rates(times: int) -> list[Row]:
             }
             script = [_SCRIPT, str(_TASKS), str(_BYTES)]
             run = [*head.aemesh, "run", "--group", join.GROUP]
+            order = list(envs)
             for _ in range(times):
-                for name, env in envs.items():
+                order.reverse()
+                for name in order:
+                    env = envs[name]
                     argv = [*(run if name == "ours" else [head.python]), *script]
                     done = await head.run(argv, env=env, within=_WITHIN)
                     for what, seconds in json.loads(done.stdout).items():
