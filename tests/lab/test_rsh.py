@@ -24,7 +24,7 @@ pytestmark = [
     ),
 ]
 
-MEGABYTES = 200
+MEGABYTES = 100
 
 
 async def test_rsync_parallel_and_git_work_over_it():

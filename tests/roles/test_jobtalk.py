@@ -201,6 +201,16 @@ async def test_a_job_and_its_tree_end_when_the_client_hangs_up(
     assert not runs(child)
 
 
+async def test_the_end_of_the_master_ends_the_job_and_is_told(tmp_path: Path):
+    async with jobs_served(tmp_path) as (mesh, runner, _):
+        job = await asked(mesh.job, "office-1", ["sleep", "1000"])
+        (there,) = runner.jobs
+
+    assert there.exit_now is not None
+    with job, pytest.raises(UnreachableError):
+        await asked(job.wait)
+
+
 async def test_two_clients_have_a_job_each(tmp_path: Path):
     async with jobs_served(tmp_path) as (mesh, *_):
         one = await asked(mesh.job, "office-1", ["cat"])
