@@ -1,9 +1,13 @@
 """A group of eight, and its move to another: ours, and what others have for it."""
 
+# It prints what went wrong with a peer.
+# ruff: noqa: T201
+
 from __future__ import annotations
 
 import itertools
 import json
+import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -11,7 +15,7 @@ from importlib.util import find_spec
 
 import trio
 
-from aemesh.testing.lab import Host, open_lab
+from aemesh.testing.lab import Host, LabError, open_lab
 from bench import join, warm
 from bench.sshd import SSHD, open_sshd
 from bench.table import Measured, Row
@@ -38,20 +42,26 @@ async def peers(times: int) -> list[Row]:
     missing = [name for name, module in needs.items() if find_spec(module) is None]
     if SSHD is None:
         missing += ["SSHCluster", "ipyparallel over ssh"]
+    failed = dict.fromkeys(missing, "is not installed")
     async with open_office() as (head, hosts):
-        for name in dict.fromkeys(missing):
-            del ways[name]
         for _ in range(times):
-            for name, way in ways.items():
-                took.setdefault(name, []).append(await way(head, hosts))
+            for name in [one for one in ways if one not in failed]:
+                try:
+                    took.setdefault(name, []).append(await ways[name](head, hosts))
+                except* (RuntimeError, LabError) as error:
+                    if name == "ours":
+                        raise
+                    print(f"{name}: {error.exceptions[0]}", file=sys.stderr)
+                    failed[name] = "did not come up"
                 for host in (head, *hosts):
                     await _clear(host)
     rows = [
         Row(_READY, _s(took["ours"]), _s(spans), name, 1.0)
         for name, spans in took.items()
-        if name != "ours"
+        if name != "ours" and spans
     ]
-    return [*rows, *(_not_there(_READY, name, took["ours"]) for name in missing)]
+    told = (f"{name} {why}" for name, why in failed.items())
+    return [*rows, *(_not_there(_READY, one, took["ours"]) for one in told)]
 
 
 async def moving(times: int) -> list[Row]:
@@ -61,7 +71,7 @@ async def moving(times: int) -> list[Row]:
         for host in (head, *hosts):
             await _clear(host)
         if SSHD is None or find_spec("asyncssh") is None:
-            return [_not_there(_MOVED, "SSHCluster", ours)]
+            return [_not_there(_MOVED, "SSHCluster is not installed", ours)]
         theirs = await _ssh_clusters(head, hosts, times=times + 1)
     # From the close of one to the last worker of the next; both in one process.
     spans = [one["closed"] + other["up"] for one, other in itertools.pairwise(theirs)]
@@ -145,7 +155,7 @@ async def _clear(host: Host) -> None:
 
 
 def _not_there(what: str, peer: str, ours: Sequence[float]) -> Row:
-    return Row(f"{what}: {peer} is not installed", _s(ours))
+    return Row(f"{what}: {peer}", _s(ours))
 
 
 def _s(values: Sequence[float]) -> Measured:
