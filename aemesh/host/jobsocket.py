@@ -120,7 +120,8 @@ class _Caller:
     async def _one(self, length: int) -> None:
         with trio.fail_after(limits.JOB_SAYS_AFTER):
             if not await self._fill(_LENGTH + length):
-                return
+                msg = "it hung up within a question"
+                raise BadMessage(msg)
         question = bytes(self._buffer[_LENGTH : _LENGTH + length])
         del self._buffer[: _LENGTH + length]
         said = await self._say(question)

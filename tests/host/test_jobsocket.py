@@ -164,6 +164,24 @@ async def test_a_job_that_says_half_a_question_gives_its_turn_up(
         assert await said(job) == "0\n"
 
 
+async def test_a_process_that_is_killed_within_a_question_leaves_its_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "JOB_CALLERS", 1)
+    code = (
+        "import os, socket\n"
+        "line = socket.socket(socket.AF_UNIX)\n"
+        "line.connect(os.environ['AEMESH_JOB_SOCKET'])\n"
+        "line.sendall((100).to_bytes(4, 'big') + b'half')\n"
+        "line.close()\n"
+    )
+    async with open_jobs(tmp_path / "run") as jobs:
+        job = await jobs.start(ONE, python(code + ASK), answer=echo)
+
+        with trio.fail_after(20):
+            assert await said(job) == "1 300002\n"
+
+
 def test_what_a_job_imports_is_cheap() -> None:
     code = (
         f"import sys; sys.path.insert(0, {ROOT!r}); import aemesh.client.agent; "
