@@ -87,16 +87,25 @@ class Clerk:
         """Write an order; returns once it is on the disk, or raises why it is not."""
         mine = _Waiting(order)
         self._waiting.append(mine)
-        async with self._turn:
-            if not mine.done:
-                together, self._waiting = self._waiting, []
-                orders = [one.order for one in together]
-                told = await self._do(self._ledger.apply, orders)
-                for one, error in zip(together, told, strict=True):
-                    one.done, one.error = True, error
-                self._tell()
+        try:
+            async with self._turn:
+                if not mine.done:
+                    await self._write_waiting()
+        finally:
+            if not mine.done:  # cancelled, or a bug of ours: nobody hears of it
+                self._waiting.remove(mine)
         if mine.error is not None:
             raise mine.error
+
+    async def _write_waiting(self) -> None:
+        """Write all that waits; if it comes to nothing it goes on waiting."""
+        together = self._waiting.copy()
+        told = await self._do(self._ledger.apply, [one.order for one in together])
+        for one, error in zip(together, told, strict=True):
+            one.done, one.error = True, error
+        # Some may have been cancelled meanwhile, and others have come.
+        self._waiting = [one for one in self._waiting if not one.done]
+        self._tell()
 
     async def known(self, run: RunName, ids: Sequence[ItemId]) -> list[ItemId]:
         """Return those of these items that are committed."""
