@@ -27,16 +27,18 @@ class Blobs:
     def __init__(self, folder: Path) -> None:
         make_private(folder)
         self._folder = folder
+        self._shards: set[Path] = set()  # whose own names we have brought to the disk
 
     def put(self, digest: str, value: bytes) -> None:
         """Bring a value to the disk, name included, unless it is there."""
         path = self._path(digest)
-        if path.exists():
-            return
-        if not path.parent.exists():
+        if path.parent not in self._shards:
             path.parent.mkdir(mode=0o700, exist_ok=True)
             sync_folder(self._folder)
-        write_once(path, value)
+            self._shards.add(path.parent)
+        if path.exists() or not write_once(path, value):
+            # Whoever made it may have been killed between the name and the disk.
+            sync_folder(path.parent)
 
     def get(self, digest: str) -> bytes:
         """Return a value; raises `LedgerError` if its file is gone."""
@@ -50,7 +52,8 @@ class Blobs:
     def names(self) -> Iterator[str]:
         """Yield the digest of each value, and whatever else lies there."""
         for shard in sorted(self._folder.iterdir()):
-            yield from (entry.name for entry in os.scandir(shard))
+            if shard.is_dir():
+                yield from (entry.name for entry in os.scandir(shard))
 
     def drop(self, name: str) -> None:
         """Remove a value, or what a killed process left in its place."""

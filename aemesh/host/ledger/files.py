@@ -32,6 +32,7 @@ class LedgerFiles:
         try:
             fcntl.flock(self.lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
+            self.share()  # asking for more has cost us what we had: flock(2)
             return False
         return True
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import signal
@@ -200,6 +201,40 @@ def test_a_second_process_sweeps_nothing(tmp_path: Path) -> None:
             run = begin(second)
             commit(second, run, i1=b"one")
             assert first.value(run, item(1)) == b"one"
+
+
+def test_who_could_not_sweep_still_keeps_others_from_sweeping(tmp_path: Path) -> None:
+    with opened(tmp_path / "l") as first, opened(tmp_path / "l") as second:
+        # The second one has asked to sweep when it was opened.
+        stray = tmp_path / "l" / "blobs" / "ab" / ("ab" + "0" * 62)
+        stray.parent.mkdir(mode=0o700)
+        stray.write_bytes(b"a row of the second one is about to name me")
+
+        for ledger in (first, second, first):
+            ledger.sweep()
+            assert stray.exists()
+
+
+def test_a_value_that_is_there_already_counts_once_its_name_is_on_the_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: list[Path] = []
+
+    def sync_folder(folder: Path) -> None:
+        synced.append(folder)
+        if len(synced) == 2:
+            raise OSError(errno.EIO, "as if it had been killed here")
+
+    monkeypatch.setattr("aemesh.host.wholefile.sync_folder", sync_folder)
+    monkeypatch.setattr("aemesh.host.ledger.blobs.sync_folder", sync_folder)
+    with opened(tmp_path / "l") as ledger:
+        run = begin(ledger)
+        assert isinstance(commit(ledger, run, i1=LARGE), LedgerError)
+        assert commit(ledger, run, i1=LARGE) is None
+
+    blobs = tmp_path / "l" / "blobs"
+    (file,) = (p for p in blobs.rglob("*") if p.is_file())
+    assert synced == [blobs, file.parent, file.parent]
 
 
 def test_a_damaged_value_is_told_and_not_given(tmp_path: Path) -> None:
