@@ -14,16 +14,16 @@ count either; nobody can know that, and `fresh=True` is there for it.
 from __future__ import annotations
 
 import ast
+import copyreg
 import dataclasses
 import functools
 import hashlib
 import inspect
-import pickle
 import textwrap
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import PurePath
-from types import CodeType, FunctionType, MethodType
+from types import CodeType, FunctionType, MethodType, ModuleType
 from typing import TYPE_CHECKING, Any
 
 from aemesh.model.run import ItemId
@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 _ID_BYTES = 16
+_PROTOCOL = 4  # the newest in which all of a value is in its parts
+_Above = tuple[int, ...]  # ids of the values that the one at hand is within
 # Values of which `repr` is the content.
 _PLAIN = (int, float, complex, bool, type(None), str, bytes, type(...))
 
@@ -62,42 +64,66 @@ def function_title(function: Callable[..., object]) -> str:
     return f"{getattr(function, '__module__', '')}.{name}".lstrip(".")
 
 
-def _digest(value: object) -> bytes:
+def _digest(value: object, above: _Above = ()) -> bytes:
     digest = hashlib.sha256()
-    _write(value, digest.update)
+    _write(value, digest.update, above)
     return digest.digest()
 
 
-def _write(value: object, out: Callable[[bytes], object]) -> None:
+def _write(value: object, out: Callable[[bytes], object], above: _Above = ()) -> None:
     """Write a value down, so that equal ones are equal and others are not."""
     kind = type(value)
     if kind in _PLAIN:
         text = repr(value).encode()
         out(b"%b:%d:%b" % (kind.__name__.encode(), len(text), text))
-    elif kind in (list, tuple):
-        _write_all(kind.__name__, value, out)  # type: ignore[arg-type]  # as was asked
+        return
+    if id(value) in above:  # a function that calls itself, a list that has itself
+        out(b"above:%d" % (len(above) - above.index(id(value))))
+        return
+    above += (id(value),)
+    if kind in (list, tuple):
+        _write_all(kind.__name__, value, out, above)  # type: ignore[arg-type]  # as was asked
     elif kind in (dict, set, frozenset):
         items = value.items() if isinstance(value, Mapping) else value
         assert isinstance(items, Iterable)
-        _write_all(kind.__name__, sorted(map(_digest, items)), out)
+        digests = sorted(_digest(item, above) for item in items)
+        _write_all(kind.__name__, digests, out, above)
     elif isinstance(value, PurePath):
-        _write_all("path", (str(value),), out)
+        _write_all("path", (str(value),), out, above)
     elif dataclasses.is_dataclass(value) and not isinstance(value, type):
         pairs = [(f.name, getattr(value, f.name)) for f in dataclasses.fields(value)]
-        _write_all(f"{kind.__module__}.{kind.__qualname__}", pairs, out)
-    elif isinstance(value, FunctionType | MethodType | functools.partial):
-        _write_all("function", _function(value), out)
+        _write_all(f"{kind.__module__}.{kind.__qualname__}", pairs, out, above)
+    elif isinstance(value, FunctionType | MethodType | functools.partial | type):
+        _write_all("function", _function(value), out, above)
+    elif isinstance(value, ModuleType):
+        _write_all("module", (value.__name__,), out, above)
     else:
-        _write_all("pickle", (pickle.dumps(value, protocol=5),), out)
+        _write_all("object", _parts(value), out, above)
 
 
 def _write_all(
-    kind: str, values: Iterable[object], out: Callable[[bytes], object]
+    kind: str,
+    values: Iterable[object],
+    out: Callable[[bytes], object],
+    above: _Above,
 ) -> None:
     out(b"%b(" % kind.encode())
     for value in values:
-        _write(value, out)
+        _write(value, out, above)
     out(b")")
+
+
+def _parts(value: object) -> tuple[object, ...]:
+    """Return what pickle would make it anew from, but not as a pickle writes it."""
+    reduce = copyreg.dispatch_table.get(type(value))
+    parts = value.__reduce_ex__(_PROTOCOL) if reduce is None else reduce(value)
+    if isinstance(parts, str):
+        return (getattr(value, "__module__", ""), parts)
+    make, arguments, state, items, pairs = (*parts, None, None, None)[:5]
+    # What makes it is no part of it, unless it is one that was made itself.
+    name = getattr(make, "__qualname__", None)
+    what = make if name is None else (getattr(make, "__module__", ""), name)
+    return (what, arguments, state, list(items or ()), list(pairs or ()))
 
 
 def _function(function: Callable[..., Any]) -> tuple[object, ...]:
@@ -125,7 +151,7 @@ def _function(function: Callable[..., Any]) -> tuple[object, ...]:
 
 def _held(function: object) -> object:
     """Return what an object that can be called is made of."""
-    return getattr(function, "__dict__", None) or pickle.dumps(function, protocol=5)
+    return getattr(function, "__dict__", None) or _parts(function)
 
 
 def _content(cell: Any) -> object:  # noqa: ANN401 - a cell has no public type

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import functools
+import json
+import re
 import subprocess
 import sys
+from argparse import Namespace
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +56,15 @@ ITEMS = [
     ("ab",),
     Path("/a"),
     "/a",
+    Namespace(a=1),
+    Namespace(a=2),
+    Fraction(1, 2),
+    Fraction(1, 3),
+    Cut,
+    len,
+    abs,
+    re.compile("a"),
+    re.compile("b"),
     Cut(1.0, 2.0),
     Cut(1.0, 3.0),
 ]
@@ -75,10 +88,19 @@ def test_equal_items_are_counted() -> None:
     assert item_ids([8, 7, 7]) == [first[2], first[0], first[1]]
 
 
-def test_ids_are_the_same_in_another_process() -> None:
-    items = "[{'a', 'b', 'c'}, {'x': {'y', 'z'}, 'w': 1}, ('a', 'a'), 1.5, 'é']"
+@pytest.mark.parametrize(
+    "items",
+    [
+        "[{'a', 'b', 'c'}, {'x': {'y', 'z'}, 'w': 1}, ('a', 'a'), 1.5, 'é']",
+        "[Namespace(cuts={'a', 'b', 'c'}), Namespace(more=[Namespace(x={'y', 'z'})])]",
+        "[OrderedDict(x={'y', 'z', 'w'})]",
+    ],
+)
+def test_ids_are_the_same_in_another_process(items: str) -> None:
     code = (
         f"import sys; sys.path.insert(0, {ROOT!r})\n"
+        "from argparse import Namespace\n"
+        "from collections import OrderedDict\n"
         "from aemesh.client.fingerprint import item_ids\n"
         f"print(item_ids({items}))"
     )
@@ -137,6 +159,39 @@ def test_what_a_function_was_made_with_counts() -> None:
     ]
     assert len({function_fingerprint(one) for one in prints}) == len(prints)
     assert function_fingerprint(scaled(2)) == function_fingerprint(scaled(2))
+
+
+def test_what_a_function_has_around_it_may_be_anything() -> None:
+    class Sum:
+        def __init__(self, by: int) -> None:
+            self.by = by
+
+    def again(x: int) -> int:
+        return x and again(x - 1)
+
+    module = json
+
+    def loads(x: str) -> Any:
+        return module.loads(x)
+
+    def adds(sum_: Sum) -> Any:
+        def work(x: int) -> Any:
+            return Sum(x + sum_.by)
+
+        return work
+
+    prints = [again, loads, adds(Sum(1)), adds(Sum(2))]
+    assert len({function_fingerprint(one) for one in prints}) == len(prints)
+    assert function_fingerprint(adds(Sum(1))) == function_fingerprint(adds(Sum(1)))
+
+
+def test_a_value_that_has_itself_has_an_id() -> None:
+    one: list[Any] = [1]
+    one.append(one)
+    two: list[Any] = [1, [1]]
+    two[1].append(two)
+
+    assert len(set(item_ids([one, two, [1]]))) == 3
 
 
 def test_two_lambdas_of_one_line_are_two() -> None:
