@@ -47,8 +47,11 @@ class Agent:
                 for blob in blobs:
                     line.sendall(blob)
                 answer = self._read(line, self._number(line))
-            except OSError as error:
+            except BaseException as error:
+                # Also when a signal cut in: the answer would be taken for the next one.
                 self._hang_up()
+                if not isinstance(error, OSError):
+                    raise
                 msg = "the agent of this job does not answer"
                 raise UnreachableError(msg, why=str(error)) from error
         end = _LENGTH + int.from_bytes(answer[:_LENGTH], "big")

@@ -132,19 +132,20 @@ def _compute(
             why = f"at most {limits.RUN_VALUE_BYTES} bytes"
             raise RunFullError(what, why=why, hint=hint)  # noqa: TRY301 - the item's
         return value  # noqa: TRY300
-    except Exception as error:  # noqa: BLE001 - the item's; its client raises it
+    # What calls `sys.exit` means itself, and would end the worker.
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - the item's; its client raises it
         told = "".join(traceback.format_exception(error)[1:])
         return Failure(_travelling(error), told, worker)
 
 
-def _travelling(error: Exception) -> bytes:
+def _travelling(error: Exception | SystemExit) -> bytes:
     """Return the pickle of an exception that comes out of it as it was, or of words."""
-    try:
-        data = dumps(error)
-        loads(data)
-    except Exception:  # noqa: BLE001 - many exceptions cannot be made anew
-        return dumps(RuntimeError(f"{type(error).__name__}: {error}"))
-    return data
+    if isinstance(error, Exception):  # raised at the client the other would end that
+        with suppress(Exception):  # many exceptions cannot be made anew
+            data = dumps(error)
+            loads(data)
+            return data
+    return dumps(RuntimeError(f"{type(error).__name__}: {error}"))
 
 
 @dataclass(slots=True)

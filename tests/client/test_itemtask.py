@@ -74,6 +74,16 @@ def test_an_exception_that_cannot_travel_comes_as_words() -> None:
     assert "OddError: no reason" in str(error)
 
 
+def test_an_item_that_exits_fails_and_takes_no_worker_with_it() -> None:
+    outcome = run_batch(batch(range(3)), dumps(sys.exit), "office-1")
+
+    for number, failure in enumerate(outcome.results):
+        assert isinstance(failure, Failure)
+        error = loads(failure.error)
+        assert isinstance(error, RuntimeError)
+        assert str(error) == f"SystemExit: {number}"
+
+
 def test_outside_of_a_run_a_state_is_kept_nowhere() -> None:
     aemesh.checkpoint({"far": 1})
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -162,6 +164,38 @@ async def test_a_job_that_says_half_a_question_gives_its_turn_up(
         job = await jobs.start(ONE, python(code), answer=echo)
 
         assert await said(job) == "0\n"
+
+
+async def test_who_was_interrupted_while_it_asked_hears_the_answer_to_its_next(
+    tmp_path: Path,
+) -> None:
+    """Shows: L3: a state is that of who asks, though an alarm ended its last try."""
+
+    async def slow(question: bytes) -> bytes:
+        words, _ = unpack_untrusted(question)
+        if b'"first"' in words:
+            os.kill(pid[0], signal.SIGALRM)
+            await trio.sleep(0.1)
+        return await echo(question)
+
+    code = (
+        "import os, signal, sys\n"
+        f"sys.path.insert(0, {ROOT!r})\n"
+        "from aemesh.client.agent import this_agent\n"
+        "def late(*args): raise ValueError('it takes too long')\n"
+        "signal.signal(signal.SIGALRM, late)\n"
+        "input()\n"
+        "try: this_agent().ask({'t': 'first'})\n"
+        "except ValueError as error: print(error)\n"
+        "print(this_agent().ask({'t': 'second'})[0]['t'])\n"
+    )
+    pid: list[int] = []
+    async with open_jobs(tmp_path / "run") as jobs:
+        job = await jobs.start(ONE, python(code), answer=slow)
+        pid.append(job.pid)
+        await job.send(b"\n")
+
+        assert await said(job) == "it takes too long\nsecond\n"
 
 
 async def test_a_process_that_is_killed_within_a_question_leaves_its_place(
