@@ -45,7 +45,10 @@ class Job(Protocol):
         """End the job's standard input."""
 
     def output(self) -> Output:
-        """Iterate over its output as it comes, once; slow readers slow the job."""
+        """Iterate over its output as it comes, once; slow readers slow the job.
+
+        What it asks (`aemesh.checkpoint`, …) is answered while somebody iterates.
+        """
 
     async def wait(self) -> JobExit:
         """Wait until the job and its children are gone, however that came."""

@@ -142,7 +142,11 @@ class Driver:
                 self._hand_out(client, function)
                 self._take_in(client, stop)
             client.cancel(list(self._flying))
-        except (OSError, CancelledError) as error:
+        except Exception as error:
+            # Of a scheduler that is lost Dask says many things.
+            broken = isinstance(error, (OSError, CancelledError))
+            if not broken and client.status == "running":
+                raise
             _log.info("the scheduler is lost: %s", error)
         for numbers in self._flying.values():
             self._work.put_back(numbers)
@@ -170,7 +174,10 @@ class Driver:
             stop.wait(self._batching.look_after)
             return
         whole = [future for future in landed if future.status == "finished"]
-        for future, outcome in zip(whole, client.gather(whole), strict=True):
+        outcomes = client.gather(whole, errors="skip") if whole else []
+        if len(outcomes) < len(whole):  # a worker went just now, with its result
+            return
+        for future, outcome in zip(whole, outcomes, strict=True):
             self._batching.took(outcome.computed, outcome.after)
             self._work.settle(self._flying.pop(future), outcome.results)
         for future in landed:

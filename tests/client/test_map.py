@@ -1,0 +1,164 @@
+"""`Group.map` over a real Dask in this process, without a key."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from aemesh.client.map import Results, start_map
+from aemesh.client.mapdriver import Orders
+from aemesh.errors import EngineError, GroupIncompleteError, NoMasterError
+
+distributed = pytest.importorskip("distributed")
+
+
+class LocalGroup:
+    """A group whose engine is in this process."""
+
+    def __init__(self, address: str) -> None:
+        self._address = address
+        self.closed = False
+
+    def client(self, **options: Any) -> Any:
+        return distributed.Client(self._address, **options)
+
+    def close(self) -> None:
+        self.closed = True
+
+
+@pytest.fixture(scope="module")
+def address() -> Iterator[str]:
+    with distributed.LocalCluster(
+        n_workers=2, threads_per_worker=1, processes=False, dashboard_address=None
+    ) as cluster:
+        yield cluster.scheduler_address
+
+
+def mapped(
+    address: str, function: Any, items: Any, *, retries: int = 0, connect: Any = None
+) -> Results[Any]:
+    return start_map(
+        "A",
+        function,
+        items,
+        connect=connect or (lambda: LocalGroup(address)),
+        runs=None,  # type: ignore[arg-type]  # without a key none is asked
+        key=None,
+        retries=retries,
+        fresh=False,
+    )
+
+
+def test_results_come_in_the_order_of_the_items(address: str, tmp_path: Path) -> None:
+    """Shows: E6."""
+    mark = tmp_path / "the last is done"
+
+    def slow_first(number: int) -> int:
+        if number == 2999:
+            mark.touch()
+        while number == 0 and not mark.exists():
+            threading.Event().wait(0.001)
+        return number * number
+
+    results = mapped(address, slow_first, range(3000))
+
+    assert list(results) == [number * number for number in range(3000)]
+    assert len(results) == 3000
+    assert list(mapped(address, slow_first, [])) == []
+
+
+def test_an_item_that_raises_does_so_in_its_turn_and_the_rest_goes_on(
+    address: str,
+) -> None:
+    def odd(number: int) -> int:
+        if number % 2:
+            msg = f"{number} is odd"
+            raise ValueError(msg)
+        return number
+
+    results = mapped(address, odd, range(5))
+    seen: list[object] = []
+    while len(seen) < 5:
+        try:
+            seen.append(next(results))
+        except ValueError as error:
+            seen.append(str(error))
+            (note,) = error.__notes__
+            assert note.startswith(f"item {len(seen) - 1} of the map raised this on ")
+            assert "in odd" in note
+    assert seen == [0, "1 is odd", 2, "3 is odd", 4]
+    with pytest.raises(StopIteration):
+        next(results)
+
+
+def test_an_item_that_raised_is_tried_again(address: str, tmp_path: Path) -> None:
+    def flaky(number: int) -> int:
+        mark = tmp_path / str(number)
+        if number == 3 and not mark.exists():
+            mark.touch()
+            msg = "not yet"
+            raise OSError(msg)
+        return number
+
+    assert list(mapped(address, flaky, range(5), retries=1)) == [0, 1, 2, 3, 4]
+
+
+def test_a_function_with_much_in_it_is_sent_as_a_task(address: str) -> None:
+    table = bytes(range(256)) * 4096
+
+    def look(number: int) -> int:
+        return table[number]
+
+    assert list(mapped(address, look, range(300))) == [n % 256 for n in range(300)]
+
+
+def test_who_closes_early_ends_what_runs(address: str, tmp_path: Path) -> None:
+    log = tmp_path / "begun"
+    log.touch()
+
+    def slow(number: int) -> int:
+        with log.open("a") as file:
+            file.write(f"{number}\n")
+        threading.Event().wait(0.02)
+        return number
+
+    with mapped(address, slow, range(10_000)) as results:
+        assert next(results) == 0
+
+    assert list(mapped(address, abs, range(10))) == list(range(10))
+    begun = log.read_text()
+    assert list(mapped(address, abs, range(10))) == list(range(10))
+    assert log.read_text() == begun
+    assert 1 <= begun.count("\n") < 10_000
+    assert not any(one.name == "aemesh map" for one in threading.enumerate())
+
+
+def test_a_group_that_is_not_ready_is_waited_for(address: str) -> None:
+    errors = iter([EngineError("x"), GroupIncompleteError("x"), NoMasterError("x")])
+
+    def connect() -> LocalGroup:
+        for error in errors:
+            raise error
+        return LocalGroup(address)
+
+    assert list(mapped(address, abs, [-1], connect=connect)) == [1]
+
+
+def test_what_cannot_be_waited_for_is_raised(address: str) -> None:
+    def connect() -> LocalGroup:
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        list(mapped(address, abs, [-1], connect=connect))
+
+
+def test_items_with_much_in_them_go_in_small_batches() -> None:
+    orders = Orders([bytes(1 << 20)] * 10, [], [])
+
+    assert orders.fitting(list(range(10))) == 4
+    assert Orders([bytes(9 << 20)] * 2, [], []).fitting([0, 1]) == 1
+    assert orders.fitting([]) == 0
