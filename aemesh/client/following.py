@@ -11,15 +11,20 @@ two steps of an analysis is no end.
 from __future__ import annotations
 
 import asyncio
+import logging
 import math
 from typing import TYPE_CHECKING
 
 from tornado.ioloop import PeriodicCallback
 
+from aemesh.errors import AemeshError
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     import distributed
+
+_log = logging.getLogger(__name__)
 
 
 class Following:
@@ -82,5 +87,9 @@ class Following:
         else:
             self._fewer = 0
             return
+        try:
+            await asyncio.to_thread(self._ask, workers)
+        except AemeshError as error:  # its master is away: it is asked the next time
+            _log.info("%d workers could not be asked for: %s", workers, error)
+            return
         self._asked = workers
-        await asyncio.to_thread(self._ask, workers)
