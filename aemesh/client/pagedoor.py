@@ -18,7 +18,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 from hmac import compare_digest
-from urllib.parse import parse_qsl, urlencode, urlsplit
+from urllib.parse import parse_qsl, urlencode
 
 # A browser's head has one or two kilobytes, and bokeh puts a token of one into it.
 HEAD_BYTES = 32 * 1024
@@ -84,11 +84,12 @@ class Door:
         host, origin = named.get("host", ""), named.get("origin")
         if host not in hosts or origin not in (None, f"http://{host}"):
             return _answer(403, "another page asked for this one")
-        where = urlsplit(request[2])
-        query = parse_qsl(where.query, keep_blank_values=True)
+        # Not `urlsplit`, which takes "//[" for the beginning of an address, and raises.
+        path, _, asked = request[2].partition("?")
+        query = parse_qsl(asked, keep_blank_values=True)
         if any(name == TOKEN and self._is_token(value) for name, value in query):
             kept = urlencode([one for one in query if one[0] != TOKEN])
-            return self._welcome(where.path + (f"?{kept}" if kept else ""))
+            return self._welcome(path + (f"?{kept}" if kept else ""))
         if not self._has_cookie(fields):
             return _answer(
                 403, "this page is for whoever has its link, as it was shown"

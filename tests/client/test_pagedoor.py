@@ -104,6 +104,18 @@ def test_what_no_browser_says_is_refused(first: str, fields: tuple[str, ...]) ->
     assert answer.data.startswith(b"HTTP/1.1 400 ")
 
 
+@pytest.mark.parametrize("target", ["//[", "//[x]/status", "/[", "/?a=%ff%00", "/#?"])
+def test_an_address_that_cannot_be_read_is_judged_like_any_other(target: str) -> None:
+    """Threat: 14; who has no link makes no thread of ours break."""
+    answer = judged(f"GET {target} HTTP/1.1", HOST)
+
+    assert isinstance(answer, Answer)
+    assert answer.data.startswith(b"HTTP/1.1 403 ")
+    passed = judged(f"GET {target} HTTP/1.1", HOST, COOKIE)
+    assert isinstance(passed, Pass)
+    assert passed.head.startswith(f"GET {target} HTTP/1.1\r\n".encode())
+
+
 @given(st.binary(max_size=300))
 def test_what_stands_in_a_request_only_the_cookie_opens(data: bytes) -> None:
     assert isinstance(DOOR.judge_untrusted(data + b"\r\n\r\n"), Answer)
