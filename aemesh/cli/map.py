@@ -179,9 +179,10 @@ def _orders(
     commands = [template.fill(args, n) for n, args in enumerate(items, start=1)]
     if run is None:
         return [Order(argv) for argv in commands]
+    # An item is its command: with {#} in it, another one where it has another number.
     return [
         Order(argv, item, shlex.join(args)[:_TITLE_LENGTH])
-        for argv, args, item in zip(commands, items, item_ids(items), strict=True)
+        for argv, args, item in zip(commands, items, item_ids(commands), strict=True)
     ]
 
 
