@@ -16,7 +16,7 @@ import html
 import math
 import weakref
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, Unpack
+from typing import TYPE_CHECKING, Any, Unpack, cast
 
 from distributed.core import Status, rpc
 from distributed.deploy.adaptive import Adaptive
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Generator
     from pathlib import Path
 
-    from aemesh.model.group import DemandChange
+    from aemesh.model.group import Demand, DemandChange
 
 _OPEN: weakref.WeakSet[AemeshCluster] = weakref.WeakSet()
 
@@ -74,7 +74,8 @@ class AemeshCluster(Cluster):
         self._wishes = wishes
         self._group: Group | None = None
         self._is_ours = False  # whether we have opened it
-        self._before: DemandChange = {}  # what it wanted before us
+        self._before: DemandChange = {}  # what it wanted before us, of our wishes
+        self._bounds: DemandChange = {}  # and how many, if we ask for others
         self._asked = n_workers  # processes; None: as many as come
         self._no_dashboard = ""  # why there is none
         self.security: Any = None
@@ -117,8 +118,8 @@ class AemeshCluster(Cluster):
             msg = f"group {self.name} is no Dask cluster"
             raise EngineError(msg, why=f"its engine is {there[0].engine}")
         else:
-            wants = there[0].demand
-            self._before = {"min": wants.min, "max": wants.max}
+            self._before = _undoing(self._wishes, there[0].demand)
+            self._bounds = {"min": there[0].demand.min, "max": there[0].demand.max}
             if self._wishes:
                 self._mesh.set_group(self.name, **self._wishes)
         if self._asked is not None:
@@ -139,11 +140,14 @@ class AemeshCluster(Cluster):
     def _let_go(self) -> None:
         if self._group is not None:
             self._group.close()
+        before = self._before
+        if self._asked is not None:
+            before = {**before, **self._bounds}
         with suppress(AemeshError):  # the master has ended, and the group with it
             if self._is_ours:
                 self._mesh.close_group(self.name)
-            elif self._before and self._asked is not None:
-                self._mesh.set_group(self.name, **self._before)
+            elif before:
+                self._mesh.set_group(self.name, **before)
 
     def close(self, timeout: float | None = None) -> Awaitable[None] | None:
         """Close it, and the group if it was opened for this."""
@@ -237,6 +241,14 @@ class AemeshCluster(Cluster):
             status = await asyncio.to_thread(self._mesh.group_status, self.name)
             logs["Cluster"] = Log("\n".join(event.text for event in status.history))
         return logs
+
+
+def _undoing(wishes: DemandChange, wants: Demand) -> DemandChange:
+    """Return the change that takes these wishes back, from what a group wants now."""
+    before: dict[str, Any] = {name: getattr(wants, name) for name in wishes}
+    if "settings" in wishes:
+        before["settings"] = {n: wants.settings.get(n) for n in wishes["settings"]}
+    return cast("DemandChange", before)
 
 
 @atexit.register

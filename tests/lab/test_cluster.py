@@ -104,16 +104,21 @@ from distributed import Client
 from aemesh.dask import AemeshCluster
 import aemesh
 
+def wanted(group):
+    demand = group.demand
+    return demand.min, demand.max, demand.weight, dict(demand.settings)
+
 async def main():
     told = {}
-    async with AemeshCluster("A", asynchronous=True) as cluster:
+    wishes = {"weight": 7, "settings": {"optimization.fuse.active": "true"}}
+    async with AemeshCluster("A", asynchronous=True, **wishes) as cluster:
         async with Client(cluster, asynchronous=True) as client:
             cluster.scale(1)
             await client.wait_for_workers(1, timeout=20)
             told["sum"] = await client.submit(sum, [1, 2, 3])
             told["status"] = cluster.status.name
-        told["demand"] = [(g.demand.min, g.demand.max) for g in aemesh.Mesh().groups()]
-    told["after"] = [(g.demand.min, g.demand.max) for g in aemesh.Mesh().groups()]
+        told["demand"] = [wanted(group) for group in aemesh.Mesh().groups()]
+    told["after"] = [wanted(group) for group in aemesh.Mesh().groups()]
     print(json.dumps(told))
 
 asyncio.run(main())
@@ -196,7 +201,9 @@ async def test_a_group_that_is_there_is_scaled_and_left_as_it_was():
         group = await run_script(office, GROUP)
 
     assert (cluster["sum"], cluster["status"]) == (6, "running")
-    assert (cluster["demand"], cluster["after"]) == ([[1, 1]], [[1, None]])
+    settings = {"optimization.fuse.active": "true"}
+    assert cluster["demand"] == [[1, 1, 7, settings]]
+    assert cluster["after"] == [[1, None, 1, {}]]
     assert (group["powers"], group["calls"]) == ([32, 9], 3)
     assert group["error"] == "ZeroDivisionError"
     assert group["demand"] == [0, 2]
