@@ -7,6 +7,7 @@ Bytes go through as they are, each as soon as it comes.
 from __future__ import annotations
 
 import os
+import select
 import threading
 from contextlib import suppress
 from typing import TYPE_CHECKING
@@ -82,10 +83,13 @@ def _give_input(job: MemberJob) -> None:
 
 
 def _read() -> bytes:
-    try:
-        return os.read(0, limits.CHUNK_BYTES)
-    except OSError:  # closed: somebody started us without
-        return b""
+    while True:
+        try:
+            return os.read(0, limits.CHUNK_BYTES)
+        except BlockingIOError:
+            _wait(0, select.POLLIN)
+        except OSError:  # closed: somebody started us without
+            return b""
 
 
 def _show_output(job: MemberJob) -> bool:
@@ -101,4 +105,14 @@ def _show_output(job: MemberJob) -> bool:
 def _write(fd: int, data: bytes) -> None:
     left = memoryview(data)
     while left:
-        left = left[os.write(fd, left) :]
+        try:
+            left = left[os.write(fd, left) :]
+        except BlockingIOError:
+            _wait(fd, select.POLLOUT)
+
+
+def _wait(fd: int, event: int) -> None:
+    """Wait for a pipe that does not block: rsync hands such ones to its shell."""
+    poll = select.poll()
+    poll.register(fd, event)
+    poll.poll()

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import pwd
 import signal
 import subprocess
 import sys
+import termios
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,7 +17,7 @@ import pytest
 import trio
 
 from aemesh.host.processes import all_processes
-from tests.roles.test_jobtalk import gone, jobs_served
+from tests.roles.test_jobtalk import gone, jobs_served, still
 
 if TYPE_CHECKING:
     from aemesh.host.jobs import JobRunner
@@ -72,6 +74,34 @@ async def test_bytes_go_through_as_they_are(rsh: Rsh):
     done = await rsh("office-1", "tee /dev/stderr", said=said)
 
     assert done.stdout == done.stderr == said
+
+
+async def test_pipes_that_do_not_block_lose_nothing(rsh: Rsh):
+    """rsync gives its remote shell such ones, and reads when it likes."""
+    size = 4_000_000
+    reading, output = os.pipe()
+    given, giving = os.pipe()
+    for fd in (given, output):
+        os.set_blocking(fd, False)
+    words = f"echo up; cat; head -c {size} /dev/zero"
+    process = await rsh.start("office-1", words, stdin=given, stdout=output)
+    os.close(given)
+    os.close(output)
+    with trio.fail_after(30):
+        async with await trio.open_file(reading, "rb") as out:
+            assert await out.readline() == b"up\n"
+            os.write(giving, b"late\n")  # our input was looked at, and was empty
+            os.close(giving)
+            assert await out.readline() == b"late\n"
+            await still(lambda: waiting(reading))  # the pipe is full
+            told = await out.read()
+            assert await process.wait() == 0
+    assert told == bytes(size)
+
+
+def waiting(fd: int) -> int:
+    """Return how many bytes of a pipe wait to be read."""
+    return int.from_bytes(fcntl.ioctl(fd, termios.FIONREAD, bytes(4)), sys.byteorder)
 
 
 async def test_what_is_said_comes_at_once(rsh: Rsh):
