@@ -30,6 +30,7 @@ from aemesh.protocol import wire
 from aemesh.protocol.frames import FrameReader, encode_frame
 from aemesh.protocol.streams import Side, StreamReader, encode_chunk
 from aemesh.protocol.strictjson import convert_untrusted, decode_untrusted
+from aemesh.tasks.nursery import open_crew
 
 if TYPE_CHECKING:
     from aemesh.model.address import Address
@@ -90,14 +91,26 @@ class RemoteHost:
         """Start a job under this id; raises `EngineError` or `UnreachableError`."""
         try:
             body = self._order(job_id, spec, await self._proxy(job_id))
-            await ask(self.link, body, wire.Started, within=limits.ANSWER_AFTER)
-            channel = await self.dial_stream()
+            try:
+                await _ask_whole(self.link, body, wire.Started)
+                channel = await self.dial_stream()
+                return await _attach(channel, job_id, self)
+            except BaseException:  # cancelled, or the worker was not reached again
+                if not spec.lasting:  # whoever comes next may have a lasting one
+                    await self._call_off(job_id)
+                raise
         except UnreachableError:
             raise
         except AemeshError as exc:
             msg = f"{self.name} did not start a job"
             raise EngineError(msg, why=str(exc)) from exc
-        return await _attach(channel, job_id, self)
+
+    async def _call_off(self, job_id: JobId) -> None:
+        """End a job that nobody will attach to; it would wait for that, else."""
+        body = wire.End(job=job_id, term_after=limits.TERM_AFTER)
+        with trio.move_on_after(limits.TERM_AFTER, shield=True):
+            with contextlib.suppress(UnreachableError):
+                await self.link.tell(body)
 
     async def hang_up(self, why: str) -> None:
         """End the streams of all jobs: a worker that is cut off does not close them."""
@@ -170,8 +183,7 @@ class RemoteMember(RemoteHost):
         if delegation is None:
             return ""
         wish = wire.Delegate(job=job_id, generation=self.generation)
-        within = limits.ANSWER_AFTER
-        made = await ask(self.link, wish, wire.Delegated, within=within)
+        made = await _ask_whole(self.link, wish, wire.Delegated)
         return delegation.sign_untrusted(made.csr, now=self.wall())
 
 
@@ -304,6 +316,29 @@ async def ask(link: Link, body: wire.Body, kind: type[B], *, within: float) -> B
         return await link.request(body, kind)
     msg = f"{link.peer.name} does not do what it is asked"
     raise UnreachableError(msg, why=f"no answer in {within:g} s")
+
+
+async def _ask_whole(link: Link, body: wire.Body, kind: type[B]) -> B:
+    """Ask as `ask` does; who is cancelled meanwhile goes on for `TERM_AFTER` at most.
+
+    A message that is cut off ends the link, and with it all that the worker does for
+    us.  That is too much for a user's Ctrl-C.
+    """
+    scope = trio.CancelScope(shield=True)
+
+    async def hurry() -> None:
+        try:
+            await trio.sleep_forever()
+        finally:
+            scope.deadline = trio.current_time() + limits.TERM_AFTER
+
+    async with open_crew() as crew:
+        crew.start_soon(hurry)
+        with scope:
+            answer = await ask(link, body, kind, within=limits.ANSWER_AFTER)
+        await trio.lowlevel.checkpoint_if_cancelled()
+        crew.cancel_scope.cancel()
+    return answer
 
 
 async def _attach(channel: NetChannel, job_id: JobId, member: RemoteHost) -> RemoteJob:

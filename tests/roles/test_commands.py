@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from types import SimpleNamespace
 from typing import Any
 
@@ -43,6 +44,11 @@ async def test_a_member_is_named_by_what_people_know_of_it(autojump_clock) -> No
 
         assert len(two.jobs.jobs) == 5  # and that of the engine
         assert len(mesh.machines["office-1"].jobs.jobs) == 1
+
+
+def labels(mesh: Mesh) -> list[str]:
+    """Return the labels of members: who comes anew has a new one."""
+    return [one.label for one in mesh.engine.running[A].members.values()]
 
 
 async def test_who_is_no_member_runs_nothing(autojump_clock) -> None:
@@ -104,6 +110,38 @@ async def test_a_job_on_a_lost_member_ends_and_says_so(autojump_clock) -> None:
         assert trio.current_time() - began < limits.LOST_AFTER + 1
         assert exits[0].code == -1
         assert "office-1 fell silent" in exits[0].reason
+
+
+@pytest.mark.parametrize("size", [0, 600_000])
+async def test_a_client_that_goes_while_its_job_starts_costs_no_member(
+    autojump_clock, size: int
+) -> None:
+    """Whenever it goes: the worker serves on, and the job ends soon, if it began."""
+    spec = JobSpec(argv=("sleep",), files={"data": bytes(size)})
+    async with open_mesh("A") as mesh:
+        await with_members(mesh, "office-1")
+        jobs = mesh.machines["office-1"].jobs
+        before = labels(mesh)
+        for ticks in itertools.count():
+            started = None
+            async with trio.open_nursery() as nursery:
+
+                async def start() -> None:
+                    nonlocal started
+                    started = await mesh.master.start_job(A, "office-1", spec)
+
+                nursery.start_soon(start)
+                for _ in range(ticks):
+                    await trio.lowlevel.checkpoint()
+                nursery.cancel_scope.cancel()
+            if started is not None:
+                break
+            await trio.sleep(2 * limits.TERM_AFTER)
+            assert len(jobs.running) == 1  # the engine's
+            assert labels(mesh) == before
+
+        assert ticks > 10
+        assert len(jobs.jobs) > 2  # some began
 
 
 async def test_exec_runs_on_named_members_alone(autojump_clock) -> None:
