@@ -16,7 +16,7 @@ import trio
 
 from aemesh.errors import GroupIncompleteError, UnknownNameError, UsageError, quoted
 from aemesh.master.delegations import Delegations
-from aemesh.master.group import Context, Group
+from aemesh.master.group import Group
 from aemesh.master.history import History
 from aemesh.master.record import WorkerRecord
 from aemesh.master.sharing import Sharing
@@ -65,7 +65,7 @@ class Commands:
         if not members:
             raise self.incomplete(group)
         members = self._for_commands(members, delegate)
-        async with self.engines("command").open(Context(group)) as running:
+        async with self.engines("command").open(group.context()) as running:
             assert isinstance(running, Exec)
             for member in members:
                 await running.add(member)

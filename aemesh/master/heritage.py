@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from aemesh.master.group import FLEETING, Tenure
 from aemesh.master.heads import Heads
+from aemesh.master.joining import FLEETING, Tenure
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import trio
 
+from aemesh.master.plugged import Plugged
 from aemesh.model.names import GroupName
 from tests.roles.mesh import Mesh, open_mesh
 
@@ -68,7 +69,7 @@ async def test_without_the_engines_word_a_member_is_busy_while_its_job_runs(
     async with open_mesh("A") as mesh:
         group = await group_with(mesh, "office-1")
         running = mesh.engine.running[A]
-        monkeypatch.setattr(group, "running", Silent(running))
+        monkeypatch.setattr(group, "running", Plugged("memory", Silent(running)))
         await trio.sleep(100)
         busy = await group.idle_after()
 
