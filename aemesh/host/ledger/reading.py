@@ -92,13 +92,7 @@ class LedgerReader:
     def known(self, run: RunName, ids: Sequence[ItemId]) -> list[ItemId]:
         """Return those of these items that are committed."""
         self._check(run)
-        marks = ",".join("?" * len(ids))
-        with told():
-            rows = self._db.execute(
-                f"select id from items where life = ? and id in ({marks})",  # noqa: S608 - question marks
-                (run.life, *ids),
-            )
-            found = {row[0] for row in rows}
+        found = {item for (item,) in self._of("items", "id", run, ids)}
         return [item for item in ids if item in found]
 
     def items(self, run: RunName, after: int, *, most: int) -> list[ItemView]:
@@ -117,44 +111,49 @@ class LedgerReader:
 
     def value(self, run: RunName, item: ItemId) -> bytes | None:
         """Return an item's value, or None if it is not committed."""
-        return self._value("items", run, item)
+        return self.values(run, [item])[0]
 
     def values(self, run: RunName, items: Sequence[ItemId]) -> list[bytes | None]:
         """Return values of the first of these items: one, or some that are small."""
-        found: list[bytes | None] = []
-        size = 0
+        self._check(run)
+        sizes = dict(self._of("items", "id, size", run, items[:_PAGE]))
+        page, size = list[str](), 0
         for item in items[:_PAGE]:
-            found.append(self.value(run, item))
-            size += len(found[-1] or b"")
-            if size > limits.RUN_PAGE_BYTES:
+            size += sizes.get(item, 0)
+            if page and size > limits.RUN_PAGE_BYTES:
                 break
-        return found
+            page.append(item)
+        rows = self._of("items", "id, digest, value", run, page)
+        found = {item: self._proved(run, *kept) for item, *kept in rows}
+        return [found.get(item) for item in page]
 
     def state(self, run: RunName, item: ItemId) -> bytes | None:
         """Return the last checkpoint of an item that is in the middle, or None."""
-        return self._value("checkpoints", run, item)
-
-    def _blob(self, digest: str) -> bytes:
-        blobs = self._files.blobs
-        assert blobs is not None, "in memory all values stand in rows"
-        return blobs.get(digest)
-
-    def _value(self, table: str, run: RunName, item: ItemId) -> bytes | None:
         self._check(run)
+        rows = self._of("checkpoints", "digest, value", run, [item])
+        return self._proved(run, *rows[0]) if rows else None
+
+    def _of(
+        self, table: str, columns: str, run: RunName, ids: Sequence[str]
+    ) -> list[tuple[Any, ...]]:
+        marks = ",".join("?" * len(ids))
+        statement = f"select {columns} from {table} where life = ? and id in ({marks})"  # noqa: S608 - ours
         with told():
-            row = self._db.execute(
-                f"select digest, value from {table} where life = ? and id = ?",  # noqa: S608 - ours
-                (run.life, item),
-            ).fetchone()
-        if row is None:
-            return None
-        digest, kept = row
-        value: bytes = self._blob(digest) if kept is None else kept
+            return self._db.execute(statement, (run.life, *ids)).fetchall()
+
+    def _proved(self, run: RunName, digest: str, kept: bytes | None) -> bytes:
+        """Return a value, which is in its row or a blob, if it is what was written."""
+        value = self._blob(digest) if kept is None else kept
         if hashlib.sha256(value).hexdigest() != digest:
             msg = f"a value of run {run.key} is damaged"
             hint = "`aemesh runs rm` removes the run; it has to be computed again"
             raise LedgerError(msg, why="it is not what was written", hint=hint)
         return value
+
+    def _blob(self, digest: str) -> bytes:
+        blobs = self._files.blobs
+        assert blobs is not None, "in memory all values stand in rows"
+        return blobs.get(digest)
 
     def _check(self, run: RunName) -> None:
         """Refuse a run that is not there, or not in this life any more."""
