@@ -196,3 +196,35 @@ def test_without_a_terminal_there_is_no_secret(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(sys, "stdin", io.StringIO("open sesame\n"))
 
     assert ui.ask_secret("Passphrase") is None
+
+
+COUNT = """
+with ui.Counting("map", 3) as counting:
+    counting.show(1, "2 run")
+    with counting.hidden():
+        ui.pass_on(b"data \\x1b[31m\\tof one\\n")
+        ui.pass_on(b"its error\\n", error=True)
+    counting.show(3, "done")
+print("over")
+"""
+
+
+async def test_a_bar_counts_and_stands_aside_for_data():
+    with Terminal(COUNT) as terminal:
+        before = await terminal.shows("data \\x1b[31m\tof one")
+        await terminal.shows("its error")
+        after = await terminal.shows("over")
+
+    assert "map" in before
+    assert "3/3" in after
+
+
+def test_without_a_terminal_data_is_passed_on_as_it_is(
+    capfdbinary: pytest.CaptureFixture[bytes],
+):
+    with ui.Counting("map", 3) as counting, counting.hidden():
+        counting.show(1, "2 run")
+        ui.pass_on(b"data \x1b[31m\xff")
+        ui.pass_on(b"error", error=True)
+
+    assert capfdbinary.readouterr() == (b"data \x1b[31m\xff", b"error")
