@@ -18,7 +18,7 @@ from aemesh.client.itemtask import Failure, dumps, loads
 from aemesh.client.mapdriver import Driver, Orders
 from aemesh.client.mapwork import Kept, Work
 from aemesh.client.patience import Patience
-from aemesh.errors import UnknownRunError
+from aemesh.errors import UnknownRunError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -79,10 +79,16 @@ class Results(Generic[_T]):
         return value
 
     def close(self) -> None:
-        """End what still runs; what is kept stays."""
+        """End what still runs; what is kept stays.
+
+        A result that is not there yet raises `UsageError` from then on.
+        """
         self._stop.set()
         if self._thread is not None:
             self._thread.join()
+        if not self._work.is_over:
+            msg = "this result will not come"
+            self._work.fail(UsageError(msg, why="the map was closed"))
 
     def _kept(self, number: int) -> bytes:
         """Return a value from the master's ledger; many come with one request."""

@@ -11,7 +11,12 @@ import pytest
 
 from aemesh.client.map import Results, start_map
 from aemesh.client.mapdriver import Orders
-from aemesh.errors import EngineError, GroupIncompleteError, NoMasterError
+from aemesh.errors import (
+    EngineError,
+    GroupIncompleteError,
+    NoMasterError,
+    UsageError,
+)
 
 distributed = pytest.importorskip("distributed")
 
@@ -135,6 +140,37 @@ def test_who_closes_early_ends_what_runs(address: str, tmp_path: Path) -> None:
     assert log.read_text() == begun
     assert 1 <= begun.count("\n") < 10_000
     assert not any(one.name == "aemesh map" for one in threading.enumerate())
+
+
+def test_a_closed_map_says_so_to_who_asks_or_waits(
+    address: str, tmp_path: Path
+) -> None:
+    begun, over = tmp_path / "begun", tmp_path / "over"
+    raised: list[str] = []
+
+    def endless(number: int) -> int:
+        begun.touch()
+        while not over.exists():
+            threading.Event().wait(0.01)
+        return number
+
+    def read() -> None:
+        try:
+            next(results)
+        except UsageError as error:
+            raised.append(str(error))
+
+    with mapped(address, endless, [0, 1]) as results:
+        reader = threading.Thread(target=read, daemon=True)
+        reader.start()
+        while not begun.exists():
+            threading.Event().wait(0.01)
+    reader.join(20)
+    over.touch()
+
+    assert raised == ["this result will not come: the map was closed"]
+    with pytest.raises(UsageError):
+        next(results)
 
 
 def test_a_group_that_is_not_ready_is_waited_for(address: str) -> None:
