@@ -2,7 +2,8 @@
 
 An import is a program of somebody else's: it may raise, exit, crash or hang. So a
 child tries it first, and what a child does not survive is left out and told. That
-costs each import twice, in a process that waits anyway.
+costs each import twice, in a process that waits anyway. One that starts a thread is
+left out, too: a fork has the locks of that thread, and nobody who gives them back.
 
 It knows neither Dask nor aemesh; `dask_node.py` asks it before it forks a worker.
 """
@@ -17,6 +18,7 @@ import os
 import select
 import signal
 import sys
+import threading
 import time
 from typing import TYPE_CHECKING, NoReturn
 
@@ -85,12 +87,19 @@ def _import_in_child(modules: Sequence[str], writing: int) -> NoReturn:
     with contextlib.suppress(BaseException):
         for name in modules:
             try:
-                importlib.import_module(name)
+                _import(name)
             except BaseException as error:
                 os.write(writing, _RAISED + _reason(error).encode())
                 break
             os.write(writing, _IMPORTED)
     os._exit(0)
+
+
+def _import(name: str) -> None:
+    importlib.import_module(name)
+    if threading.active_count() > 1:
+        msg = "a worker that is forked with the thread that it starts would hang"
+        raise RuntimeError(msg)
 
 
 def _reason(error: BaseException) -> str:

@@ -17,6 +17,10 @@ BAD = {
     "hangs": "import threading; threading.Event().wait()",
     "raises": "raise RuntimeError('no licence')",
     "leaves": "raise SystemExit(0)",
+    "threads": "import threading as t; t.Thread(target=t.Event().wait, daemon=True)"
+    ".start()",
+    "joins": "import threading as t; a = t.Thread(target=len, args=[()]); a.start();"
+    " a.join()",
     "noisy": "import os; os.write(1, b'!')",
 }
 PROGRAM = """
@@ -52,9 +56,9 @@ def test_good_modules_are_imported_and_the_others_told_with_the_reason(
 ) -> None:
     """Shows: L4."""
     names = ("good", "raises", "no.such", "exits", "hangs", "crashes", "leaves")
-    told, imported = run(folder, *names, "other", "noisy")
+    told, imported = run(folder, *names, "threads", "other", "joins", "noisy")
 
-    assert imported == ["good", "other", "noisy"]
+    assert imported == ["good", "other", "joins", "noisy"]
     assert told == {
         "raises": "RuntimeError: no licence",
         "no.such": "ModuleNotFoundError: No module named 'no'",
@@ -62,6 +66,8 @@ def test_good_modules_are_imported_and_the_others_told_with_the_reason(
         "hangs": "its import takes longer than 0.5 s",
         "crashes": "its import ended the process",
         "leaves": "SystemExit: 0",
+        "threads": "RuntimeError: a worker that is forked with the thread that it"
+        " starts would hang",
     }
 
 
