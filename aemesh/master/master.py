@@ -1,7 +1,8 @@
-"""The master: it finds workers, keeps a link to each, and shares them among groups.
+"""The master: its parts put together, its run, and what its user asks of it.
 
-It implements `aemesh.master.control.ControlApi`; what it needs of the world comes in
-as `Parts`.
+It finds workers (`Roster`), keeps a link to each, and shares them (`Sharing`) among
+groups (`Lives`).  It implements `aemesh.master.control.ControlApi`, mostly by passing
+on; what it needs of the world comes in as `Parts`.
 """
 
 from __future__ import annotations
@@ -10,34 +11,26 @@ import itertools
 import logging
 import os
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
-from dataclasses import replace
-from functools import partial
 from typing import TYPE_CHECKING
 
 import trio
 
-from aemesh import limits
-from aemesh.errors import (
-    GroupIncompleteError,
-    SettingsError,
-    UnknownNameError,
-    UnreachableError,
-)
+from aemesh.errors import SettingsError, UnreachableError
 from aemesh.host.ledger.clerk import Clerk
-from aemesh.master.asked import Questions
 from aemesh.master.attend import Attendant
 from aemesh.master.byhand import ByHand
 from aemesh.master.callbacks import Callbacks
 from aemesh.master.commands import Commands
 from aemesh.master.delegations import Delegations
-from aemesh.master.group import Group
 from aemesh.master.heritage import Heritage
 from aemesh.master.history import History
 from aemesh.master.holding import keep_held
 from aemesh.master.idleness import Idleness
 from aemesh.master.invitation import Invitation
 from aemesh.master.keeper import WITHOUT_KEEPER, open_keeper
+from aemesh.master.lives import Lives
 from aemesh.master.neighbours import Neighbours
+from aemesh.master.overview import Overview
 from aemesh.master.reach import open_gate
 from aemesh.master.reception import Reception
 from aemesh.master.roster import Roster
@@ -57,7 +50,6 @@ from aemesh.model.view import (
     HoldView,
     MoveView,
     OutputView,
-    PlacedView,
     StatusView,
     WorkerView,
 )
@@ -69,12 +61,14 @@ if TYPE_CHECKING:
     from collections.abc import (
         AsyncGenerator,
         AsyncIterator,
+        Awaitable,
         Callable,
         Mapping,
         Sequence,
     )
 
     from aemesh.master.activity import Activity
+    from aemesh.master.group import Group
     from aemesh.master.parts import Announcer, Parts
     from aemesh.master.record import WorkerRecord
     from aemesh.master.remote import DialStream
@@ -82,18 +76,12 @@ if TYPE_CHECKING:
     from aemesh.model.names import GroupName
     from aemesh.model.view import Delegate
     from aemesh.net.link import Closed, Link
-    from aemesh.plugin import Engine, Job, Page
+    from aemesh.plugin import Job, Page
 
     # What a group wants, as a change of what it wanted.
     Wish = Callable[[Demand], Demand]
 
 _log = logging.getLogger(__name__)
-
-# An engine that died may have met bad luck, or something that kills it each time.
-_ENGINE_AGAIN_AFTER = 1.0
-_ENGINE_AGAIN_CAP_AFTER = 60.0
-# Workers that are named in one error; `aemesh group show` has them all.
-_REASONS = 10
 
 
 class Master:
@@ -122,6 +110,9 @@ class Master:
             key_id=parts.key_id,
             wall=parts.wall,
         )
+        self._overview = Overview(
+            self.roster.records, self._groups, self.sharing, parts.store
+        )
         self._by_hand = ByHand(self.roster, self.sharing, parts.store, self.history)
         self._delegations = Delegations(parts.mode, parts.delegation)
         self._gate = open_gate(
@@ -129,8 +120,8 @@ class Master:
         )
         self._commands = Commands(
             groups=self._groups,
-            find=self._group,
-            incomplete=self._incomplete,
+            find=self._overview.find,
+            incomplete=self._overview.incomplete,
             engines=parts.engines,
             delegations=self._delegations,
             records=self.roster.records,
@@ -151,6 +142,20 @@ class Master:
                 kept_after=parts.kept_after,
                 heirs=parts.heirs,
             )
+        self._lives = Lives(
+            parts,
+            self._groups,
+            spawn=self._spawn,
+            history=self.history,
+            clerk=self.clerk,
+            roster=self.roster,
+            sharing=self.sharing,
+            invitation=self.invitation,
+            delegations=self._delegations,
+            gate=self._gate,
+            heritage=self._heritage,
+            takeover=self._takeover,
+        )
         self._started_at = parts.wall()
         self._stopping = trio.Event()
         self._crew: trio.Nursery | None = None
@@ -168,7 +173,7 @@ class Master:
             self._crew = crew
             for name, engine in self._parts.store.groups().items():
                 if self._takeover is None or not self._takeover.awaits(name):
-                    self._start_group(name, engine)
+                    self._lives.start(name, engine)
             crew.start_soon(self.roster.run)
             crew.start_soon(self._neighbours().run)
             crew.start_soon(self.sharing.run)
@@ -179,7 +184,7 @@ class Master:
                 crew.start_soon(self._takeover.run)
             task_status.started()
             await self._stopping.wait()
-            await self._close_all()
+            await self._lives.close_all()
             crew.cancel_scope.cancel()
 
     @property
@@ -206,19 +211,22 @@ class Master:
             state_dir=parts.state_dir,
             listening=self._listening(),
             started_at=self._started_at,
-            workers=tuple(self.workers()),
-            groups=tuple(self.groups()),
+            workers=tuple(self._overview.workers()),
+            groups=tuple(self._overview.groups()),
             imposters=self.roster.imposters.views(),
         )
 
     def workers(self) -> list[WorkerView]:
         """Return every worker that was heard of, by name."""
-        views = [record.view() for record in self.roster.records.values()]
-        return sorted(views, key=lambda view: (view.name, view.key))
+        return self._overview.workers()
 
     def groups(self) -> list[GroupView]:
         """Return every group, by name."""
-        return [self._group_view(self._groups[name]) for name in sorted(self._groups)]
+        return self._overview.groups()
+
+    def group_status(self, name: GroupName) -> GroupStatusView:
+        """Return all about one group: its members, and why others are none."""
+        return self._overview.status(name)
 
     async def open_group(
         self, name: GroupName, engine: str, *, wish: Wish | None = None
@@ -234,54 +242,30 @@ class Master:
             check_settings(self._parts.engines(engine), demand.settings)
             self._parts.store.put_group(name, engine)
             self._parts.store.put_demand(name, demand)
-            self._start_group(name, engine)
+            self._lives.start(name, engine)
             self.sharing.asked()
         elif wish is not None:
             self.set_group(name, wish)
 
     async def close_group(self, name: GroupName) -> None:
         """End a group; its workers are free for others."""
-        group = self._group(name)
+        group = self._overview.find(name)
         self._parts.store.drop_group(name)
         self._delegations.forget(name)
-        await self._close(group)
+        await self._lives.close(group)
         self.sharing.forget(name)
         self.history.add("group.closed", f"group {name} is closed", group=name)
 
     def set_group(self, name: GroupName, wish: Wish) -> GroupView:
         """Change what a group wants; raises `UsageError` if that makes no sense."""
-        group = self._group(name)
+        group = self._overview.find(name)
         demand = wish(self.sharing.demand(name))
         check_settings(group.engine, demand.settings)
         self.sharing.set_demand(name, demand)
         self.invitation.look()
         self.roster.wake_all()  # they are told what to have warm
         self.history.add("group.set", f"{name} wants {_told(demand)}", group=name)
-        return self._group_view(group)
-
-    def group_status(self, name: GroupName) -> GroupStatusView:
-        """Return all about one group: its members, and why others are none."""
-        group = self._group(name)
-        members: list[PlacedView] = []
-        refused: list[PlacedView] = []
-        for record in sorted(self.roster.records.values(), key=_by_name):
-            serves = record.key_id in group.members
-            why = self._why(record, name, serves=serves)
-            (members if serves else refused).append(
-                PlacedView(
-                    worker=record.name,
-                    key=str(record.key_id),
-                    group=record.membership.group,
-                    why=why,
-                )
-            )
-        events = self._parts.store.group_events(name, most=limits.GROUP_EVENTS_SHOWN)
-        return GroupStatusView(
-            group=self._group_view(group),
-            members=tuple(members),
-            refused=tuple(refused),
-            history=tuple(events),
-        )
+        return self._overview.group(group)
 
     def readmit(self, worker: str) -> WorkerView:
         """Take a worker back that was set aside."""
@@ -289,14 +273,14 @@ class Master:
 
     async def move(self, worker: str, group: GroupName) -> Receipt:
         """Take a worker out of its group and to another; return how it left."""
-        self._group(group)
+        self._overview.find(group)
         return await self._by_hand.move(worker, group)
 
     async def move_all(
         self, workers: Sequence[str], group: GroupName
     ) -> list[MoveView]:
         """Move several at one time, or nobody if one may not; tell how each fared."""
-        self._group(group)
+        self._overview.find(group)
         return await self._by_hand.move_all(workers, group)
 
     def share(self, workers: Sequence[str]) -> list[MoveView]:
@@ -318,42 +302,37 @@ class Master:
 
         Without `members` it waits for the engine only.
         """
-        self._group(group)
+        self._overview.find(group)
         until = trio.current_time() + self.sharing.demand(group).wait_after
         # Another life of the group has events of its own.
-        while self._is_short(wanted := self._group(group), members=members):
+        while self._is_short(wanted := self._overview.find(group), members=members):
             with trio.move_on_at(until) as scope:
                 await wanted.changed.wait()
             if scope.cancelled_caught:
                 break
-        if members and wanted.state == "ready" and self._missing(wanted):
-            raise self._incomplete(wanted)
+        if members and wanted.state == "ready" and self._overview.missing(wanted):
+            raise self._overview.incomplete(wanted)
         return ConnectView(
             group=group, engine=wanted.engine.name, env=dict(wanted.connect_info())
         )
 
     async def open_page(self, group: GroupName) -> Page:
         """Open a connection to the web page of a group's engine."""
-        return await self._group(group).open_page()
+        return await self._overview.find(group).open_page()
 
     def _is_short(self, group: Group, *, members: bool) -> bool:
         """Whether a client of this group is to wait."""
         return group.state == "opening" or (
             members
             and group.state == "ready"
-            and (group.renewing or self._missing(group) > 0)
+            and (group.renewing or self._overview.missing(group) > 0)
         )
-
-    def _missing(self, group: Group) -> int:
-        """Return how many members a client waits for: nobody computes with none."""
-        least = max(1, self.sharing.demand(group.name).min)
-        return max(0, least - len(group.members))
 
     def certify(
         self, group: GroupName, csr_pem: str, *, life_after: float = 0.0
     ) -> CertificateView:
         """Sign a client's key for this life of the group, or for a shorter one."""
-        authority = self._group(group).authority
+        authority = self._overview.find(group).authority
         name = f"client {next(self._clients)}"
         until = self._parts.wall() + life_after if life_after > 0 else None
         return CertificateView(
@@ -363,7 +342,7 @@ class Master:
 
     def delegate(self, group: GroupName, wish: Delegate) -> DelegationView:
         """Hand the user's identity on to jobs that start from now on, or stop that."""
-        view = self._delegations.fulfil(self._group(group), wish)
+        view = self._delegations.fulfil(self._overview.find(group), wish)
         subject = view.subject
         text = f"jobs of {group} act as {subject}" if subject else "to nobody any more"
         self.history.add("group.delegated", text, group=group)
@@ -398,7 +377,7 @@ class Master:
 
     async def hold(self, name: GroupName) -> AsyncGenerator[HoldView, None]:
         """Keep a group at its size until this is closed; yield its members anew."""
-        held = keep_held(name, find=self._group, sharing=self.sharing)
+        held = keep_held(name, find=self._overview.find, sharing=self.sharing)
         async with aclosing(held) as views:
             async for view in views:
                 yield view
@@ -480,82 +459,12 @@ class Master:
         hosts = self._parts.addresses()
         return tuple(str(Address(host, self.port)) for host in hosts)
 
+    def _spawn(self, task: Callable[..., Awaitable[None]], *args: object) -> None:
+        assert self._crew is not None, "groups open while the master runs"
+        self._crew.start_soon(task, *args)
+
     def _start_group(self, name: GroupName, engine: str) -> None:
-        assert self._crew is not None, "groups open while the master runs"
-        group = self._new_group(name, self._parts.engines(engine))
-        self._groups[name] = group
-        self._crew.start_soon(self._run_group, group)
-
-    def _new_group(self, name: GroupName, engine: Engine) -> Group:
-        assert self._crew is not None, "groups open while the master runs"
-        estate, heads, tenure = self._heritage.claim(name)
-        return Group(
-            name,
-            engine,
-            address=self._parts.head_address,
-            gate=self._gate,
-            heads=heads,
-            history=self.history,
-            wall=self._parts.wall,
-            wants=partial(self._parts.store.demand, name),
-            delegation=self._delegations.of(name),
-            estate=estate,
-            tenure=tenure,
-            questions=Questions(self.clerk, self._crew.start_soon),
-        )
-
-    async def _run_group(self, group: Group) -> None:
-        """Run a group; one whose engine failed is opened anew, ever more slowly.
-
-        Each life has its own authority: certificates of the last one open nothing.
-        """
-        pause = _ENGINE_AGAIN_AFTER
-        while self._groups.get(group.name) is group:
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(self._look_on_change, group)
-                await group.run()
-                nursery.cancel_scope.cancel()
-            self.roster.wake_all()
-            if group.suspended and self._takeover is not None:
-                while self._takeover.awaits(group.name):
-                    await self._takeover.changed.wait()
-            elif group.state != "failed":
-                return
-            else:
-                await trio.sleep(pause)
-                pause = min(2 * pause, _ENGINE_AGAIN_CAP_AFTER)
-            if self._groups.get(group.name) is group:
-                former = group
-                group = self._new_group(former.name, former.engine)
-                self._groups[group.name] = group
-                former.wake()  # who waits for the group looks at the present one
-                self.roster.wake_all()
-
-    async def _look_on_change(self, group: Group) -> None:
-        state = ""
-        while True:
-            changed = group.changed  # taken first, so that no change is missed
-            if group.state != state:
-                state = group.state
-                self.sharing.changed()
-                self.roster.wake_all()
-            else:
-                self.sharing.look()
-            self.invitation.look()
-            await changed.wait()
-
-    async def _close_all(self) -> None:
-        with trio.move_on_after(limits.RETIRE_AFTER + limits.TERM_AFTER):
-            async with trio.open_nursery() as nursery:
-                for group in list(self._groups.values()):
-                    nursery.start_soon(self._close, group)
-
-    async def _close(self, group: Group) -> None:
-        group.close()
-        while group.state not in ("closed", "failed") and not group.suspended:
-            await group.changed.wait()
-        self._groups.pop(group.name, None)
-        self.roster.wake_all()
+        self._lives.start(name, engine)
 
     async def _attend(
         self, record: WorkerRecord, link: Link, dial_stream: DialStream
@@ -581,58 +490,6 @@ class Master:
         finally:
             record.attended = False
             self.sharing.changed()
-
-    def _group(self, name: GroupName) -> Group:
-        group = self._groups.get(name)
-        if group is None:
-            msg = "group"
-            raise UnknownNameError(msg, name, sorted(self._groups))
-        return group
-
-    def _group_view(self, group: Group) -> GroupView:
-        demand = self.sharing.demand(group.name)
-        missing = max(0, demand.min - len(group.members))
-        held = self.sharing.holders(group.name)
-        return replace(group.view(), demand=demand, missing=missing, held=held)
-
-    def _why(self, record: WorkerRecord, name: GroupName, *, serves: bool) -> str:
-        """Return why a worker serves a group, or why it does not."""
-        placement = record.placement
-        refusal = self.sharing.refusal(record, name)
-        if refusal:
-            return refusal
-        if placement is None:
-            return "it has just come"
-        if placement.group == name and not serves:
-            return f"it is on its way: {placement.why}"
-        if placement.group in {None, name}:
-            return placement.why
-        if placement.group == record.membership.group:
-            return f"it serves {placement.group}"
-        return f"it is for {placement.group}: {placement.why}"
-
-    def _incomplete(self, group: Group) -> GroupIncompleteError:
-        """Say which workers there are, and why none of them serves the group."""
-        status, demand = self.group_status(group.name), self.sharing.demand(group.name)
-        reasons = [f"{one.worker}: {one.why}" for one in status.refused]
-        shown, rest = reasons[:_REASONS], len(reasons) - _REASONS
-        if rest > 0:
-            shown.append(f"{rest} more")
-        why = "; ".join(shown) or "no worker was found on this network"
-        have, least = len(group.members), max(1, demand.min)
-        what = f"group {group.name} has {have} of {least} workers"
-        if not have:
-            what = f"group {group.name} has no workers"
-        return GroupIncompleteError(
-            what,
-            why=why,
-            hint="start `aemesh worker` on a machine, and look at "
-            f"`aemesh group show {group.name}`",
-        )
-
-
-def _by_name(record: WorkerRecord) -> tuple[str, str]:
-    return record.name, str(record.key_id)
 
 
 def _told(demand: Demand) -> str:
