@@ -24,7 +24,7 @@ from aemesh.errors import UsageError
 FAILED = 255
 # Of ssh's options: those that say how it connects, or that it is to be quiet.
 _FLAGS = "46AaCKkqTtvXxY"
-_VALUES = "BbceFImopS"
+_VALUES = "BbceFIiJmopS"
 
 
 class _Rsh(click.Command):

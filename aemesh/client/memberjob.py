@@ -5,10 +5,9 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING, Self
 
-import msgspec
-
 from aemesh import limits
-from aemesh.errors import BadMessage, UnreachableError
+from aemesh.client.transport import encoded
+from aemesh.errors import BadMessage, UnreachableError, UsageError
 from aemesh.model.job import Channel, Chunk, JobExit
 from aemesh.protocol.frames import encode_frame
 from aemesh.protocol.streams import StreamReader, encode_chunk
@@ -33,11 +32,20 @@ class MemberJob:
     """
 
     def __init__(self, transport: Transport, order: RunJob) -> None:
-        """Start it; raises what the master says if it does not start."""
+        """Start it; raises what the master says if it does not start.
+
+        Raises `UsageError` for an order that is too long, or cannot be said.
+        """
         self.worker = order.worker
-        first = encode_frame(
-            msgspec.json.encode(order), limit=limits.CONTROL_BODY_BYTES
-        )
+        words, most = encoded(order), limits.CONTROL_BODY_BYTES
+        if len(words) > most:
+            msg = f"a job of {len(words)} bytes cannot be started"
+            raise UsageError(
+                msg,
+                why=f"with its files it has {most} at most",
+                hint="send what is large to its standard input",
+            )
+        first = encode_frame(words, limit=most)
         self._talk = transport.talk("POST", "/v1/jobs", first)
         self._reader = StreamReader()
         self._sending = threading.Lock()

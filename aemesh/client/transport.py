@@ -21,6 +21,8 @@ from aemesh.errors import (
     NoMasterError,
     SettingsError,
     UnreachableError,
+    UsageError,
+    quoted,
     same_error,
 )
 from aemesh.host.control.sockets import ErrorBody, connected
@@ -155,7 +157,7 @@ class Transport:
     ) -> http.client.HTTPResponse:
         """Send a request; a body that is not bytes goes as JSON."""
         plain = body is None or isinstance(body, bytes)
-        content: Any = body if plain else msgspec.json.encode(body)
+        content: Any = body if plain else encoded(body)
         try:
             connection.request(method, target, content)
             return connection.getresponse()
@@ -207,6 +209,15 @@ class Talk:
             self._line.shutdown(socket.SHUT_RDWR)
         self._line.close()
         self._response.close()  # it holds the socket, too
+
+
+def encoded(body: object) -> bytes:
+    """Return a request's body as JSON; raises `UsageError` if it cannot be said."""
+    try:
+        return msgspec.json.encode(body)
+    except UnicodeEncodeError as error:
+        msg = f"a word is no UTF-8: {quoted(str(error.object))}"
+        raise UsageError(msg, why="it cannot be said to the master") from None
 
 
 def _chunk(data: bytes) -> bytes:

@@ -126,6 +126,7 @@ async def test_what_is_said_comes_at_once(rsh: Rsh):
         ["-x"],
         ["-q", "-T", "-o", "BatchMode=yes", "-oControlPath=none", "-p", "22"],
         ["-l", ME],
+        ["-i", "id_ed25519", "-J", "gate"],
         ["--group", "A"],
         ["-xqT4"],
     ],

@@ -17,6 +17,7 @@ from aemesh.errors import (
     EngineError,
     UnknownNameError,
     UnreachableError,
+    UsageError,
 )
 from aemesh.host.control.sockets import connected
 from aemesh.host.jobs import JobRunner, open_jobs
@@ -228,6 +229,8 @@ async def test_two_clients_have_a_job_each(tmp_path: Path):
         ("office-1", "B", ["true"], UnknownNameError),
         ("office-1", "A", ["/no/such/program"], EngineError),
         ("office-1", "A", [], EngineError),
+        ("office-1", "A", ["echo", b"\xff".decode(errors="surrogateescape")], UsageError),
+        ("office-1", "A", ["true", "x" * limits.CONTROL_BODY_BYTES], UsageError),
     ],
 )
 async def test_a_job_that_cannot_start_is_refused_as_any_request(
