@@ -210,6 +210,12 @@ GOODBYE_AFTER = 1.0
 # --- dialling ---------------------------------------------------------------
 
 DIAL_AFTER = 3.0
+# A connection on which nothing is said is looked after by the kernel: from when on, how
+# often, and how often in vain (tcp(7)).  Whoever is switched off closes nothing, and
+# what is carried for an engine has no beat of ours; so it is given up in a minute.
+KEEPALIVE_AFTER = 30
+KEEPALIVE_EVERY = 10
+KEEPALIVE_TRIES = 3
 REDIAL_AFTER = 0.25
 REDIAL_CAP_AFTER = 5.0
 # After so many failures in a row (two minutes) a machine is off, or another by now;

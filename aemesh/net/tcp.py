@@ -169,10 +169,23 @@ async def _connection(stream: trio.SocketStream) -> Connection:
     sock = stream.socket
     try:
         local, remote = _address(sock.getsockname()), _address(sock.getpeername())
+        _keep_alive(sock)
     except OSError:
         await trio.aclose_forcefully(stream)
         raise
     return Connection(stream, local, remote)
+
+
+def _keep_alive(sock: trio.socket.SocketType) -> None:
+    """Have a connection end whose other end is gone without a word."""
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for name, value in (
+        ("TCP_KEEPIDLE", limits.KEEPALIVE_AFTER),
+        ("TCP_KEEPINTVL", limits.KEEPALIVE_EVERY),
+        ("TCP_KEEPCNT", limits.KEEPALIVE_TRIES),
+    ):
+        if (option := getattr(socket, name, None)) is not None:  # else the system's
+            sock.setsockopt(socket.IPPROTO_TCP, option, value)
 
 
 def _address(name: tuple[str, int] | tuple[str, int, int, int]) -> Address:

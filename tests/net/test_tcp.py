@@ -104,6 +104,31 @@ async def test_all_addresses_are_listened_on_at_one_port(nursery):
         await TcpNetwork().dial(Address("127.0.0.4", port))
 
 
+async def test_who_is_switched_off_holds_no_connection_for_ever(nursery):
+    """It closes nothing, and a forwarded connection has no beat of ours."""
+    accepted, taken = trio.open_memory_channel(0)
+    port = await nursery.start(
+        lambda task_status: TcpNetwork().serve(
+            accepted.send, port=0, hosts=("127.0.0.1",), task_status=task_status
+        )
+    )
+    dialled = await TcpNetwork().dial(Address("127.0.0.1", port))
+
+    for connection in (dialled, await taken.receive()):
+        sock = connection.stream.socket
+        assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+        idle, every, tries = (
+            sock.getsockopt(socket.IPPROTO_TCP, option)
+            for option in (
+                socket.TCP_KEEPIDLE,
+                socket.TCP_KEEPINTVL,
+                socket.TCP_KEEPCNT,
+            )
+        )
+        assert idle + every * tries <= 60
+        await hang_up(connection)
+
+
 async def test_an_address_that_is_not_ours_is_told_with_the_reason():
     with pytest.raises(SettingsError, match="cannot listen on port 7999") as caught:
         await TcpNetwork().serve(hang_up, port=7999, hosts=("127.0.0.1", "192.0.2.1"))

@@ -229,7 +229,12 @@ async def test_two_clients_have_a_job_each(tmp_path: Path):
         ("office-1", "B", ["true"], UnknownNameError),
         ("office-1", "A", ["/no/such/program"], EngineError),
         ("office-1", "A", [], EngineError),
-        ("office-1", "A", ["echo", b"\xff".decode(errors="surrogateescape")], UsageError),
+        (
+            "office-1",
+            "A",
+            ["echo", b"\xff".decode(errors="surrogateescape")],
+            UsageError,
+        ),
         ("office-1", "A", ["true", "x" * limits.CONTROL_BODY_BYTES], UsageError),
     ],
 )
