@@ -24,7 +24,7 @@ from aemesh.master.parts import Finder
 from aemesh.master.parts import Parts as MasterParts
 from aemesh.model.address import Address
 from aemesh.model.group import MemberState, Receipt
-from aemesh.model.machine import Announcement, Facts
+from aemesh.model.machine import Announcement, Facts, Forward
 from aemesh.model.names import GroupName, NodeName
 from aemesh.model.trust import Mode, Role
 from aemesh.model.view import WorkerView
@@ -64,6 +64,7 @@ class Machine:
     departure: Receipt | None = None
     desk: TrustDesk | None = None
     labels: tuple[str, ...] = ()
+    forward: Forward = Forward.AUTO
 
 
 class Mesh:
@@ -113,6 +114,7 @@ class Mesh:
         groups: frozenset[GroupName] = frozenset(),
         next_key: FindNext = lambda: None,
         labels: tuple[str, ...] = (),
+        forward: Forward = Forward.AUTO,
         **parts: Any,
     ) -> Machine:
         """Start a worker, on its old machine if it has one; `parts` are its further."""
@@ -121,7 +123,7 @@ class Mesh:
             machine = Machine(NodeName(name), next(self._ips), Identity.ephemeral(name))
             self.machines[name] = machine
         machine.run = self.new_run()
-        machine.labels = labels
+        machine.labels, machine.forward = labels, forward
         machine.desk = TrustDesk(
             policy
             or TrustPolicy(
@@ -253,7 +255,7 @@ class Mesh:
                 network=self.segment.host(machine.ip),
                 announcer=MeshAnnouncer(self, machine),
                 jobs=machine.jobs,
-                facts=replace(FACTS, labels=machine.labels),
+                facts=replace(FACTS, labels=machine.labels, forward=machine.forward),
                 chance=lambda: 0.999,
                 generation=machine.generation,
                 remember_generation=remember,

@@ -10,6 +10,7 @@ from aemesh.master.reach import MemberReach
 from aemesh.master.remote import RemoteMember
 from aemesh.model.address import Address, Seed
 from aemesh.model.group import Haste, MemberState
+from aemesh.model.machine import Forward
 from aemesh.model.names import GroupName
 from aemesh.net.transport import Connection
 from aemesh.testing.memory_network import MemoryNetwork
@@ -19,12 +20,16 @@ SEED = Seed("10.0.0.1", PORT)
 ENGINE = 5000  # a port of the engine on the worker
 
 
-async def start(mesh: Mesh, name: str, *, closed: bool) -> Machine:
+async def start(
+    mesh: Mesh, name: str, *, closed: bool, forward: Forward = Forward.AUTO
+) -> Machine:
     """Start a worker that dials its master, perhaps because nobody dials it."""
     if not closed:
-        machine = await mesh.start_worker(name)
+        machine = await mesh.start_worker(name, forward=forward)
     else:
-        machine = await mesh.start_worker(name, announce=False, seeds=(SEED,))
+        machine = await mesh.start_worker(
+            name, announce=False, seeds=(SEED,), forward=forward
+        )
         mesh.segment.closed.add(machine.ip)
     await mesh.wait_state(name, MemberState.LEASED)
     return machine
@@ -97,6 +102,25 @@ async def test_a_closed_worker_is_reached_through_its_master(autojump_clock) -> 
         assert at not in mesh.segment.listeners
         with pytest.raises(EngineError):
             await one.reach(ENGINE + 1)
+
+
+@pytest.mark.parametrize("closed", [False, True])
+@pytest.mark.parametrize("wish", [Forward.YES, Forward.NO])
+async def test_what_a_worker_says_of_its_ports_counts(
+    autojump_clock, wish: Forward, closed: bool
+) -> None:
+    """Shows: E7; its owner may know more than a probe of ours can find out."""
+    async with open_mesh("A", port=PORT) as mesh:
+        machine = await start(mesh, "office-1", closed=closed, forward=wish)
+        one = await member(mesh, "office-1")
+
+        at = Address.parse_untrusted(await one.reach(ENGINE))
+
+        here, there = "10.0.0.1", machine.ip
+        assert at.host == (here if wish is Forward.YES else there)
+        (view,) = mesh.master.workers()
+        assert view.ports is not None
+        assert view.ports.why == f"its owner said --forward {wish.value}"
 
 
 async def test_who_was_reached_through_another_machine_is_brought_up_anew(
