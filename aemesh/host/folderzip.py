@@ -46,7 +46,7 @@ def zip_folder(folder: Path) -> bytes:
         count = size = 0
         for path in _walk(folder):
             status = path.lstat()
-            name = path.relative_to(folder).as_posix()
+            name = _name(path, folder)
             count, size = count + 1, size + status.st_size
             if count > limits.CHECKPOINT_FILES or size > limits.CHECKPOINT_BYTES:
                 msg = f"{folder} is no checkpoint"
@@ -88,6 +88,15 @@ def unzip_untrusted(data: bytes, folder: Path) -> None:
         raise BadMessage(msg) from None
     finally:
         remove_tree(fresh)
+
+
+def _name(path: Path, folder: Path) -> str:
+    """Return how a file is called; refuse what would not come back."""
+    name = path.relative_to(folder).as_posix()
+    if "\\" in name or name.encode(errors="replace").decode() != name:
+        msg = f"{quoted(str(path))} cannot be in a checkpoint"
+        raise SettingsError(msg, why="its name has a backslash, or is not UTF-8")
+    return name
 
 
 def _walk(folder: Path) -> Iterator[Path]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import stat
 import zipfile
 from contextlib import suppress
@@ -72,6 +73,13 @@ def test_what_was_there_is_replaced_whole(folder: Path, tmp_path: Path) -> None:
 def test_a_link_is_refused(folder: Path) -> None:
     (folder / "link").symlink_to("/etc/passwd")
     with pytest.raises(SettingsError, match="neither a file nor a folder"):
+        zip_folder(folder)
+
+
+@pytest.mark.parametrize("name", [b"back\\slash", b"\xff"])
+def test_what_would_not_come_back_is_refused_at_once(folder: Path, name: bytes) -> None:
+    (folder / os.fsdecode(name)).touch()
+    with pytest.raises(SettingsError, match="cannot be in a checkpoint"):
         zip_folder(folder)
 
 
