@@ -18,12 +18,15 @@ from __future__ import annotations
 
 import os
 import pickle
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from aemesh import limits
 from aemesh.client.agent import VARIABLE, this_agent
+from aemesh.errors import RunFullError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -43,7 +46,14 @@ class Item:
     id: str
 
     def save(self, state: bytes) -> None:
-        """Have the master keep a state; returns once it is on its disk."""
+        """Have the master keep a state; returns once it is on its disk.
+
+        Raises `RunFullError` for one that is too large.
+        """
+        if len(state) > limits.RUN_VALUE_BYTES:
+            what = f"a state of {len(state)} bytes is not kept"
+            most = f"at most {limits.RUN_VALUE_BYTES} bytes"
+            raise RunFullError(what, why=most)
         head = {"id": self.id, "size": len(state)}
         question = {"t": "checkpoint", "run": self.run, "life": self.life, "item": head}
         this_agent().ask(question, state)
@@ -86,7 +96,7 @@ def checkpoint(state: object) -> None:
     """
     item = this_item()
     if item is not None:
-        item.save(pickle.dumps(state, protocol=5))
+        item.save(_pickled(state))
 
 
 def resume() -> Any:  # noqa: ANN401 - whatever was given to `checkpoint`
@@ -94,6 +104,17 @@ def resume() -> Any:  # noqa: ANN401 - whatever was given to `checkpoint`
     item = this_item()
     state = None if item is None else item.saved()
     return None if state is None else pickle.loads(state)  # noqa: S301 - of our group
+
+
+def _pickled(state: object) -> bytes:
+    try:
+        return pickle.dumps(state, protocol=5)
+    except Exception:
+        # Of a class that no module has but a notebook; where Dask is, it comes along.
+        with suppress(ImportError):
+            pickled: bytes = import_module("cloudpickle").dumps(state, protocol=5)
+            return pickled
+        raise
 
 
 def leaving_after() -> float | None:

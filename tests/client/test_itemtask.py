@@ -146,6 +146,45 @@ async def test_a_batch_of_a_run_computes_and_keeps_what_is_not_kept(
     ledger.check()
 
 
+STATES = f"""
+import sys
+sys.path.insert(0, {ROOT!r})
+import aemesh
+from aemesh import limits
+from aemesh.client.item import Item, working_on
+
+notebook = {{"__name__": "__main__"}}  # of another process
+exec("class State: at = 0", notebook)
+run, life, item = sys.argv[1:]
+with working_on(Item(run, int(life), item)):
+    state = aemesh.resume() or notebook["State"]()
+    state.at += 1
+    aemesh.checkpoint(state)
+    print(state.at)
+    limits.RUN_VALUE_BYTES = 1000
+    try:
+        aemesh.checkpoint(bytes(1001))
+    except aemesh.AemeshError as error:
+        print(error)
+"""
+
+
+async def test_a_state_is_of_any_class_and_of_so_many_bytes(tmp_path: Path) -> None:
+    """Shows: L3."""
+    ledger = memory_ledger(wall=lambda: 1.0)
+    view = ledger.open_run(A, K, fingerprint="f", title="t", total=5)
+    asked = Asked(Clerk(ledger), A, NodeName("office-1"))
+    words = (sys.executable, "-c", STATES, K, str(view.life), IDS[0])
+    async with open_jobs(tmp_path / "run") as jobs:
+        for at in "12":
+            spec = JobSpec(argv=words)
+            job = await jobs.start(JobId("one"), spec, answer=asked.answer)
+            said = b"".join([chunk.data async for chunk in job.output()]).decode()
+            await job.wait()
+
+            assert said.startswith(f"{at}\na state of 10"), said
+
+
 def test_a_value_that_is_too_large_is_the_items_own_failure(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
