@@ -13,7 +13,7 @@ import trio.testing
 
 from aemesh import limits
 from aemesh.cli.exec import _as_lines
-from aemesh.engines.dask import Talk
+from aemesh.engines.dask.talk import Talk
 from aemesh.errors import BadMessage, RefusedError
 from aemesh.host.keys.keystore import Identity
 from aemesh.host.store import open_store

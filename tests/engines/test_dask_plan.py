@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aemesh.engines.dask_plan import (
+from aemesh.engines.dask.dask_plan import (
     PIECE_AFTER,
     SETTLE_AFTER,
     Piece,

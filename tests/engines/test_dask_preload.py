@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-ENGINES = Path(__file__).parents[2] / "aemesh" / "engines"
+ENGINES = Path(__file__).parents[2] / "aemesh" / "engines" / "dask"
 BAD = {
     "exits": "import os; os._exit(3)",
     "crashes": "import os, signal; os.kill(os.getpid(), signal.SIGSEGV)",

@@ -10,7 +10,7 @@ from dataclasses import replace
 import msgspec
 
 from aemesh import limits
-from aemesh.engines.dask import _said_untrusted
+from aemesh.engines.dask.talk import said_untrusted
 from aemesh.errors import BadMessage, UsageError
 from aemesh.host.trust import pending, tokenfile
 from aemesh.host.trust.authorizedlines import (
@@ -415,7 +415,7 @@ def dask_lines(data: bytes) -> bool:
     """What a script of a job says, line by line; a job can say anything."""
     cut = Cutter(data)
     raw = _raw(cut, SAID) if cut.number(4) < 3 else cut.rest()
-    found = _said_untrusted(raw)
+    found = said_untrusted(raw)
     if found is None:
         return False
     assert isinstance(found["event"], str)
