@@ -143,9 +143,8 @@ class MemberReach:
             why = f"an engine's is from {limits.LOWEST_PORT} on"
             raise EngineError(msg, why=why)
         await self._found.wait()
-        if self.is_closed or self.way is None:
-            msg = f"port {port} of {self.name} is not reached"
-            raise EngineError(msg, why="it serves the group no more")
+        self._check_open(port)
+        assert self.way is not None, "it was found, or this is closed"
         if not self.way.forwarded:
             return Address(self.host, port)
         async with self._opening:
@@ -166,6 +165,7 @@ class MemberReach:
 
     async def _open(self, port: int, *, here: int | None = None) -> None:
         assert self._crew is not None, "ports are asked for while it runs"
+        self._check_open(port)  # it may have ended while we waited for our turn
         if len(self._ports) >= limits.FORWARDED_PORTS:
             oldest = next(iter(self._ports))
             del self._ports[oldest]
@@ -177,7 +177,15 @@ class MemberReach:
             msg = f"port {port} of {self.name} is not forwarded"
             raise EngineError(msg, why=str(exc)) from exc
         self._ports[port], self._scopes[port] = found, scope
+        self._check_open(port)  # nobody is to know of one that has ended
         await self.note(self._ports, self.gate.host())
+        self._check_open(port)
+
+    def _check_open(self, port: int) -> None:
+        """Raise `EngineError` if the lease is over."""
+        if self.is_closed:
+            msg = f"port {port} of {self.name} is not reached"
+            raise EngineError(msg, why="it serves the group no more")
 
     async def _listen(
         self,

@@ -137,7 +137,12 @@ def ports_of(
         what = "the worker"
         raise UnreachableError(what, why="the test said so")
 
-    options = {"dial_stream": dial, "is_member": lambda _: True, **more}
+    options = {
+        "dial_stream": dial,
+        "is_member": lambda _: True,
+        "note": note,
+        **more,
+    }
     gate = Gate(
         network=network,
         probes=probes,
@@ -152,7 +157,6 @@ def ports_of(
         wish=wish,
         gate=gate,
         sources=frozenset(),
-        note=note,
         tell=lambda _: None,
         wall=lambda: 0.0,
         **options,
@@ -202,6 +206,38 @@ async def test_a_worker_that_names_ports_without_end_has_a_bounded_number() -> N
         await trio.testing.wait_all_tasks_blocked()
         assert segment.listeners == {}
         nursery.cancel_scope.cancel()
+
+
+async def test_who_waits_for_a_port_when_the_lease_ends_is_told() -> None:
+    """Not by a bug of the engine's: a worker may leave while its engine comes up."""
+    segment, noted, goes_on = MemorySegment(), trio.Event(), trio.Event()
+
+    async def note(ports, at) -> None:
+        del ports, at
+        noted.set()
+        await goes_on.wait()
+
+    async with trio.open_nursery() as nursery:
+        ports = ports_of(nursery, segment.host(HERE), note=note)
+        await nursery.start(ports.run)
+        told: list[str] = []
+
+        async def reach(port: int) -> None:
+            with pytest.raises(EngineError) as caught:
+                await ports.reach(port)
+            told.append(str(caught.value))
+
+        async with trio.open_nursery() as asking:
+            asking.start_soon(reach, 5000)
+            await noted.wait()
+            asking.start_soon(reach, 5001)
+            await trio.testing.wait_all_tasks_blocked()
+            ports.close()
+            await trio.testing.wait_all_tasks_blocked()
+            goes_on.set()
+
+        assert all("it serves the group no more" in text for text in told)
+        assert segment.listeners == {}
 
 
 async def test_a_box_that_takes_every_connection_is_not_the_worker(
