@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
+import threading
 from typing import TYPE_CHECKING
 
 from tornado.ioloop import PeriodicCallback
@@ -54,6 +55,8 @@ class Following:
         self._bounds = minimum, math.inf if maximum is None else maximum
         self._target_duration = target_duration
         self._wait_count = wait_count
+        self._turn = threading.Lock()  # to ask the master
+        self._closed = False
         self._asked: int | None = None
         self._fewer = 0  # times in a row that fewer would do
         self._calls = PeriodicCallback(self._look, every * 1000)
@@ -66,7 +69,14 @@ class Following:
         """Follow no longer, and close the client."""
         self._client.loop.add_callback(self._calls.stop)
         self._client.close()
+        with self._turn:  # whoever asks just now has the word before the last one
+            self._closed = True
         self._done()
+
+    def _ask_for(self, workers: int) -> None:
+        with self._turn:
+            if not self._closed:
+                self._ask(workers)
 
     async def _look(self) -> None:
         try:
@@ -88,7 +98,7 @@ class Following:
             self._fewer = 0
             return
         try:
-            await asyncio.to_thread(self._ask, workers)
+            await asyncio.to_thread(self._ask_for, workers)
         except AemeshError as error:  # its master is away: it is asked the next time
             _log.info("%d workers could not be asked for: %s", workers, error)
             return

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from typing import TYPE_CHECKING
 
 import pytest
@@ -54,3 +55,39 @@ def test_what_a_master_did_not_hear_it_is_asked_again() -> None:
     asyncio.run(follow())
 
     assert asked == [1, 1, 1]
+
+
+def test_what_is_asked_while_it_is_closed_is_not_the_last_word() -> None:
+    from aemesh.client.following import Following  # noqa: PLC0415
+
+    words: list[str] = []
+    asks, closes = threading.Event(), threading.Event()
+
+    def ask(number: int) -> None:
+        asks.set()
+        closes.wait(0.2)  # it does not come: who closes waits for us
+        words.append(str(number))
+
+    def done() -> None:
+        closes.set()
+        words.append("done")
+
+    with (
+        distributed_.LocalCluster(
+            n_workers=0, processes=False, dashboard_address=None
+        ) as cluster,
+        distributed_.Client(cluster, set_as_default=False) as client,
+    ):
+        following = Following(
+            client,
+            ask,
+            done=done,
+            processes=1,
+            minimum=1,
+            maximum=2,
+            every=0.01,
+        )
+        assert asks.wait(20)
+        following.close()
+
+    assert words == ["1", "done"]
