@@ -9,6 +9,7 @@ from __future__ import annotations
 import secrets
 import socket
 import threading
+import time
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
@@ -92,7 +93,6 @@ class LoopbackPage:
             self._places.release()
 
     def _answer(self, line: socket.socket) -> None:
-        line.settimeout(_HEAD_AFTER)
         head, rest = _read_head(line)
         if not head:
             return
@@ -135,8 +135,12 @@ class LoopbackPage:
 
 def _read_head(line: socket.socket) -> tuple[bytes, bytes]:
     """Return a request's head and what came behind it; nothing if it has none."""
-    said = b""
+    said, until = b"", time.monotonic() + _HEAD_AFTER
     while b"\r\n\r\n" not in said:
+        left = until - time.monotonic()  # for all of it, also from one who drips
+        if left <= 0:
+            return b"", b""
+        line.settimeout(left)
         piece = line.recv(_PIECE_BYTES)
         if not piece or len(said) > HEAD_BYTES:
             return b"", b""

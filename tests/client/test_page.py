@@ -170,6 +170,18 @@ async def test_whoever_only_connects_holds_no_place_for_long_and_no_more_than_so
         for line in silent:
             assert await sync(line.recv, 1) == b""
             line.close()
+
+        def drip() -> None:
+            with suppress(OSError), connect(b"GET /") as line:
+                line.settimeout(0.02)
+                while True:
+                    line.send(b"a")
+                    with suppress(TimeoutError):
+                        if not line.recv(1):
+                            return  # it was hung up on
+
+        with trio.fail_after(SOON):
+            await sync(drip)
         line = await sync(connect, b"GET /" + b"a" * 2 * HEAD_BYTES)
         with line, suppress(ConnectionResetError):  # it hung up with bytes unread
             assert await sync(line.recv, 1) == b""
