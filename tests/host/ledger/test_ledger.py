@@ -7,6 +7,7 @@ import hashlib
 import os
 import signal
 import sqlite3
+import stat
 import subprocess
 import sys
 from contextlib import nullcontext
@@ -235,6 +236,34 @@ def test_a_value_that_is_there_already_counts_once_its_name_is_on_the_disk(
     blobs = tmp_path / "l" / "blobs"
     (file,) = (p for p in blobs.rglob("*") if p.is_file())
     assert synced == [blobs, file.parent, file.parent]
+
+
+def test_a_value_is_on_the_disk_before_its_row_and_that_before_anybody_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Shows: L3; a power cut takes what a kill does not."""
+    done: list[str] = []
+    fsync = os.fsync
+
+    def noted(fd: int) -> None:
+        kind = "folder" if stat.S_ISDIR(os.fstat(fd).st_mode) else "file"
+        done.append(kind)
+        fsync(fd)
+
+    with opened(tmp_path / "l") as ledger:
+        run = begin(ledger)
+        assert ledger._db.execute("pragma synchronous").fetchone() == (2,)  # full
+        ledger._db.set_trace_callback(lambda text: done.append(text.split()[0]))
+        monkeypatch.setattr(os, "fsync", noted)
+        assert commit(ledger, run, i1=LARGE) is None
+        monkeypatch.undo()
+        ledger._db.set_trace_callback(None)
+
+    # The folder of folders, the value, its name; then its row; then the end of it all.
+    assert [one for one in done if one in {"file", "folder", "insert", "commit"}] == [
+        "folder", "file", "folder", "insert", "commit"
+    ]  # fmt: skip
+    assert done[-1] == "commit"
 
 
 def test_a_damaged_value_is_told_and_not_given(tmp_path: Path) -> None:
