@@ -29,6 +29,8 @@ SAMPLES: dict[type[wire.Body], wire.Body] = {
     wire.Adopt: wire.Adopt(group="A", generation=3),
     wire.Keep: wire.Keep(key="A", data="{}"),
     wire.Recall: wire.Recall(after="A"),
+    wire.Ask: wire.Ask(what="events", group="A", after=7),
+    wire.Told: wire.Told(text="{}\n", more=True),
     wire.Recalled: wire.Recalled(entries=(wire.Keep(key="A", data="{}"),)),
     wire.Hello: wire.Hello(
         v=1,
