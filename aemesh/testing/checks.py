@@ -128,6 +128,23 @@ async def a_dead_member_holds_nobody_up(engine: Engine, open_group: OpenGroup) -
         assert group.jobs.jobs == ()
 
 
+async def a_node_that_dies_is_told(engine: Engine, open_group: OpenGroup) -> None:
+    """A member that is linked still is brought up anew, but only if we know."""
+    async with open_group() as group:
+        one, _ = two_members(group)
+        async with engine.open(group) as running:
+            with trio.fail_after(2 * UP_AFTER):
+                await running.add(one)
+                for job in one.jobs:
+                    await job.end(term_after=0.0)
+                if one.jobs:  # else nothing of it runs there
+                    assert await group.wait_broken(one)
+                await running.lost(one)
+                await running.add(one.next_one())
+        assert group.jobs.jobs == ()
+        assert group.broken.keys() <= {one.label}
+
+
 async def cancelled_it_leaves_nothing(engine: Engine, open_group: OpenGroup) -> None:
     """Whoever cancels the block, or a join in the middle, finds no process left."""
     async with open_group() as group:
@@ -151,6 +168,7 @@ CHECKS: tuple[Check, ...] = (
     it_opens_serves_and_leaves_nothing,
     a_silent_member_holds_nobody_up,
     a_dead_member_holds_nobody_up,
+    a_node_that_dies_is_told,
     cancelled_it_leaves_nothing,
 )
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 
 import pytest
 import trio
 
 from aemesh.model.group import Haste, Receipt
 from aemesh.model.job import JobSpec
+from aemesh.tasks.nursery import open_crew
 from aemesh.testing import checks
 from aemesh.testing.local_group import open_local_group
 
@@ -25,16 +26,18 @@ class Sleepers:
 
     @asynccontextmanager
     async def open(self, group):
-        running = Running(group, self.fault)
-        try:
-            yield running
-        finally:
-            if self.fault != "leaves jobs":
-                shield = self.fault != "is cancelled in its end"
-                with trio.CancelScope(shield=shield):
-                    await trio.lowlevel.checkpoint()
-                    for job in list(running.jobs.values()):
-                        await job.end(term_after=0.5)
+        async with open_crew() as crew:
+            running = Running(group, crew, self.fault)
+            try:
+                yield running
+            finally:
+                crew.cancel_scope.cancel()
+                if self.fault != "leaves jobs":
+                    shield = self.fault != "is cancelled in its end"
+                    with trio.CancelScope(shield=shield):
+                        await trio.lowlevel.checkpoint()
+                        for job in list(running.jobs.values()):
+                            await job.end(term_after=0.5)
 
     def spare_node(self):
         return JobSpec(argv=("true",)) if self.fault == "keeps others warm" else None
@@ -44,14 +47,24 @@ class Sleepers:
 
 
 class Running:
-    def __init__(self, group, fault: str) -> None:
-        self.group, self.fault, self.jobs, self.names = group, fault, {}, set()
+    def __init__(self, group, crew, fault: str) -> None:
+        self.group, self.crew, self.fault = group, crew, fault
+        self.jobs, self.names = {}, set()
 
     async def add(self, member):
         if self.fault == "takes each name once" and member.name in self.names:
             raise ZeroDivisionError
         self.names.add(member.name)
-        self.jobs[member.label] = await member.start(NODE)
+        job = self.jobs[member.label] = await member.start(NODE)
+        if self.fault != "looks at no node":
+            self.crew.start_soon(self.watch, member, job)
+
+    async def watch(self, member, job):
+        async with aclosing(job.output()) as output:
+            async for _ in output:
+                pass
+        if member.label in self.jobs:
+            self.group.member_broken(member, "it ended")
 
     async def retire(self, member, *, by_after, haste=Haste.SOON):
         job = self.jobs.pop(member.label)
@@ -81,6 +94,7 @@ class Running:
 SERVES = checks.it_opens_serves_and_leaves_nothing
 SILENT = checks.a_silent_member_holds_nobody_up
 DEAD = checks.a_dead_member_holds_nobody_up
+TOLD = checks.a_node_that_dies_is_told
 CANCELLED = checks.cancelled_it_leaves_nothing
 
 
@@ -101,12 +115,15 @@ async def test_one_that_does_all_it_owes_passes(tmp_path) -> None:
         ("waits for the silent", SILENT),
         ("leaves the silent", SILENT),
         ("knows no loss of strangers", DEAD),
+        ("looks at no node", TOLD),
         ("is cancelled in its end", CANCELLED),
     ],
 )
 async def test_a_broken_engine_fails_the_check_that_is_for_it(
-    tmp_path, fault: str, check
+    tmp_path, monkeypatch, fault: str, check
 ) -> None:
+    if check is TOLD:  # it waits for what never comes
+        monkeypatch.setattr(checks, "UP_AFTER", 1.0)
     with pytest.raises((Exception, ExceptionGroup)) as caught:
         await checks.run_check(check, Sleepers(fault), tmp_path / "run")
     assert any(check.__name__ in note for note in caught.value.__notes__)
