@@ -83,6 +83,8 @@ def parse(
         sources += _sources(words[at:], read)
     if not sources:
         sources = [[(line,) for line in read("-")]]
+    for word in command:
+        _check(word)
     template = Template(tuple(command))
     items = list(_bounded(sum(parts, ()) for parts in itertools.product(*sources)))
     if items:

@@ -85,6 +85,11 @@ def test_what_cannot_be_an_argument_is_refused(arg: str) -> None:
         parse(["cat", ":::", arg], read=FILES.__getitem__)
 
 
+def test_a_command_that_is_no_text_is_refused() -> None:
+    with pytest.raises(UsageError, match="cannot be an argument"):
+        parse(["echo", "\udcff", "{}", ":::", "a"], read=lambda _: [])
+
+
 def test_too_many_items_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(limits, "RUN_ITEMS", 3)
     with pytest.raises(UsageError, match="more than 3"):
