@@ -76,7 +76,10 @@ class Clerk:
             total=total,
             fresh=fresh,
         )
-        return await self._ask(opened)
+        view = await self._ask(opened)
+        if fresh:
+            self._tell()  # who follows the life that is over hears that it is
+        return view
 
     async def drop(self, group: GroupName, key: RunKey) -> None:
         """Remove a run and all it has."""

@@ -6,6 +6,7 @@ import pytest
 import trio
 import trio.testing
 
+from aemesh.errors import UnknownRunError
 from aemesh.host.ledger.clerk import Clerk
 from aemesh.host.ledger.ledger import Ledger, memory_ledger
 from aemesh.model.names import GroupName
@@ -20,9 +21,9 @@ def ledger() -> Ledger:
     return memory_ledger(wall=lambda: 1.0)
 
 
-async def begun(clerk: Clerk) -> RunName:
+async def begun(clerk: Clerk, *, fresh: bool = False) -> RunName:
     view = await clerk.open_run(
-        A, K, fingerprint="f", title="work", total=3, fresh=False
+        A, K, fingerprint="f", title="work", total=3, fresh=fresh
     )
     return RunName(A, K, view.life)
 
@@ -85,3 +86,19 @@ async def test_a_bug_in_one_write_is_no_yes_for_those_who_wait(
         await trio.testing.wait_all_tasks_blocked()
 
     assert await clerk.known(run, [ONE, TWO]) == [TWO]
+
+
+async def test_who_follows_a_run_hears_when_it_is_begun_anew(ledger: Ledger) -> None:
+    clerk = Clerk(ledger)
+    run = await begun(clerk)
+
+    async def follow() -> None:
+        with pytest.raises(UnknownRunError):
+            async for _ in clerk.items(run, 0, follow=True):
+                pass
+
+    with trio.fail_after(5):
+        async with trio.open_nursery() as group:
+            group.start_soon(follow)
+            await trio.testing.wait_all_tasks_blocked()
+            assert (await begun(clerk, fresh=True)).life > run.life
