@@ -28,7 +28,6 @@ class Agent:
         self._path = Path(path)
         self._turn = threading.Lock()
         self._socket: socket.socket | None = None
-        self._pid = 0  # whose socket it is: a fork has to have its own
 
     def ask(
         self, question: dict[str, object], *blobs: bytes
@@ -63,8 +62,7 @@ class Agent:
         return told, answer[end:]
 
     def _line(self) -> socket.socket:
-        if self._socket is None or self._pid != os.getpid():
-            self._hang_up()
+        if self._socket is None:
             line = socket.socket(socket.AF_UNIX)
             try:
                 with short_path(self._path) as short:
@@ -72,7 +70,7 @@ class Agent:
             except BaseException:
                 line.close()
                 raise
-            self._socket, self._pid = line, os.getpid()
+            self._socket = line
         return self._socket
 
     def _hang_up(self) -> None:
@@ -112,3 +110,12 @@ def this_agent() -> Agent:
             raise SettingsError(msg, why=f"${VARIABLE} is not set")
         _agent = Agent(path)
     return _agent
+
+
+def _forget() -> None:
+    """A fork has its own, and no lock that a thread of its parent holds."""
+    global _agent  # noqa: PLW0603 - as above
+    _agent = None
+
+
+os.register_at_fork(after_in_child=_forget)

@@ -198,6 +198,41 @@ async def test_who_was_interrupted_while_it_asked_hears_the_answer_to_its_next(
         assert await said(job) == "it takes too long\nsecond\n"
 
 
+async def test_a_fork_asks_while_a_thread_of_its_parent_waits_for_an_answer(
+    tmp_path: Path,
+) -> None:
+    forked = trio.Event()
+
+    async def answer(question: bytes) -> bytes:
+        words, _ = unpack_untrusted(question)
+        if b'"parent"' in words:
+            await job.send(b"\n")
+            await forked.wait()
+        else:
+            forked.set()
+        return await echo(question)
+
+    code = (
+        "import os, sys, threading\n"
+        f"sys.path.insert(0, {ROOT!r})\n"
+        "from aemesh.client.agent import this_agent\n"
+        "def ask(name): print(this_agent().ask({'t': name})[0]['t'], flush=True)\n"
+        "input()\n"
+        "thread = threading.Thread(target=ask, args=('parent',))\n"
+        "thread.start()\n"
+        "input()\n"
+        "if not os.fork(): ask('child'); os._exit(0)\n"
+        "os.wait()\n"
+        "thread.join()\n"
+    )
+    async with open_jobs(tmp_path / "run") as jobs:
+        job = await jobs.start(ONE, python(code), answer=answer)
+        await job.send(b"\n")
+
+        with trio.fail_after(20):
+            assert sorted((await said(job)).split()) == ["child", "parent"]
+
+
 async def test_a_process_that_is_killed_within_a_question_leaves_its_place(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
