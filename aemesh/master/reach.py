@@ -44,6 +44,18 @@ class Gate:
     for_strangers: trio.CapacityLimiter = field(
         default_factory=lambda: trio.CapacityLimiter(1)
     )
+    _told_full: bool = False
+
+    def note_full(self) -> None:
+        """Say once that connections wait: engines keep idle ones, and seem to hang."""
+        if self.carried.available_tokens >= 1 or self._told_full:
+            return
+        self._told_full = True
+        _log.warning(
+            "%d connections to members go through here, which is the most: more wait "
+            "until one ends.  Let their workers be reached, or have fewer of them",
+            self.carried.total_tokens,
+        )
 
     @contextmanager
     def place(self, source: str, *, known: bool) -> Iterator[bool]:
@@ -224,6 +236,7 @@ class MemberReach:
     ) -> None:
         """Carry a connection when fewer are carried than may be."""
         self._waiting += 1
+        self.gate.note_full()
         try:
             await self.gate.carried.acquire_on_behalf_of(connection)
         finally:

@@ -312,6 +312,24 @@ async def test_strangers_at_a_forwarded_port_are_few_and_members_get_through() -
         one.close()
 
 
+async def test_connections_that_wait_for_others_to_end_are_told_once(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Engines keep idle connections for ever; without a word they seem to hang."""
+    segment = MemorySegment()
+    async with trio.open_nursery() as nursery:
+        ports = ports_of(nursery, segment.host(HERE), dial_stream=trio.sleep_forever)
+        ports.gate.carried = trio.CapacityLimiter(2)
+        await nursery.start(ports.run)
+        at = await ports.reach(5000)
+        for count in range(1, 5):
+            await segment.host(THERE).dial(at)
+            await trio.testing.wait_all_tasks_blocked()
+            assert caplog.text.count("more wait") == (count > 2)
+        assert ports.gate.carried.statistics().tasks_waiting == 2
+        nursery.cancel_scope.cancel()
+
+
 def is_open(sock: socket.socket) -> bool:
     try:
         sock.recv(1, socket.MSG_DONTWAIT)
