@@ -9,22 +9,22 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from aemesh.client.client import Group as Group
-    from aemesh.client.client import Mesh as Mesh
-    from aemesh.client.client import connect as connect
+    from aemesh.client.group import Group as Group
     from aemesh.client.item import checkpoint as checkpoint
     from aemesh.client.item import leaving_after as leaving_after
     from aemesh.client.item import resume as resume
+    from aemesh.client.mesh import Mesh as Mesh
+    from aemesh.client.mesh import connect as connect
     from aemesh.errors import AemeshError as AemeshError
 
     __version__: str
 
 _HOMES = {
     "AemeshError": "aemesh.errors",
-    "Group": "aemesh.client.client",
-    "Mesh": "aemesh.client.client",
+    "Group": "aemesh.client.group",
+    "Mesh": "aemesh.client.mesh",
     "checkpoint": "aemesh.client.item",
-    "connect": "aemesh.client.client",
+    "connect": "aemesh.client.mesh",
     "leaving_after": "aemesh.client.item",
     "resume": "aemesh.client.item",
 }

@@ -12,7 +12,7 @@ import msgspec
 from aemesh.cli import ui
 from aemesh.cli.delegation import delegate_options, wish_of
 from aemesh.cli.options import group_option, json_option, state_option
-from aemesh.client.client import Mesh
+from aemesh.client.mesh import Mesh
 from aemesh.errors import GroupIncompleteError
 
 if TYPE_CHECKING:

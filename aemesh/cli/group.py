@@ -22,7 +22,7 @@ from aemesh.cli.options import (
 )
 from aemesh.cli.spans import shown_span
 from aemesh.cli.status import show_groups
-from aemesh.client.client import Mesh
+from aemesh.client.mesh import Mesh
 from aemesh.errors import UsageError
 from aemesh.model.counted import counted
 from aemesh.model.view import Delegate

@@ -17,9 +17,9 @@ import click
 from aemesh.cli import ui
 from aemesh.cli.delegation import delegate_options, wish_of
 from aemesh.cli.options import assent_option, group_option, json_option, state_option
-from aemesh.client.client import Mesh
 from aemesh.client.fingerprint import item_ids
 from aemesh.client.itemfiles import ItemFolders, JobLog, fields_of
+from aemesh.client.mesh import Mesh
 from aemesh.client.spread import Order, Spread
 from aemesh.client.template import Args, Template, lines_of, parse, split_lines
 from aemesh.errors import UsageError

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from aemesh.client.client import Mesh
+from aemesh.client.mesh import Mesh
 from aemesh.errors import UsageError
 
 if TYPE_CHECKING:

@@ -57,7 +57,7 @@ def mpirun(
 def _guarded(
     name: str, mpi: str | None, subnet: str, words: tuple[str, ...], state: str | None
 ) -> int:
-    from aemesh.client.client import Mesh  # noqa: PLC0415 - in the child only
+    from aemesh.client.mesh import Mesh  # noqa: PLC0415 - in the child only
     from aemesh.client.mpirun import Run, run_mpi  # noqa: PLC0415
 
     try:

@@ -15,8 +15,8 @@ import click
 from aemesh.cli import ui
 from aemesh.cli.failures import failed
 from aemesh.cli.options import TypedOption, state_option
-from aemesh.client.client import Mesh
 from aemesh.client.environment import GROUP_VARIABLE
+from aemesh.client.mesh import Mesh
 from aemesh.client.remoteshell import run_remote
 from aemesh.errors import UsageError
 

@@ -103,7 +103,7 @@ def _detached(
 
 def _check_group(name: str, state: str | None) -> None:
     """Tell here what cannot become anything: no master, no such group."""
-    from aemesh.client.client import Mesh  # noqa: PLC0415 - see `COMMANDS`
+    from aemesh.client.mesh import Mesh  # noqa: PLC0415 - see `COMMANDS`
 
     known = [group.name for group in Mesh(state).groups()]
     if name not in known:
@@ -112,7 +112,7 @@ def _check_group(name: str, state: str | None) -> None:
 
 
 def _as_you(name: str, wish: Delegate, argv: tuple[str, ...], state: str | None) -> int:
-    from aemesh.client.client import Mesh  # noqa: PLC0415 - see `COMMANDS`
+    from aemesh.client.mesh import Mesh  # noqa: PLC0415 - see `COMMANDS`
     from aemesh.model.view import Delegate  # noqa: PLC0415
 
     mesh = Mesh(state)
@@ -124,7 +124,7 @@ def _as_you(name: str, wish: Delegate, argv: tuple[str, ...], state: str | None)
 
 
 def _on_group(name: str, argv: tuple[str, ...], state: str | None) -> int:
-    from aemesh.client.client import Mesh  # noqa: PLC0415 - see `COMMANDS`
+    from aemesh.client.mesh import Mesh  # noqa: PLC0415 - see `COMMANDS`
     from aemesh.client.script import run_script  # noqa: PLC0415
 
     mesh = Mesh(state)

@@ -9,7 +9,7 @@ import msgspec
 
 from aemesh.cli import ui
 from aemesh.cli.options import json_option, state_option
-from aemesh.client.client import Mesh
+from aemesh.client.mesh import Mesh
 from aemesh.errors import UsageError
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ import click
 
 from aemesh.cli import ui
 from aemesh.cli.options import state_option
-from aemesh.client.client import Mesh
+from aemesh.client.mesh import Mesh
 from aemesh.errors import UnreachableError
 
 # Groups are closed first, which is bounded by `limits.RETIRE_AFTER`; twice that.

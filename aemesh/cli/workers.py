@@ -14,7 +14,7 @@ from aemesh.cli.moments import moment
 from aemesh.cli.options import json_option, state_option
 from aemesh.cli.receipts import receipt_line
 from aemesh.cli.status import show_workers
-from aemesh.client.client import Mesh
+from aemesh.client.mesh import Mesh
 from aemesh.errors import UsageError
 
 

@@ -23,8 +23,9 @@ from distributed.deploy.adaptive import Adaptive
 from distributed.deploy.cluster import Cluster
 from distributed.utils import Log
 
-from aemesh.client.client import Group, Mesh, group_name, processes_each
 from aemesh.client.daskclient import find_scheduler
+from aemesh.client.group import Group, processes_each
+from aemesh.client.mesh import Mesh, group_name
 from aemesh.errors import AemeshError, EngineError
 
 if TYPE_CHECKING:

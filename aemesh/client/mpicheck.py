@@ -17,7 +17,7 @@ from aemesh.errors import EngineError, GroupIncompleteError, SettingsError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from aemesh.client.client import Mesh
+    from aemesh.client.mesh import Mesh
     from aemesh.client.mpilauncher import Launcher
     from aemesh.model.view import HeldMember
 

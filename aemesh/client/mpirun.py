@@ -27,8 +27,8 @@ from aemesh.net.interfaces import network_of
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from aemesh.client.client import Mesh
     from aemesh.client.hold import Hold
+    from aemesh.client.mesh import Mesh
     from aemesh.model.view import HeldMember, HoldView
 
 AUTO = "auto"

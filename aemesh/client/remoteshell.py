@@ -17,8 +17,8 @@ from aemesh.errors import EngineError, UnreachableError, UsageError
 from aemesh.model.job import Channel
 
 if TYPE_CHECKING:
-    from aemesh.client.client import Mesh
     from aemesh.client.memberjob import MemberJob
+    from aemesh.client.mesh import Mesh
 
 # A job starts in an empty folder of its own, and ssh's in the user's home: relative
 # paths of rsync, git and scp mean the latter.  A shell that cannot go there says so,

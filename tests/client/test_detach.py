@@ -17,8 +17,8 @@ import pytest
 import trio
 
 from aemesh.cli.jobs import shown_age
-from aemesh.client.client import Mesh
 from aemesh.client.jobs import JobFolder, Record, write_record
+from aemesh.client.mesh import Mesh
 from aemesh.errors import JobLostError, UnknownNameError
 from aemesh.host.control.sockets import SOCKET_FILE
 from aemesh.host.processes import all_processes

@@ -10,7 +10,7 @@ import pytest
 import trio
 
 from aemesh import limits
-from aemesh.client.client import Mesh
+from aemesh.client.mesh import Mesh
 from aemesh.client.runs import Runs
 from aemesh.errors import (
     OtherWorkError,

@@ -19,7 +19,7 @@ import trio
 import trio.testing
 
 from aemesh import limits
-from aemesh.client.client import Mesh
+from aemesh.client.mesh import Mesh
 from aemesh.errors import (
     BugError,
     EngineError,
@@ -467,7 +467,7 @@ async def test_serving_prints_and_logs_nothing_and_leaves_signals_alone(
 
 def test_a_client_does_not_import_the_server():
     code = (
-        "import sys, aemesh.client.client as c; "
+        "import sys, aemesh.client.mesh as c; "
         "print([m for m in ('trio', 'starlette', 'hypercorn', 'httpx', 'rich', "
         "'cryptography', 'distributed') if m in sys.modules])"
     )

@@ -13,7 +13,7 @@ import pytest
 import trio
 
 from aemesh import limits
-from aemesh.client.client import Mesh as ClientMesh
+from aemesh.client.mesh import Mesh as ClientMesh
 from aemesh.errors import EngineError, RefusedError, UnknownNameError
 from aemesh.model.group import Haste
 from aemesh.testing.memory_control import MemoryControl

@@ -12,7 +12,7 @@ import pytest
 import trio
 
 from aemesh import limits
-from aemesh.client.client import Mesh
+from aemesh.client.mesh import Mesh
 from aemesh.errors import (
     EngineError,
     UnknownNameError,
