@@ -36,7 +36,13 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
 
 SCRIPTS = Path(__file__).parents[2] / "aemesh" / "engines" / "dask"
-BESIDE = ("dask_departure.py", "dask_page.py", "dask_plan.py", "dask_preload.py")
+BESIDE = (
+    "dask_departure.py",
+    "dask_page.py",
+    "dask_plan.py",
+    "dask_preload.py",
+    "dask_tls.py",
+)
 TLS = {"ca": "ca.pem", "cert": "cert.pem", "key": "key.pem"}
 HEAD_HOST, NODE_HOST = "127.0.0.1", "127.0.0.2"  # Linux has all of 127/8 on loopback
 # Two cores and other tests beside us: what takes tenths of a second may take this.

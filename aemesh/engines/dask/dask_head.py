@@ -1,9 +1,9 @@
 """The Dask scheduler of a group: a script beside the master that obeys JSON lines.
 
 It runs in the group's environment and imports nothing of aemesh but what is put beside
-it: `dask_departure.py`, `dask_page.py` and `dask_plan.py`. Started as a spare it has
-imported distributed and waits for its first line. The words it understands and says
-are in `docs/reference/protocol.md`; each line is one JSON object.
+it: `dask_departure.py`, `dask_page.py`, `dask_plan.py` and `dask_tls.py`. Started as a
+spare it has imported distributed and waits for its first line. The words it understands
+and says are in `docs/reference/protocol.md`; each line is one JSON object.
 
 Dask leaves three things to us: nothing may listen but TLS on the chosen addresses, a
 retirement must end at its deadline, and a machine known to be lost is dropped at once
@@ -12,7 +12,7 @@ retirement must end at its deadline, and a machine known to be lost is dropped a
 # distributed is asyncio's, untyped, and Python 3.10 here has neither `override` nor one
 # TimeoutError.
 # ruff: noqa: TID251, ANN401, E402
-# mypy: disable-error-code="no-untyped-call, mutable-override"
+# mypy: disable-error-code="no-untyped-call"
 
 from __future__ import annotations
 
@@ -26,11 +26,9 @@ import contextlib
 import json
 import os
 import signal
-import ssl
 import sys
 import time
 import traceback
-import weakref
 from typing import TYPE_CHECKING, Any
 
 import yaml  # type: ignore[import-untyped]
@@ -45,9 +43,8 @@ _loader, yaml.SafeLoader = (
 import dask
 from dask_departure import Departures
 from dask_page import Pages
-from distributed import Scheduler, Security
-from distributed.comm.registry import backends
-from distributed.comm.tcp import TLS, TLSBackend, TLSConnector, TLSListener
+from dask_tls import DOOR, security_from
+from distributed import Scheduler
 from distributed.diagnostics.plugin import SchedulerPlugin
 from distributed.metrics import time as dask_time
 from distributed.versions import get_versions
@@ -78,12 +75,6 @@ HANG_UP_AFTER = 1.0
 CLOSE_WITHIN = 1.5
 # The configuration is the largest line; the agent is trusted, but a bound is a bound.
 LINE_BYTES = 1 << 20
-# Labels that are refused: each departure makes one, so this is a departure a minute
-# for six weeks, and some MB. Then the oldest goes: who can make that many members
-# leave is a member, and needs no old door.
-REFUSED_MEMBERS = 65536
-REFUSED_TOLD = 10000  # of 64 characters, that is within LINE_BYTES
-COMMON_NAME_LENGTH = 64  # ub-common-name in RFC 5280; an authority cuts there
 
 DEFAULTS: dict[str, Any] = {
     "distributed.comm.timeouts.connect": CONNECT_AFTER,
@@ -126,82 +117,6 @@ class Lines:
             lambda: asyncio.StreamReaderProtocol(reader), os.fdopen(self.reading, "rb")
         )
         return reader
-
-
-class Door:
-    """Who may no longer be talked to: members, by the common name in certificates.
-
-    The group's authority lives as long as the group, and so does the certificate of
-    a member that is gone: it must not open anything here any more.
-    """
-
-    def __init__(self) -> None:
-        self._refused: dict[str, None] = {}  # in the order in which they came
-        self._comms: weakref.WeakSet[TLS] = weakref.WeakSet()
-
-    def admit(self, comm: TLS) -> None:
-        """Keep an eye on a new connection, or abort it."""
-        names = common_names(comm)
-        if not names or names & self._refused.keys():
-            comm.abort()
-        else:
-            self._comms.add(comm)
-
-    def refused(self) -> list[str]:
-        """Return who is refused, as many as one line holds; the latest last."""
-        return list(self._refused)[-REFUSED_TOLD:]
-
-    def refuse(self, member: str) -> None:
-        """Abort all connections with a member, from now on."""
-        self._refused[member[:COMMON_NAME_LENGTH]] = None
-        if len(self._refused) > REFUSED_MEMBERS:
-            del self._refused[next(iter(self._refused))]
-        for comm in list(self._comms):
-            if common_names(comm) & self._refused.keys():
-                comm.abort()
-
-
-DOOR = Door()
-
-
-def common_names(comm: TLS) -> set[str]:
-    """Return the common names in the certificate that the peer showed."""
-    subject = (comm.extra_info.get("peercert") or {}).get("subject", ())
-    return {text for part in subject for kind, text in part if kind == "commonName"}
-
-
-class GuardedTls(TLS):
-    """A TLS connection, in or out, that has to pass the door.
-
-    distributed makes one as soon as TLS has shaken hands, before it reads a message;
-    on one that was aborted meanwhile its first read or write fails.
-    """
-
-    def _read_extra(self) -> None:
-        super()._read_extra()
-        DOOR.admit(self)
-
-
-class GuardedListener(TLSListener):
-    """A listener whose connections have to pass the door."""
-
-    comm_class = GuardedTls
-
-
-class GuardedConnector(TLSConnector):
-    """A connector whose connections have to pass the door."""
-
-    comm_class = GuardedTls
-
-
-class GuardedBackend(TLSBackend):
-    """What distributed uses for `tls://`."""
-
-    _connector_class = GuardedConnector
-    _listener_class = GuardedListener
-
-
-backends["tls"] = GuardedBackend()
 
 
 class TlsScheduler(Scheduler):
@@ -318,19 +233,6 @@ class Work(SchedulerPlugin):
         if ws.processing or ws.actors:
             return 0.0
         return max(0.0, self._now() - self._worked_at[ws.address])
-
-
-def security_from(tls: dict[str, str]) -> Security:
-    """Return TLS 1.3 with the group's own authority for every role."""
-    ca, cert, key = (os.path.abspath(tls[name]) for name in ("ca", "cert", "key"))
-    roles = ("scheduler", "worker", "client")
-    return Security(
-        require_encryption=True,
-        tls_min_version=ssl.TLSVersion.TLSv1_3,
-        tls_ca_file=ca,
-        **{f"tls_{role}_cert": cert for role in roles},
-        **{f"tls_{role}_key": key for role in roles},
-    )
 
 
 def as_value(text: Any) -> Any:

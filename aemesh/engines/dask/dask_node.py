@@ -1,9 +1,9 @@
 """The Dask workers of one member: a script that forks them and obeys JSON lines.
 
-It runs in the group's environment and imports nothing of aemesh but `dask_preload.py`,
-which is put beside it. Started as a spare it has imported distributed, and the modules
-that the group names, and waits for its first line; then a worker is a fork away, which
-takes hundredths of a second where a new interpreter takes tenths.
+It runs in the group's environment and imports nothing of aemesh but what is put beside
+it: `dask_preload.py` and `dask_tls.py`. Started as a spare it has imported distributed,
+and the modules that the group names, and waits for its first line; then a worker is a
+fork away, which takes hundredths of a second where a new interpreter takes tenths.
 
 A fork copies only the calling thread, and any lock another thread held stays locked for
 ever. So the parent never starts a thread or an event loop: it is a `select` loop over
@@ -12,7 +12,7 @@ its stdin, two pipes of each child, and signals. The children run everything els
 # distributed is asyncio's, untyped, and Python 3.10 here has neither `override` nor one
 # TimeoutError. The environment must be set before it is imported.
 # ruff: noqa: TID251, ANN401, E402
-# mypy: disable-error-code="override, no-untyped-call, mutable-override"
+# mypy: disable-error-code="override, no-untyped-call"
 
 from __future__ import annotations
 
@@ -31,11 +31,9 @@ import ctypes
 import json
 import selectors
 import signal
-import ssl
 import sys
 import time
 import traceback
-import weakref
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -52,9 +50,8 @@ _loader, yaml.SafeLoader = (
 import dask
 import tornado.platform.asyncio  # noqa: F401  # each worker would import it for itself
 from dask_preload import preload
-from distributed import Security, Worker
-from distributed.comm.registry import backends
-from distributed.comm.tcp import TLS, TLSBackend, TLSConnector, TLSListener
+from dask_tls import DOOR, security_from
+from distributed import Worker
 from distributed.versions import get_versions
 
 yaml.SafeLoader = _loader  # tasks may mean just this one
@@ -77,9 +74,6 @@ QUICK_DEATH_WITHIN = 10.0
 BACKOFF_FIRST, BACKOFF_MOST = 0.25, 10.0
 # The configuration is the largest line; the agent is trusted, but a bound is a bound.
 LINE_BYTES = 1 << 20
-# See dask_head.py.
-REFUSED_MEMBERS = 65536
-COMMON_NAME_LENGTH = 64
 # The scheduler hung up without a word: whoever reads our exit code may want to know.
 EXIT_CUT_OFF = 3
 PR_SET_PDEATHSIG = 1  # <linux/prctl.h>
@@ -95,78 +89,6 @@ ENFORCED: dict[str, Any] = {
     "distributed.worker.preload": [],
     "distributed.worker.http.routes": [],
 }
-
-
-class Door:
-    """Who may no longer be talked to: members, by the common name in certificates.
-
-    The group's authority lives as long as the group, and so does the certificate of
-    a member that is gone: it must not open anything here any more.
-    """
-
-    def __init__(self) -> None:
-        self._refused: dict[str, None] = {}  # in the order in which they came
-        self._comms: weakref.WeakSet[TLS] = weakref.WeakSet()
-
-    def admit(self, comm: TLS) -> None:
-        """Keep an eye on a new connection, or abort it."""
-        names = common_names(comm)
-        if not names or names & self._refused.keys():
-            comm.abort()
-        else:
-            self._comms.add(comm)
-
-    def refuse(self, member: str) -> None:
-        """Abort all connections with a member, from now on."""
-        self._refused[member[:COMMON_NAME_LENGTH]] = None
-        if len(self._refused) > REFUSED_MEMBERS:
-            del self._refused[next(iter(self._refused))]
-        for comm in list(self._comms):
-            if common_names(comm) & self._refused.keys():
-                comm.abort()
-
-
-DOOR = Door()
-
-
-def common_names(comm: TLS) -> set[str]:
-    """Return the common names in the certificate that the peer showed."""
-    subject = (comm.extra_info.get("peercert") or {}).get("subject", ())
-    return {text for part in subject for kind, text in part if kind == "commonName"}
-
-
-class GuardedTls(TLS):
-    """A TLS connection, in or out, that has to pass the door.
-
-    distributed makes one as soon as TLS has shaken hands, before it reads a message;
-    on one that was aborted meanwhile its first read or write fails.
-    """
-
-    def _read_extra(self) -> None:
-        super()._read_extra()
-        DOOR.admit(self)
-
-
-class GuardedListener(TLSListener):
-    """A listener whose connections have to pass the door."""
-
-    comm_class = GuardedTls
-
-
-class GuardedConnector(TLSConnector):
-    """A connector whose connections have to pass the door."""
-
-    comm_class = GuardedTls
-
-
-class GuardedBackend(TLSBackend):
-    """What distributed uses for `tls://`."""
-
-    _connector_class = GuardedConnector
-    _listener_class = GuardedListener
-
-
-backends["tls"] = GuardedBackend()
 
 
 # Returns where others reach a port of ours; "" is at our own address.
@@ -226,22 +148,6 @@ class LineReader:
         data = os.read(self.fd, 65536)
         *lines, self._buffer = (self._buffer + data).split(b"\n")
         return lines, not data or len(self._buffer) > LINE_BYTES
-
-
-def security_from(tls: dict[str, str]) -> Security:
-    """Return TLS 1.3 with the group's own authority for every role.
-
-    Paths are made absolute: a task may change the directory and then open a client.
-    """
-    ca, cert, key = (os.path.abspath(tls[name]) for name in ("ca", "cert", "key"))
-    roles = ("scheduler", "worker", "client")
-    return Security(
-        require_encryption=True,
-        tls_min_version=ssl.TLSVersion.TLSv1_3,
-        tls_ca_file=ca,
-        **{f"tls_{role}_cert": cert for role in roles},
-        **{f"tls_{role}_key": key for role in roles},
-    )
 
 
 @dataclass(frozen=True)

@@ -1,10 +1,9 @@
 """The Dask engine: a scheduler beside the master, workers on the members, all TLS.
 
-What touches Dask runs in two scripts, `dask_head.py` (with `dask_departure.py`,
-`dask_page.py` and `dask_plan.py`) and `dask_node.py` (with `dask_preload.py`), in the
-group's environment; here they are sent JSON lines (`talk.py`), and Dask is never
-imported.  A spare of each has imported Dask before it is needed: joining takes
-hundredths of a second.
+What touches Dask runs in two scripts, `dask_head.py` and `dask_node.py` (with what is
+put beside them), in the group's environment; here they are sent JSON lines (`talk.py`),
+and Dask is never imported.  A spare of each has imported Dask before it is needed:
+joining takes hundredths of a second.
 """
 
 from __future__ import annotations
@@ -39,8 +38,13 @@ _REFUSED_MEMBERS = 65536
 _LOOPBACK = "127.0.0.1"
 # What a script imports of ours is put beside it.
 _BESIDE = {
-    "dask_head.py": ("dask_departure.py", "dask_page.py", "dask_plan.py"),
-    "dask_node.py": ("dask_preload.py",),
+    "dask_head.py": (
+        "dask_departure.py",
+        "dask_page.py",
+        "dask_plan.py",
+        "dask_tls.py",
+    ),
+    "dask_node.py": ("dask_preload.py", "dask_tls.py"),
 }
 # Clients that fetch from workers themselves get over a lost one as fast as the
 # scheduler does; 11 s is the least that distributed takes for the second.
