@@ -7,17 +7,14 @@ before; the next call asks again.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, TypeVar, Unpack
+from typing import TYPE_CHECKING, Unpack
 from urllib.parse import quote
-
-import msgspec
 
 from aemesh.client.hold import Hold
 from aemesh.client.jobs import JobFolder
 from aemesh.client.memberjob import MemberJob
 from aemesh.client.runs import Runs
-from aemesh.client.transport import ANSWER_AFTER, Transport, error_in, error_of
-from aemesh.errors import UnreachableError
+from aemesh.client.transport import ANSWER_AFTER, Transport, error_of, in_line
 from aemesh.host.control.sockets import SOCKET_FILE
 from aemesh.host.statedir import state_root
 from aemesh.master.control_wire import (
@@ -50,8 +47,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from aemesh.client.transport import Talk
-
-_T = TypeVar("_T")
 
 
 class Control:
@@ -207,7 +202,7 @@ class Control:
             workers=tuple(workers),
         )
         for line in self._transport.lines("POST", _of(name, "exec"), body=wish):
-            yield _decoded(line, OutputView)
+            yield in_line(line, OutputView)
 
     def job(  # noqa: PLR0913 - what there is to say of a job
         self,
@@ -244,7 +239,7 @@ class Control:
         for line in self._transport.lines("GET", target):
             field, _, value = line.partition(b":")
             if field == b"data":
-                yield _decoded(value, EventView)
+                yield in_line(value, EventView)
 
     def jobs(self) -> list[ClientJobView]:
         """Return the scripts of ``aemesh run --detach``; asks no master."""
@@ -261,15 +256,3 @@ class Control:
 def _of(group: str, part: str = "") -> str:
     end = f"/{part}" if part else ""
     return f"/v1/groups/{quote(group, safe='')}{end}"
-
-
-def _decoded(line: bytes, kind: type[_T]) -> _T:
-    """Return the value in a line of a stream, or raise the error that is in it."""
-    try:
-        return msgspec.json.decode(line, type=kind)
-    except msgspec.MsgspecError as error:
-        told = error_in(line)
-        if told is not None:
-            raise told from None
-        msg = "the master's answer cannot be read"
-        raise UnreachableError(msg, why=str(error)) from error

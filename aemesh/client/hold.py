@@ -5,9 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Self
 from urllib.parse import quote
 
-import msgspec
-
-from aemesh.client.transport import error_in
+from aemesh.client.transport import in_line
 from aemesh.errors import UnreachableError
 from aemesh.model.view import HoldView
 
@@ -65,14 +63,7 @@ class Hold:
                 raise UnreachableError(msg)
             self._rest += data
         line, _, self._rest = self._rest.partition(b"\n")
-        try:
-            return msgspec.json.decode(line, type=HoldView)
-        except msgspec.MsgspecError as error:
-            told = error_in(line)
-            if told is not None:
-                raise told from None
-            msg = "the master's answer cannot be read"
-            raise UnreachableError(msg, why=str(error)) from error
+        return in_line(line, HoldView)
 
     def __enter__(self) -> Self:
         return self

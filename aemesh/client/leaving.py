@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import msgspec
-
-from aemesh.client.transport import Transport, error_in
-from aemesh.errors import NoWorkerError, UnreachableError
+from aemesh.client.transport import Transport, in_line
+from aemesh.errors import NoWorkerError
 from aemesh.host.control.sockets import SOCKET_FILE
 from aemesh.host.statedir import state_root
 from aemesh.model.view import DepartureView
@@ -38,14 +36,7 @@ class LocalWorker:
         """
         wish = Agree(end=end, haste=haste)
         for line in self._transport.lines("POST", _TARGET, body=wish):
-            try:
-                yield msgspec.json.decode(line, type=DepartureView)
-            except msgspec.MsgspecError as error:
-                told = error_in(line)
-                if told is not None:
-                    raise told from None
-                msg = "the worker's answer cannot be read"
-                raise UnreachableError(msg, why=str(error)) from error
+            yield in_line(line, DepartureView, whose="worker")
 
     def stay(self) -> DepartureView:
         """Have it stay after all."""

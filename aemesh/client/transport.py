@@ -224,6 +224,18 @@ def _chunk(data: bytes) -> bytes:
     return b"%x\r\n%b\r\n" % (len(data), data)
 
 
+def in_line(line: bytes, kind: type[_T], *, whose: str = "master") -> _T:
+    """Return the value in a line of a stream, or raise the error that is in it."""
+    try:
+        return msgspec.json.decode(line, type=kind)
+    except msgspec.MsgspecError as error:
+        told = error_in(line)
+        if told is not None:
+            raise told from None
+        msg = f"the {whose}'s answer cannot be read"
+        raise UnreachableError(msg, why=str(error)) from error
+
+
 def error_in(line: bytes) -> AemeshError | None:
     """Return the error that a line of a stream holds, or None if it is data."""
     try:
