@@ -95,7 +95,11 @@ class AemeshCluster(Cluster):
     def __await__(self) -> Generator[Any, None, AemeshCluster]:
         async def started() -> AemeshCluster:
             if self.status == Status.created:
-                await self._start()
+                try:
+                    await self._start()
+                except BaseException:
+                    await self._close()  # nobody does it who has no cluster
+                    raise
             return self
 
         return started().__await__()
