@@ -15,9 +15,13 @@ WORKERS = ("office-1", "office-2", "office-3")
 
 
 async def held(office: Office) -> dict[str, list[str]]:
-    """Return the members of each master's group; no worker is in both."""
+    """Return the members of each master's group; no worker is in both.
+
+    Workers go from the laptop to the desk: asked the other way round, one that goes in
+    between would be seen in both.
+    """
     found: dict[str, list[str]] = {}
-    for host in ("laptop", "desk"):
+    for host in ("desk", "laptop"):
         (group,) = await office.ask("group", "list", name=host)
         found[host] = sorted(group["members"])
     assert not set(found["laptop"]) & set(found["desk"])
