@@ -96,9 +96,9 @@ async def test_behind_a_router_and_behind_a_firewall_they_send_each_other_result
         ways = {name: one["way"] for name, one in ports.items()}
         assert ways == {"plain": "direct", "walled": "forwarded", "hidden": "forwarded"}
         assert ports["plain"]["bytes"] == 0
-        # Sent to two members; the client may get it from one of these.
+        # Once for certain: who comes second may get it from the first that has it.
         for name in ("walled", "hidden"):
-            assert ports[name]["bytes"] > 2 * 3_000_000
+            assert ports[name]["bytes"] > 3_000_000
             assert office.events is not None
             assert office.events.find("worker.forwarded", worker=name)
 
