@@ -49,7 +49,7 @@ from aemesh.master.control_runs import run_table
 from aemesh.master.control_wire import Certify, Drain, Exec, Move, OpenGroup, SetGroup
 from aemesh.master.jobtalk import carry, read_order
 from aemesh.master.pagetalk import carry_page
-from aemesh.model.group import Haste
+from aemesh.model.group import Haste, Wish
 from aemesh.model.job import JobSpec
 from aemesh.model.names import GroupName, group_name_untrusted
 from aemesh.model.view import Delegate
@@ -58,7 +58,6 @@ if TYPE_CHECKING:
     from collections.abc import (
         AsyncGenerator,
         AsyncIterator,
-        Callable,
         Mapping,
         Sequence,
     )
@@ -71,7 +70,7 @@ if TYPE_CHECKING:
     from aemesh.host.control.duplex import Exchange
     from aemesh.host.ledger.clerk import Clerk
     from aemesh.master.activity import Activity
-    from aemesh.model.group import Demand, Receipt
+    from aemesh.model.group import Receipt
     from aemesh.model.view import (
         CertificateView,
         ConnectView,
@@ -86,9 +85,6 @@ if TYPE_CHECKING:
         WorkerView,
     )
     from aemesh.plugin import Job, Page
-
-    # What a group wants, as a change of what it wanted.
-    Wish = Callable[[Demand], Demand]
 
 
 class ControlApi(Protocol):

@@ -38,7 +38,7 @@ from aemesh.master.sharing import Sharing
 from aemesh.master.takeover import Takeover
 from aemesh.master.tuning import check_settings
 from aemesh.model.address import Address
-from aemesh.model.group import Demand, Receipt
+from aemesh.model.group import Demand, Receipt, Wish
 from aemesh.model.job import JobSpec
 from aemesh.model.view import (
     CertificateView,
@@ -77,9 +77,6 @@ if TYPE_CHECKING:
     from aemesh.model.view import Delegate
     from aemesh.net.link import Closed, Link
     from aemesh.plugin import Job, Page
-
-    # What a group wants, as a change of what it wanted.
-    Wish = Callable[[Demand], Demand]
 
 _log = logging.getLogger(__name__)
 

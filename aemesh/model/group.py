@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TypedDict
+from typing import TypeAlias, TypedDict
 
 from aemesh.model.address import Address
 from aemesh.model.key import KeyId
@@ -46,6 +46,10 @@ class Demand:
     require: str = ""  # what each worker must have; see `policy.require`
     preload: tuple[str, ...] = ()
     settings: Mapping[str, str] = field(default_factory=dict)
+
+
+# What a group's user asks for, as a change of what it was.
+Wish: TypeAlias = Callable[[Demand], Demand]
 
 
 @dataclass(frozen=True, slots=True)

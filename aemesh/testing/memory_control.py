@@ -26,7 +26,7 @@ from cryptography.x509.oid import NameOID
 from aemesh.errors import EngineError, UnknownNameError
 from aemesh.host.ledger.clerk import Clerk
 from aemesh.host.ledger.ledger import memory_ledger
-from aemesh.model.group import Demand, Haste, Receipt
+from aemesh.model.group import Demand, Haste, Receipt, Wish
 from aemesh.model.key import KeyId
 from aemesh.model.names import GroupName, JobId, NodeName
 from aemesh.model.view import (
@@ -57,7 +57,6 @@ if TYPE_CHECKING:
     from aemesh.plugin import Job
 
     StartJob = Callable[[JobId, JobSpec], Awaitable[Job]]
-    Wish = Callable[[Demand], Demand]
 
 ENGINES = ["command", "dask"]
 _STARTED_AT = 1_800_000_000.0  # 2027-01-15, 08:00 UTC
