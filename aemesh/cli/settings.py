@@ -19,6 +19,9 @@ from aemesh.model.view import Delegate
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+# The label of a worker whose jobs run in a sandbox; nobody else may have it.
+_SANDBOX = "sandbox"
+
 
 @contextmanager
 def typed() -> Iterator[None]:
@@ -79,6 +82,7 @@ class WorkerOptions(NodeOptions):
     lease_after: float | None = None
     spares: int = 1
     forward: str = Forward.AUTO.value
+    sandbox: str = "none"
 
     def allowed_groups(self) -> frozenset[GroupName]:
         """Return the groups that may be served, none for any; raises `UsageError`."""
@@ -88,9 +92,18 @@ class WorkerOptions(NodeOptions):
             return frozenset(map(group_name_untrusted, names))
 
     def checked_labels(self) -> tuple[str, ...]:
-        """Return the labels, each once, in order; raises `UsageError`."""
+        """Return the labels, each once, in order; raises `UsageError`.
+
+        That jobs run in a sandbox is one of them, so that groups can require it.
+        """
         with typed():
-            labels = tuple(sorted({label_untrusted(label) for label in self.labels}))
+            found = {label_untrusted(label) for label in self.labels}
+        if self.sandbox != "none":
+            found.add(_SANDBOX)
+        elif _SANDBOX in found:
+            msg = f"--label {_SANDBOX} says that jobs run in a sandbox, and they do not"
+            raise UsageError(msg, hint="--sandbox bwrap gives them one, and the label")
+        labels = tuple(sorted(found))
         if len(labels) > limits.LABELS:
             msg = f"a worker has at most {limits.LABELS} labels"
             raise UsageError(msg, why=f"{len(labels)} were given")

@@ -23,6 +23,7 @@ from aemesh.errors import AlreadyRunningError
 from aemesh.host.guard import Guard, open_guard
 from aemesh.host.jobs import JobRunner, open_jobs
 from aemesh.host.plugins import engine_names, find_engine
+from aemesh.host.sandbox import find_sandbox
 from aemesh.host.statedir import KEEPER, StateDir, held_state
 from aemesh.model.trust import Role
 from aemesh.tasks.nursery import open_crew
@@ -75,9 +76,11 @@ def _run_keeper(options: KeeperOptions) -> int:
 
 
 async def _run(options: Options, state: StateDir) -> int:
+    kind = options.sandbox if isinstance(options, WorkerOptions) else "none"
+    sandbox = find_sandbox(kind, state=state.folder.parent)
     async with (
         open_guard() as guard,
-        open_jobs(state.run, spares=options.spares) as jobs,
+        open_jobs(state.run, spares=options.spares, sandbox=sandbox) as jobs,
         open_crew() as crew,
     ):
         for spec in _spares(options):

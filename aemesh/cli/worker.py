@@ -82,6 +82,14 @@ _JOIN_HELP = (
     "they do not come through otherwise.",
 )
 @click.option(
+    "--sandbox",
+    type=click.Choice(["none", "bwrap"]),
+    default="none",
+    show_default=True,
+    help="Run each job in a sandbox of bubblewrap: the machine read-only, your home "
+    "hidden. Groups can require it: '\"sandbox\" in labels'.",
+)
+@click.option(
     "--trust-master",
     "trusted",
     multiple=True,

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Collection, Iterator, Mapping
     from pathlib import Path
 
+    from aemesh.host.sandbox import Sandbox
     from aemesh.model.job import JobSpec
 
 logger = logging.getLogger(__name__)
@@ -46,8 +47,16 @@ _TEND_EVERY = 5.0
 class JobRunner:
     """Starts jobs in a run folder and watches each until its whole tree is gone."""
 
-    def __init__(self, folder: Path, nursery: trio.Nursery, *, spares: int) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        nursery: trio.Nursery,
+        *,
+        spares: int,
+        sandbox: Sandbox | None = None,
+    ) -> None:
         self._folder = folder
+        self._sandbox = sandbox
         self._rooms = folder / "jobs"
         self._nursery = nursery
         self._marker = secrets.token_hex(limits.MARKER_LENGTH // 2)
@@ -165,6 +174,7 @@ class JobRunner:
             marker=f"{self._marker}.{number}",
             tls=tls,
             env=env,
+            sandbox=self._sandbox,
         )
         job = LocalJob(job_id, await launch(start))
         self._nursery.start_soon(self._watch, job)
@@ -226,17 +236,21 @@ class JobRunner:
 
 @contextlib.asynccontextmanager
 async def open_jobs(
-    folder: Path, *, spares: int = 1, replaces_spares: bool = True
+    folder: Path,
+    *,
+    spares: int = 1,
+    replaces_spares: bool = True,
+    sandbox: Sandbox | None = None,
 ) -> AsyncIterator[JobRunner]:
     """Run jobs in a run folder; at the end of the block none of them is left.
 
     There are up to so many `spares`.  `replaces_spares` is for those who will be asked
-    again; a single run is not.
+    again; a single run is not.  With a `sandbox` each job runs in one.
     """
     make_private(folder)
     make_private(folder / "jobs")
     async with open_crew() as nursery:
-        runner = JobRunner(folder, nursery, spares=spares)
+        runner = JobRunner(folder, nursery, spares=spares, sandbox=sandbox)
         nursery.start_soon(runner.tend)
         if replaces_spares:
             nursery.start_soon(runner.warm.run)

@@ -25,6 +25,7 @@ from aemesh.host.jobsocket import VARIABLE, job_socket, open_job_socket
 from aemesh.host.jobtree import JobTree
 from aemesh.host.localjob import Started
 from aemesh.host.processes import read_process
+from aemesh.host.sandbox import Sandbox
 from aemesh.model.job import Channel, JobSpec
 
 if TYPE_CHECKING:
@@ -41,6 +42,7 @@ class Start:
     marker: str
     tls: Mapping[str, bytes] = field(repr=False)  # a private key is among them
     env: Mapping[str, str]
+    sandbox: Sandbox | None = None
 
 
 async def launch(start: Start) -> Started:
@@ -74,12 +76,17 @@ def _make_room(start: Start) -> socket.socket:
     return open_job_socket(start.room)
 
 
+def _argv(start: Start) -> list[str]:
+    argv = job_argv(start.spec)
+    return argv if start.sandbox is None else start.sandbox.argv(argv, room=start.room)
+
+
 async def _open(start: Start) -> tuple[trio.Process, JobOutput]:
     output = JobOutput()
     ends = [output.pipe(channel) for channel in (Channel.STDOUT, Channel.STDERR)]
     try:
         process = await trio.lowlevel.open_process(
-            job_argv(start.spec),
+            _argv(start),
             stdin=subprocess.PIPE,
             stdout=ends[0],
             stderr=ends[1],
