@@ -11,6 +11,8 @@ environment from a daemon, is nobody's child; the runner and the warden end thos
 
 from __future__ import annotations
 
+import os
+import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -19,6 +21,7 @@ from aemesh.host.processes import (
     all_processes,
     descendants,
     kill_all,
+    read_process,
 )
 
 if TYPE_CHECKING:
@@ -27,6 +30,10 @@ if TYPE_CHECKING:
 # The variable that marks a job's processes.  Its value is drawn by each agent, since
 # two agents of one user may both have a job "7".
 MARKER = "AEMESH_TREE"
+# The parent of the kernel's own threads, which have no environment at all.
+_KERNEL = 2
+# An exec takes a tenth of a millisecond; on a busy machine it waits for its turn.
+_EXEC_WITHIN = 0.02
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,12 +62,23 @@ class JobTree:
 
 
 def has_marker(process: Process, text: str) -> bool:
-    """Return whether a process was started with `text` in its environment."""
-    try:
-        with open(f"/proc/{process.pid}/environ", "rb") as file:
-            return b"\0" + text.encode() in b"\0" + file.read()
-    except OSError:  # gone, or another user's
-        return False
+    """Return whether a process was started with `text` in its environment.
+
+    One in the midst of an exec shows no environment for a moment: it is waited for.
+    """
+    until = time.monotonic() + _EXEC_WITHIN
+    while True:
+        try:
+            with open(f"/proc/{process.pid}/environ", "rb") as file:
+                found = file.read()
+        except OSError:  # gone, or another user's
+            return False
+        if found or process.parent == _KERNEL or time.monotonic() > until:
+            return b"\0" + text.encode() in b"\0" + found
+        now = read_process(process.pid)
+        if now is None or not now.alive:
+            return False
+        os.sched_yield()
 
 
 def kill_tree(tree: JobTree) -> list[Process]:
