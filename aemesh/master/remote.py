@@ -30,7 +30,7 @@ from aemesh.protocol import wire
 from aemesh.protocol.frames import FrameReader, encode_frame
 from aemesh.protocol.streams import Side, StreamReader, encode_chunk
 from aemesh.protocol.strictjson import convert_untrusted, decode_untrusted
-from aemesh.tasks.nursery import open_crew
+from aemesh.tasks.whole import whole
 
 if TYPE_CHECKING:
     from aemesh.model.address import Address
@@ -324,21 +324,11 @@ async def _ask_whole(link: Link, body: wire.Body, kind: type[B]) -> B:
     A message that is cut off ends the link, and with it all that the worker does for
     us.  That is too much for a user's Ctrl-C.
     """
-    scope = trio.CancelScope(shield=True)
 
-    async def hurry() -> None:
-        try:
-            await trio.sleep_forever()
-        finally:
-            scope.deadline = trio.current_time() + limits.TERM_AFTER
+    async def do() -> B:
+        return await ask(link, body, kind, within=limits.ANSWER_AFTER)
 
-    async with open_crew() as crew:
-        crew.start_soon(hurry)
-        with scope:
-            answer = await ask(link, body, kind, within=limits.ANSWER_AFTER)
-        await trio.lowlevel.checkpoint_if_cancelled()
-        crew.cancel_scope.cancel()
-    return answer
+    return await whole(do, within=limits.TERM_AFTER)
 
 
 async def _attach(channel: NetChannel, job_id: JobId, member: RemoteHost) -> RemoteJob:

@@ -17,6 +17,7 @@ import trio
 
 from aemesh.errors import AemeshError, EngineError, quoted
 from aemesh.model.job import Channel
+from aemesh.tasks.whole import whole
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -33,6 +34,9 @@ _LAST_WORDS = 5
 _SHOWN_BYTES = 100
 # From "close" to SIGTERM to SIGKILL; the scripts themselves take at most 1.5 s.
 _CLOSE_AFTER = 2.0
+# A line that was begun is said to its end, also by who is cancelled: the next one's
+# sender, and so the engine, would meet its half.
+_WHOLE_AFTER = 2.0
 # Where a job finds its certificate, in its own folder.
 _TLS = {"ca": "tls/ca.pem", "cert": "tls/cert.pem", "key": "tls/key.pem"}
 
@@ -247,7 +251,7 @@ class Talk:
         data = before + b"".join(lines)
         try:
             async with self._sending:
-                await self._job.send(data)
+                await whole(lambda: self._job.send(data), within=_WHOLE_AFTER)
         except AemeshError as exc:
             msg = f"{self.name} does not listen"
             raise EngineError(msg, why=str(exc)) from exc

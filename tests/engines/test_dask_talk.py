@@ -1,0 +1,49 @@
+"""The lines between the Dask engine and its scripts."""
+
+from __future__ import annotations
+
+import os
+import signal
+from functools import partial
+from typing import TYPE_CHECKING
+
+import trio
+import trio.testing
+
+from aemesh.engines.dask.talk import Talk
+from aemesh.host.jobs import open_jobs
+from aemesh.model.job import JobSpec
+from aemesh.model.names import JobId
+from aemesh.tasks.nursery import open_crew
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+# Answers each order, and does not survive half of one.
+SCRIPT = """
+import json, sys
+for line in sys.stdin:
+    print(json.dumps({"event": "done", "id": json.loads(line)["id"]}), flush=True)
+"""
+
+
+async def test_an_order_whose_sender_is_cancelled_ends_no_engine(tmp_path: Path):
+    """Who looked at the dashboard and went took the scheduler with him."""
+    async with open_jobs(tmp_path / "run", spares=0) as jobs, open_crew() as crew:
+        job = await jobs.start(JobId("one"), JobSpec(argv=("{python}", "-c", SCRIPT)))
+        talk = Talk("the script", job)
+        crew.start_soon(talk.listen)
+        with trio.fail_after(30):
+            assert (await talk.ask("first"))["event"] == "done"
+            os.kill(job.pid, signal.SIGSTOP)
+            with trio.CancelScope() as scope:
+                async with trio.open_nursery() as nursery:
+                    # More than a pipe holds, so that it is cut in its midst.
+                    nursery.start_soon(partial(talk.ask, "long", data="x" * 500_000))
+                    await trio.testing.wait_all_tasks_blocked()
+                    scope.cancel()
+                    os.kill(job.pid, signal.SIGCONT)
+
+            assert scope.cancelled_caught
+            assert (await talk.ask("next"))["event"] == "done"
+            await job.end(term_after=0.0)
