@@ -1,6 +1,6 @@
 """``make bench``: measures the budgets in the lab, in one run, and writes them down.
 
-    python -m bench.run [--times N] [--idle SECONDS] [--only PART …] [--write]
+    python -m bench.run [--times N] [--idle SECONDS] [--only PART …] [--write [PAGE]]
 
 Ours and the peer's take turns, so that what else the machine does meets both.
 """
@@ -417,7 +417,13 @@ def main() -> None:
     parser.add_argument(
         "--only", action="append", default=[], choices=PARTS, help="leave the rest out"
     )
-    parser.add_argument("--write", action="store_true", help=f"write {PAGE.name}")
+    parser.add_argument(
+        "--write",
+        nargs="?",
+        const=PAGE.name,
+        metavar="PAGE",
+        help=f"write {PAGE.name}, or for some of the parts another page beside it",
+    )
     words = parser.parse_args()
     reexec_in_user_namespace()
     load = _load()
@@ -426,7 +432,7 @@ def main() -> None:
     missed = [row.what for row in rows if row.verdict == "MISSED"]
     print(f"{time.monotonic() - started_at:.0f} s; missed: {missed or 'nothing'}")
     if words.write:
-        PAGE.write_text(page(rows, load))
+        PAGE.with_name(words.write).write_text(page(rows, load))
 
 
 if __name__ == "__main__":

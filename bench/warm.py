@@ -8,6 +8,7 @@ worker's processes has registered.
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -29,12 +30,17 @@ class Story:
     """The history of a master, as it is followed."""
 
     lines: Watched
+    since: float  # seconds since 1970: a history begins before this life of the master
 
     def events(self, kind: str, *, after: int = 0) -> list[dict[str, object]]:
         """Return the events of a kind behind a number."""
         told = [json.loads(line) for line in self.lines.lines_like("^{")]
         return [
-            one for one in told if one["kind"] == kind and int(one["number"]) > after
+            one
+            for one in told
+            if one["kind"] == kind
+            and int(one["number"]) > after
+            and float(one["at"]) >= self.since
         ]
 
     @property
@@ -60,13 +66,16 @@ async def open_group(
     head: Host, hosts: Sequence[Host], *, cores: int = 1
 ) -> AsyncIterator[Story]:
     """Have a master of two groups, and workers of which all serve the first."""
+    since = time.time()
     async with AsyncExitStack() as stack:
         words = ("--accept-new", "--group", ONE, "--group", TWO, "--min", "0")
         argv = (*head.aemesh, "master", *words)
         master = await stack.enter_async_context(open_watched(head, argv))
         await master.wait_line("is master of")
         follow = (*head.aemesh, "events", "--follow", "--json")
-        story = Story(await stack.enter_async_context(open_watched(head, follow)))
+        story = Story(
+            await stack.enter_async_context(open_watched(head, follow)), since
+        )
         await story.wait("group.ready", count=2)
         await _aemesh(head, "group", "set", TWO, "--max", "0")
         for host in hosts:
