@@ -9,7 +9,6 @@ the engine's head another client is made, and a master is waited for.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
 
 from aemesh import limits

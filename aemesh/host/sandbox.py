@@ -46,7 +46,7 @@ class Sandbox:
         words = [self.program, *_ALWAYS]
         for folder in self.hidden:
             words += ["--tmpfs", str(folder)]
-        for folder in _interpreter():
+        for folder in _interpreter(self.hidden):
             words += ["--ro-bind", str(folder), str(folder)]
         for path in (own, job_socket(room)):
             words += ["--bind", str(path), str(path)]
@@ -65,7 +65,7 @@ def find_sandbox(kind: str, *, state: Path) -> Sandbox | None:
     if program is None:
         msg = "--sandbox bwrap: there is no bwrap here"
         raise SettingsError(msg, hint="install the package bubblewrap")
-    hidden = (Path.home(), state.absolute())
+    hidden = (Path.home().resolve(), state.resolve())
     sandbox = Sandbox(program, tuple(path for path in hidden if path.is_dir()))
     try:
         done = subprocess.run(  # noqa: S603 - the program that the owner named
@@ -88,16 +88,19 @@ def _unusable(why: str) -> SettingsError:
     return SettingsError(msg, why=why, hint=hint)
 
 
-def _interpreter() -> list[Path]:
+def _interpreter(hidden: tuple[Path, ...]) -> list[Path]:
     """Return the folders of the running Python, wherever they are.
 
     Those of the environment and of what it is made of; also where aemesh and what it
-    imports come from in a checkout.
+    imports come from in a checkout.  None that holds what is hidden: ``python -m``
+    looks for modules where it was started, which may be home.
     """
     named = (sys.prefix, sys.base_prefix, *filter(os.path.isabs, sys.path))
     folders: list[Path] = []
     for text in sorted(set(named), key=len):  # what holds others comes first
         folder = Path(text)
-        if folder.is_dir() and not any(folder.is_relative_to(one) for one in folders):
+        shows = any(path.is_relative_to(folder.resolve()) for path in hidden)
+        is_within = any(folder.is_relative_to(one) for one in folders)
+        if folder.is_dir() and not shows and not is_within:
             folders.append(folder)
-    return [folder for folder in folders if folder != Path("/")]
+    return folders

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import shutil
-from typing import TYPE_CHECKING
+import sys
+from pathlib import Path
 
 import pytest
 import trio
@@ -15,9 +16,6 @@ from aemesh.host.jobs import open_jobs
 from aemesh.host.sandbox import Sandbox, find_sandbox
 from aemesh.model.job import Channel, JobSpec
 from aemesh.model.names import JobId
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 needs_bwrap = pytest.mark.skipif(not shutil.which("bwrap"), reason="no bubblewrap here")
 
@@ -114,6 +112,18 @@ def test_nobody_has_the_label_without_the_sandbox():
         "gpu",
         "sandbox",
     )
+
+
+def test_home_stays_hidden_from_a_worker_that_was_started_there(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """`python -m aemesh` puts the folder that it was started in on its path."""
+    monkeypatch.setattr("sys.path", [str(home), str(home.parent), *sys.path])
+    sandbox = Sandbox("bwrap", (home.resolve(), (home / "state").resolve()))
+    argv = sandbox.argv(["true"], room=home / "state" / "run" / "jobs" / "one")
+    bound = {Path(argv[at + 1]) for at, word in enumerate(argv) if word == "--ro-bind"}
+    assert bound >= {Path("/")}
+    assert not [path for path in bound - {Path("/")} if home.is_relative_to(path)]
 
 
 def test_no_folder_of_the_interpreter_hides_the_job(tmp_path: Path):
