@@ -4,7 +4,7 @@ What an engine's processes say to each other is theirs, and encrypted by them fr
 to end.  So a forwarded connection is bare: its two ends prove their keys to each other
 as any two nodes do, and then end TLS on both sides.  A second encryption around the
 first would halve what gets through, and would hide nothing on the part of the way that
-the engine's own connection goes (decision 0024).
+the engine's own connection goes (decision 0025).
 """
 
 from __future__ import annotations

@@ -137,9 +137,8 @@ class JobStream:
         try:
             while True:
                 chunks = reader.receive_untrusted(data)
-                while (
-                    reader.messages
-                ):  # a job that reads no input has them all the same
+                # Before its input: a job that reads none has its answers all the same.
+                while reader.messages:
                     self.relay.answer(reader.messages.popleft())
                 for item in chunks:
                     await _take(self.job, item)
