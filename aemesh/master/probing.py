@@ -71,8 +71,7 @@ class Probes:
         body = wire.Probe(host=host, nonce=nonce)
         why = f"nothing came from {host} in {limits.PROBE_AFTER:g} s"
         try:
-            with trio.CancelScope(shield=True):  # a message that is cut ends the link
-                probed = await ask(link, body, wire.Probed, within=limits.PROBE_AFTER)
+            probed = await ask(link, body, wire.Probed, within=limits.PROBE_AFTER)
             with trio.move_on_after(limits.PROBE_AFTER):
                 return await self._try(link, Address(host, probed.port), nonce)
         except AemeshError as exc:

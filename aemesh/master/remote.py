@@ -30,7 +30,6 @@ from aemesh.protocol import wire
 from aemesh.protocol.frames import FrameReader, encode_frame
 from aemesh.protocol.streams import Side, StreamReader, encode_chunk
 from aemesh.protocol.strictjson import convert_untrusted, decode_untrusted
-from aemesh.tasks.whole import whole
 
 if TYPE_CHECKING:
     from aemesh.model.address import Address
@@ -92,7 +91,7 @@ class RemoteHost:
         try:
             body = self._order(job_id, spec, await self._proxy(job_id))
             try:
-                await _ask_whole(self.link, body, wire.Started)
+                await ask(self.link, body, wire.Started, within=limits.ANSWER_AFTER)
                 channel = await self.dial_stream()
                 return await _attach(channel, job_id, self)
             except BaseException:  # cancelled, or the worker was not reached again
@@ -183,7 +182,8 @@ class RemoteMember(RemoteHost):
         if delegation is None:
             return ""
         wish = wire.Delegate(job=job_id, generation=self.generation)
-        made = await _ask_whole(self.link, wish, wire.Delegated)
+        within = limits.ANSWER_AFTER
+        made = await ask(self.link, wish, wire.Delegated, within=within)
         return delegation.sign_untrusted(made.csr, now=self.wall())
 
 
@@ -316,19 +316,6 @@ async def ask(link: Link, body: wire.Body, kind: type[B], *, within: float) -> B
         return await link.request(body, kind)
     msg = f"{link.peer.name} does not do what it is asked"
     raise UnreachableError(msg, why=f"no answer in {within:g} s")
-
-
-async def _ask_whole(link: Link, body: wire.Body, kind: type[B]) -> B:
-    """Ask as `ask` does; who is cancelled meanwhile goes on for `TERM_AFTER` at most.
-
-    A message that is cut off ends the link, and with it all that the worker does for
-    us.  That is too much for a user's Ctrl-C.
-    """
-
-    async def do() -> B:
-        return await ask(link, body, kind, within=limits.ANSWER_AFTER)
-
-    return await whole(do, within=limits.TERM_AFTER)
 
 
 async def _attach(channel: NetChannel, job_id: JobId, member: RemoteHost) -> RemoteJob:

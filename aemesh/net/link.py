@@ -25,6 +25,7 @@ from aemesh.errors import (
     UnreachableError,
     quoted,
 )
+from aemesh.net.outbox import Outbox
 from aemesh.protocol import wire
 from aemesh.protocol.session import (
     Answer,
@@ -85,12 +86,11 @@ class Link:
         self._session = Session(
             now=trio.current_time(), lost_after=channel.connection.lost_after
         )
-        self._sending = trio.Lock()
+        self._outbox = Outbox(channel.stream)
         self._answers: dict[int, wire.Body] = {}
         self._waiting: dict[int, trio.Event] = {}
         self._ended = trio.Event()
         self._in_flight = 0
-        self._sends: set[trio.CancelScope] = set()
         self._due = trio.Event()
         self._pulse_changed = trio.Event()
 
@@ -177,36 +177,19 @@ class Link:
             event.set()
         # A peer that does not read holds no sender of ours for longer.
         patience = _CLOSE_AFTER if closed.ending is Ending.OURS else 0.0
-        for scope in self._sends:
-            scope.deadline = trio.current_time() + patience
+        self._outbox.close(patience=patience)
 
     async def _send(self, data: bytes) -> None:
         """Send a whole frame; raises `UnreachableError` when the link ends first."""
-        if self.closed is not None:
-            raise self._gone()
-        with trio.CancelScope() as scope:
-            self._sends.add(scope)
-            try:
-                await self._send_in_turn(data)
-            finally:
-                self._sends.discard(scope)
-        if scope.cancelled_caught:
+        if not await self._outbox.send(data):
             raise self._gone()
 
-    async def _send_in_turn(self, data: bytes) -> None:
-        async with self._sending:
-            if self.closed is not None:
-                raise self._gone()
-            await trio.lowlevel.checkpoint_if_cancelled()  # nothing is out yet
-            try:
-                await self._stream.send_all(data)
-            except (trio.BrokenResourceError, trio.ClosedResourceError) as exc:
-                self._end(Closed(Ending.CLOSED))
-                raise self._gone() from exc
-            except trio.Cancelled:
-                # Half a frame may be out: nobody can send on this stream any more.
-                self._end(Closed(Ending.OURS, "a message was cut off"))
-                raise
+    async def write(self) -> None:
+        """Write what is sent until the link ends."""
+        try:
+            await self._outbox.run()
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            self._end(Closed(Ending.CLOSED))
 
     async def run(self, crew: trio.Nursery) -> None:
         """Read until the link ends; requests of the peer run in `crew`."""
@@ -216,8 +199,6 @@ class Link:
             self._end(Closed(Ending.BROKE_PROTOCOL, str(exc)))
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             self._end(Closed(Ending.CLOSED))
-        except UnreachableError:
-            pass  # `_send` has ended the link
 
     async def _read(self, crew: trio.Nursery) -> None:
         data = self._leftover
@@ -318,8 +299,8 @@ class Link:
     async def _say_bye(self, reason: str) -> None:
         bye = wire.Bye(reason=reason[:1000])
         data = self._session.notice(bye, trio.current_time())
-        async with self._sending:
-            await self._stream.send_all(data)
+        await self._outbox.ended.wait()
+        await self._stream.send_all(data)
 
 
 @asynccontextmanager
@@ -328,6 +309,7 @@ async def open_link(channel: Channel, handle: Handle) -> AsyncIterator[Link]:
     link = Link(channel, handle)
     async with open_crew() as crew:
         crew.start_soon(link.run, crew)
+        crew.start_soon(link.write)
         crew.start_soon(link.watch_pulse)
         crew.start_soon(link.send_due)
         try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
@@ -23,7 +24,7 @@ from aemesh.worker.jobstream import JobStream
 from aemesh.worker.relay import Relay
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Collection, Mapping
+    from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping
 
     from aemesh.plugin import Job
     from aemesh.policy.lease import Tenancy
@@ -91,6 +92,8 @@ class Held:
         self._key: GroupKey | None = None
         self._delegated = DelegatedKeys()
         self._running: dict[JobId, Running] = {}
+        self._starting: dict[JobId, int] = {}  # with the generation
+        self._called_off: set[JobId] = set()  # of those
         self.crew: trio.Nursery | None = None
         self.changed = trio.Event()  # the lease was taken, or given back
 
@@ -204,7 +207,8 @@ class Held:
         """Start a job of the lease."""
         self.tenancy.holds(master, body.generation)
         job_id = job_id_untrusted(body.job)
-        if job_id in self._running or len(self._running) >= limits.JOBS_PER_WORKER:
+        known = self._running.keys() | self._starting.keys()
+        if job_id in known or len(known) >= limits.JOBS_PER_WORKER:
             what = f"job {job_id} is not started"
             raise RefusedError(what, why="it runs, or too many do")
         spec = JobSpec(
@@ -224,20 +228,25 @@ class Held:
             leaves_after=self.leaves_after,
             relay=relay if body.asks else None,
         )
-        job = await self._jobs.start(job_id, spec, tls=files, answer=answers.answer)
-        stream = JobStream(job, lasting=body.lasting, relay=relay)
-        running = Running(stream, body.generation)
-        await self._take_in(master, job_id, running)
+        with self._under_way(job_id, body.generation):
+            job = await self._jobs.start(job_id, spec, tls=files, answer=answers.answer)
+            stream = JobStream(job, lasting=body.lasting, relay=relay)
+            running = Running(stream, body.generation)
+            await self._take_in(master, job_id, running)
         assert self.crew is not None, "commands come while the worker runs"
         self.crew.start_soon(self._await_stream, job_id, running)
         return wire.Started()
 
     async def end(self, master: KeyId, body: wire.End) -> wire.Body:
-        """End one job."""
-        running = self._running.get(job_id_untrusted(body.job))
+        """End one job, or call it off while it starts."""
+        job_id = job_id_untrusted(body.job)
+        running = self._running.get(job_id)
         if running is not None:
             self.tenancy.holds(master, running.generation)
             await running.job.end(term_after=_bounded(body.term_after))
+        elif job_id in self._starting:
+            self.tenancy.holds(master, self._starting[job_id])
+            self._called_off.add(job_id)
         return wire.Done()
 
     async def release(self, master: KeyId, body: wire.Release) -> wire.Body:
@@ -343,16 +352,25 @@ class Held:
 
     async def _take_in(self, master: KeyId, job_id: JobId, running: Running) -> None:
         """Note a job that has come up, if all still stands as when it was asked for."""
-        if job_id in self._running:
+        if job_id in self._called_off:
             await running.job.end(term_after=0.0)
             what = f"job {job_id} is not started"
-            raise RefusedError(what, why="it runs")
+            raise RefusedError(what, why="it was called off")
         try:
             self.tenancy.holds(master, running.generation)
         except RefusedError:
             await running.job.end(term_after=0.0)
             raise
         self._running[job_id] = running
+
+    @contextmanager
+    def _under_way(self, job_id: JobId, generation: int) -> Iterator[None]:
+        self._starting[job_id] = generation
+        try:
+            yield
+        finally:
+            del self._starting[job_id]
+            self._called_off.discard(job_id)
 
     def tell_changed(self) -> None:
         """Let those who tell masters of us look again."""

@@ -151,6 +151,23 @@ async def test_a_release_that_overtakes_a_start_leaves_no_job(autojump_clock):
         assert jobs.running == []
 
 
+async def test_an_end_that_overtakes_a_start_leaves_no_job(autojump_clock):
+    """Whoever asked for it was cancelled, and nobody will attach to it."""
+    async with open_held() as (held, jobs):
+        await held.handle(DESK, assign(1))
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(_refused, held, start("j1", 1))
+            await trio.testing.wait_all_tasks_blocked()
+            with pytest.raises(RefusedError):
+                await held.handle(OTHER, wire.End(job="j1", term_after=0.0))
+            await held.handle(DESK, wire.End(job="j1", term_after=0.0))
+
+        assert jobs.running == []
+        await held.handle(DESK, start("j1", 1))
+        assert len(jobs.running) == 1
+
+
 async def test_two_starts_of_one_job_run_it_once(autojump_clock):
     async with open_held() as (held, _):
         await held.handle(DESK, assign(1))
