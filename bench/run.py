@@ -341,7 +341,7 @@ PARTS: dict[str, Callable[[Lot], Awaitable[list[Row]]]] = {
     "offices": in_office(lambda hosts, lot: offices(hosts, max(3, lot.times // 2))),
     "warm": in_office(lambda hosts, lot: warm_workers(hosts, max(3, lot.times // 2))),
     "forward": lambda lot: forwarding(lot.few),
-    "rates": lambda lot: rates(lot.few),
+    "rates": lambda lot: rates(2 * lot.few),  # the ratio is close to its budget
     "runs": lambda lot: runs(lot.few),
     "losses": lambda lot: losses(lot.few),
     "peers": lambda lot: peers(lot.few),
@@ -397,7 +397,8 @@ certificates and the address typed by hand, to the scheduler's line for its last
 
 A group of eight is counted from the exec of `aemesh master` where eight workers wait for one, and from the exec of a
 script of each peer's own: `SSHCluster` and `ipyparallel.Cluster` over sshd on each host, where the user is known;
-`ray start` on the head, and then on all hosts at once. A move is counted from the first worker that leaves to the last
+`ray start` on the head, and then on as many hosts at once as there are cores: with all eight at once Ray's nodes wait
+30 s for each other, and give up. A move is counted from the first worker that leaves to the last
 that serves, and with `SSHCluster` from `close` to the last worker of the next cluster, in one process. What is sent
 directly and through the master goes over TLS of the standard library, and no host's line is slowed. The same Dask by
 hand is `dask scheduler` and `dask worker --no-nanny --nthreads 1`; all that are compared are up at one time, and take
