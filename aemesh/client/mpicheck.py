@@ -94,11 +94,15 @@ def _program(words: Sequence[str]) -> tuple[str, bool]:
 
     What each option of mpirun takes is mpirun's to know.  So it is the first word that
     is a path and names a file here: a program, or a script of an interpreter's.
+    Without any it may be what looks like one in this folder, mistyped.
     """
+    mistyped = ""
     for word in words:
         is_script = word.endswith(".py")
         if not word.startswith("-") and ("/" in word or is_script):
             path = Path(word)
             if path.is_file():
                 return word, is_script or os.access(path, os.X_OK)
-    return "", False
+            if not mistyped and word.startswith(("./", "../")) and not path.exists():
+                mistyped = word
+    return mistyped, False

@@ -150,5 +150,15 @@ async def test_what_a_member_lacks_is_said_before_anything_starts(
     assert done.stdout == b""
 
 
+async def test_what_looks_like_a_mistyped_program_is_warned_of(served: Served):
+    missing = OutputView(worker="office-1", channel="stdout", data=_base64("file"))
+    served.api.output = [missing, OutputView(worker="office-1", code=0)]
+
+    done = await served.run("echo mpirun says so, too", "-n", "2", "./porg")
+
+    assert "/porg is not on office-1" in done.stderr.decode()
+    assert b"says so, too" in done.stdout
+
+
 def _base64(text: str) -> str:
     return base64.b64encode(text.encode()).decode()
