@@ -11,6 +11,7 @@ for, and they begin again.
 
 from __future__ import annotations
 
+import enum
 import queue
 import threading
 import time
@@ -118,16 +119,21 @@ class _Words(msgspec.Struct, frozen=True):
     stdout: int  # bytes of it; the rest is error output
 
 
+class _How(enum.Enum):
+    """How a job came to its end."""
+
+    ENDED = "the command did"
+    LOST = "its member was lost"
+    REFUSED = "its member had left before it was begun"
+    BROKE = "the connection to the master did, or the master said that its own did"
+
+
 @dataclass(frozen=True, slots=True)
 class _Over:
-    """A job has ended: `lost` if that was not the command's doing.
-
-    If it was not its member's either is seen by whether the master is the same.
-    """
+    """A job has ended; if the master is another by now, its member is not blamed."""
 
     ended: Ended
-    lost: bool
-    broke: bool  # the connection to the master did, or the master said that its own did
+    how: _How
     life: float  # of the master that began it
     error: Exception | None = None  # that ends the whole
 
@@ -248,17 +254,20 @@ class Spread:
         if over.error is not None:
             raise over.error
         ended, now = over.ended, time.monotonic()
-        if over.broke:
+        if over.how is _How.BROKE:
             self._look()
             if self._life != over.life:
                 self._spreading.put_back(ended.number)
                 return None
-        if over.lost:
-            after = self._spreading.lost(ended.number, now=now)
-        else:
+        if over.how is _How.REFUSED:
+            self._spreading.refused(ended.number)
+            return None
+        if over.how is _How.ENDED:
             after = self._spreading.ended(
                 ended.number, ok=ended.ok, took=ended.took_after, now=now
             )
+        else:
+            after = self._spreading.lost(ended.number, now=now)
         ended.tries = self._spreading.tries(ended.number) + (after is After.DONE)
         return None if after is After.AGAIN else ended
 
@@ -276,26 +285,26 @@ class Spread:
             tries=1,
         )
         began, life = time.monotonic(), self._life
-        lost, broke = True, False
+        how = _How.ENDED
         error: Exception | None = None
         try:
             self._run_one(order, member, ended)
-            lost = bool(ended.reason)
+            how = _How.LOST if ended.reason else _How.ENDED
             ended.took_after = time.monotonic() - began
             if ended.ok:
                 self._keep(order, ended)
         except EngineError as exc:
-            ended.code, ended.reason, lost = _NOT_STARTED, str(exc), False
+            ended.code, ended.reason = _NOT_STARTED, str(exc)
         except RunFullError as exc:
-            ended.code, ended.reason, lost = 1, str(exc), False
-        except UnknownNameError as exc:  # it has left
-            ended.reason = str(exc)
+            how, ended.code, ended.reason = _How.ENDED, 1, str(exc)
+        except UnknownNameError:
+            how = _How.REFUSED
         except (NoMasterError, UnreachableError) as exc:
-            ended.reason, broke = str(exc), True
+            how, ended.reason = _How.BROKE, str(exc)
         except Exception as exc:  # noqa: BLE001 - who waits for this thread gets it
             error = exc
         ended.took_after = time.monotonic() - began
-        self._over.put(_Over(ended, lost, broke, life, error))
+        self._over.put(_Over(ended, how, life, error))
 
     def _run_one(self, order: Order, member: str, ended: Ended) -> None:
         job = self._start(member, order.argv, self._environment(order))

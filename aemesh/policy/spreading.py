@@ -130,7 +130,7 @@ class Spreading:
         return After.AGAIN
 
     def lost(self, item: int, *, now: float) -> After:
-        """An item's member was lost while it ran, or did not take it."""
+        """An item's member was lost while it ran."""
         _, member = self._leave(item)
         member.standing.lost(now=now)
         self._losses[item] += 1
@@ -138,6 +138,12 @@ class Spreading:
             return After.FAILED
         self._waiting.appendleft(item)
         return After.AGAIN
+
+    def refused(self, item: int) -> None:
+        """An item's member has left, and gets none until it is seen again."""
+        _, member = self._leave(item)
+        member.here = False
+        self._waiting.appendleft(item)
 
     def put_back(self, item: int) -> None:
         """An item ended with the master: that says nothing of it, nor of its member."""

@@ -13,7 +13,7 @@ from aemesh import limits
 from aemesh.client import spread as spreading
 from aemesh.client.fingerprint import item_ids
 from aemesh.client.spread import Ended, Order, Spread
-from aemesh.errors import EngineError, UnreachableError
+from aemesh.errors import EngineError, UnknownNameError, UnreachableError
 from aemesh.model.job import Channel, Chunk, JobExit
 from aemesh.model.run import ItemView, Piece
 
@@ -240,6 +240,26 @@ def test_a_member_that_is_out_of_its_masters_reach_counts_as_lost() -> None:
 
     assert ended.tries == 4
     assert "dropped" in ended.reason
+
+
+def test_a_member_that_has_left_is_asked_once_and_costs_nothing() -> None:
+    """The list of the members is a moment old."""
+
+    class Left(Office):
+        def start(self, key: str, argv: tuple[str, ...], env: Mapping[str, str]) -> Any:
+            job = super().start(key, argv, env)
+            if key == "key of gone":
+                self.views = self.views[1:]
+                raise UnknownNameError("worker", key, [])
+            return job
+
+    office = Left(echo, "gone", "one")
+    spread = office.spread("a", "b", "c", "d", retries=0)
+
+    ended = list(spread.results())
+
+    assert {(one.worker, one.tries) for one in ended} == {("one", 1)}
+    assert spread.aside() == {}
 
 
 def test_what_was_finished_is_kept_and_given_again_without_running() -> None:

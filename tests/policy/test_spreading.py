@@ -111,6 +111,19 @@ def test_what_ends_with_the_master_costs_nobody_anything() -> None:
     assert spreading.aside(0.0) == {}
 
 
+def test_a_member_that_has_left_gets_nothing_until_it_is_seen_again() -> None:
+    spreading = Spreading([0, 1], retries=0)
+    spreading.see({"gone": 2})
+    for _ in range(20):
+        (item, _), *_ = all_next(spreading)
+        spreading.refused(item)
+        assert all_next(spreading) == []
+        spreading.see({"gone": 2})
+
+    assert spreading.tries(0) == 0
+    assert spreading.aside(0.0) == {}
+
+
 class Spreads(RuleBasedStateMachine):
     """No item is lost, none runs twice at one time, no member runs more than it may."""
 
@@ -142,9 +155,12 @@ class Spreads(RuleBasedStateMachine):
     def end(self, data: Any) -> None:
         item = data.draw(st.sampled_from(sorted(self.running)))
         del self.running[item]
-        how = data.draw(st.sampled_from(["ok", "failed", "lost", "away"]))
+        how = data.draw(st.sampled_from(["ok", "failed", "lost", "away", "refused"]))
         if how == "away":
             self.spreading.put_back(item)
+            return
+        if how == "refused":
+            self.spreading.refused(item)
             return
         if how == "lost":
             after = self.spreading.lost(item, now=self.now)
