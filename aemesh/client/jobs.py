@@ -27,7 +27,7 @@ import msgspec
 from aemesh import limits
 from aemesh.errors import JobLostError, SettingsError, UnknownNameError
 from aemesh.host.folders import make_private, remove_tree
-from aemesh.host.jobtree import has_marker
+from aemesh.host.jobtree import marked
 from aemesh.host.processes import all_processes, descendants, kill, kill_all
 from aemesh.host.processname import ProcessName
 from aemesh.host.statedir import state_root
@@ -184,14 +184,8 @@ class ClientJob:
         return list(below.values())
 
     def _marked(self) -> list[Process]:
-        text = f"{MARKER}={self.record.marker}\0"
-        return [
-            process
-            for process in all_processes().values()
-            if process.alive
-            and process.pid != os.getpid()
-            and has_marker(process, text)
-        ]
+        found = marked(all_processes().values(), f"{MARKER}={self.record.marker}\0")
+        return [process for process in found if process.pid != os.getpid()]
 
 
 class JobFolder:

@@ -25,7 +25,7 @@ from aemesh.host.processes import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
 # The variable that marks a job's processes.  Its value is drawn by each agent, since
 # two agents of one user may both have a job "7".
@@ -46,39 +46,69 @@ class JobTree:
 
     def members(self, table: Mapping[int, Process]) -> list[Process]:
         """Return those of the tree that still run."""
-        roots = {p.pid for p in table.values() if self._marked(p, table)}
-        pids = roots | descendants(table, roots)
+        younger = [p for p in table.values() if p.started >= self.started]
+        roots = {p.pid for p in younger if self._of_leader(p, table)}
+        known = roots | descendants(table, roots)
+        others = (p for p in younger if p.pid not in known)
+        away = {p.pid for p in marked(others, f"{MARKER}={self.marker}\0")}
+        pids = known | away | descendants(table, away)
         return [table[pid] for pid in sorted(pids) if table[pid].alive]
 
-    def _marked(self, process: Process, table: Mapping[int, Process]) -> bool:
-        if process.started < self.started:
+    def _of_leader(self, process: Process, table: Mapping[int, Process]) -> bool:
+        if self.leader not in {process.session, process.group}:
             return False
-        if self.leader in {process.session, process.group}:
-            # The kernel gives no number away that still names a session; so if a
-            # younger process has it, the session of our leader is gone.
-            now = table.get(self.leader)
-            return now is None or now.started == self.started
-        return has_marker(process, f"{MARKER}={self.marker}\0")
+        # The kernel gives no number away that still names a session; so if a
+        # younger process has it, the session of our leader is gone.
+        now = table.get(self.leader)
+        return now is None or now.started == self.started
 
 
-def has_marker(process: Process, text: str) -> bool:
-    """Return whether a process was started with `text` in its environment.
+def marked(processes: Iterable[Process], text: str) -> list[Process]:
+    """Return those that were started with `text` in their environment, and run.
 
-    One in the midst of an exec shows no environment for a moment: it is waited for.
+    One in the midst of an exec shows none for a moment: all such are waited for at one
+    time, so that a thousand that will never have one cost no more than one.
     """
+    found, waiting = [], [one for one in processes if one.alive]
     until = time.monotonic() + _EXEC_WITHIN
-    while True:
-        try:
-            with open(f"/proc/{process.pid}/environ", "rb") as file:
-                found = file.read()
-        except OSError:  # gone, or another user's
-            return False
-        if found or process.parent == _KERNEL or time.monotonic() > until:
-            return b"\0" + text.encode() in b"\0" + found
-        now = read_process(process.pid)
-        if now is None or not now.alive:
-            return False
+    again = False
+    while waiting:
+        hidden = []
+        for process in waiting:
+            shown = _environment(process, again=again)
+            if shown is None:
+                hidden.append(process)
+            elif b"\0" + text.encode() in b"\0" + shown:
+                found.append(process)
+        if time.monotonic() > until:
+            break
+        waiting, again = hidden, True
         os.sched_yield()
+    return found
+
+
+def _environment(process: Process, *, again: bool) -> bytes | None:
+    """Return what a process was started with; None if it may be in an exec just now.
+
+    Then it has no arguments either; those come a moment earlier, so they say so only
+    when it is looked at again.
+    """
+    folder = f"/proc/{process.pid}"
+    try:
+        found = _read(f"{folder}/environ")
+        if found or process.parent == _KERNEL:
+            return found
+        if again and _read(f"{folder}/cmdline"):
+            return _read(f"{folder}/environ")
+    except OSError:  # gone, or another user's
+        return b""
+    now = read_process(process.pid)
+    return None if now is not None and now.alive else b""
+
+
+def _read(path: str) -> bytes:
+    with open(path, "rb") as file:
+        return file.read()
 
 
 def kill_tree(tree: JobTree) -> list[Process]:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from aemesh import limits
-from aemesh.host.jobtree import MARKER, JobTree, has_marker
+from aemesh.host.jobtree import MARKER, JobTree, marked
 from aemesh.host.processes import Process, all_processes, kill_all
 
 if TYPE_CHECKING:
@@ -68,10 +68,8 @@ def _members(note: dict[str, Any]) -> list[Process]:
         if leader is not None and leader.started == started:
             tree = JobTree(pid, started, marker)
             found |= {process.pid: process for process in tree.members(table)}
-    text = f"{MARKER}={marker}."
-    for process in table.values():
-        if process.alive and has_marker(process, text):
-            found[process.pid] = process
+    for process in marked(table.values(), f"{MARKER}={marker}."):
+        found[process.pid] = process
     return list(found.values())
 
 
