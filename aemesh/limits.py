@@ -61,6 +61,9 @@ JSON_DEPTH = 32
 JSON_INT_DIGITS = 20
 # One read from a stream.
 CHUNK_BYTES = 64 * 1024
+# From the first byte of a frame to its last: for a MiB that is 50 kB/s.  A peer that
+# beats but does not read would hold whoever has something to say to it.
+FRAME_AFTER = 20.0
 # Requests of one peer that wait for an answer of ours; more: answered "busy", and
 # nothing further is read until that answer is out.
 REQUESTS_IN_FLIGHT = 64

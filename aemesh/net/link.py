@@ -190,6 +190,9 @@ class Link:
             await self._outbox.run()
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             self._end(Closed(Ending.CLOSED))
+        except trio.TooSlowError:
+            detail = f"it did not read for {limits.FRAME_AFTER:g} s"
+            self._end(Closed(Ending.SILENT, detail))
 
     async def run(self, crew: trio.Nursery) -> None:
         """Read until the link ends; requests of the peer run in `crew`."""

@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 
 import trio
 
+from aemesh import limits
+
 
 @dataclass(eq=False, slots=True)
 class _Frame:
@@ -56,7 +58,10 @@ class Outbox:
         return frame.is_out
 
     async def run(self) -> None:
-        """Write until `close`; raises what the stream does when it breaks."""
+        """Write until `close`; raises what the stream does when it breaks.
+
+        Raises `trio.TooSlowError` if the peer does not take a frame.
+        """
         try:
             with self._scope:
                 while not self._closed:
@@ -70,7 +75,8 @@ class Outbox:
         while self._waiting and not self._closed:
             frame = self._waiting.popleft()
             try:
-                await self._stream.send_all(frame.data)
+                with trio.fail_after(limits.FRAME_AFTER):
+                    await self._stream.send_all(frame.data)
                 frame.is_out = True
             finally:
                 frame.over.set()

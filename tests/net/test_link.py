@@ -419,6 +419,24 @@ async def test_who_sends_to_a_peer_that_neither_reads_nor_speaks_gets_away(
     assert trio.current_time() - start < limits.LOST_AFTER + 1.5
 
 
+async def test_a_peer_that_beats_but_does_not_read_is_left(autojump_clock):
+    """Also when whoever had something to say to it has given up."""
+    near, far = await channels(slow=True)
+    start = trio.current_time()
+
+    async with trio.open_nursery() as nursery, open_link(far, no_handler) as link:
+        nursery.start_soon(RawPeer(near).beat)
+        for _ in range(3):
+            with trio.move_on_after(1) as scope:
+                await link.tell(ASK)
+            assert scope.cancelled_caught
+        closed = await link.wait_closed()
+        nursery.cancel_scope.cancel()
+
+    assert closed == Closed(Ending.SILENT, "it did not read for 20 s")
+    assert trio.current_time() - start < limits.FRAME_AFTER + 1
+
+
 async def test_a_link_that_is_let_go_holds_no_sender(autojump_clock):
     """A newer link took its place, and its owner still waits in a send."""
     near, far = await channels(slow=True)
