@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
 import trio
@@ -63,6 +63,15 @@ class Running:
         return self.stream.job
 
 
+@dataclass(slots=True)
+class Starting:
+    """A job that was ordered, and is not up yet."""
+
+    generation: int
+    is_called_off: bool = False
+    over: trio.Event = field(default_factory=trio.Event)
+
+
 class Held:
     """The worker's lease and the jobs that run under it.
 
@@ -92,8 +101,7 @@ class Held:
         self._key: GroupKey | None = None
         self._delegated = DelegatedKeys()
         self._running: dict[JobId, Running] = {}
-        self._starting: dict[JobId, int] = {}  # with the generation
-        self._called_off: set[JobId] = set()  # of those
+        self._starting: dict[JobId, Starting] = {}
         self.crew: trio.Nursery | None = None
         self.changed = trio.Event()  # the lease was taken, or given back
 
@@ -228,11 +236,12 @@ class Held:
             leaves_after=self.leaves_after,
             relay=relay if body.asks else None,
         )
-        with self._under_way(job_id, body.generation):
+        # No await before this: an end that comes behind the order must meet it.
+        with self._under_way(job_id, body.generation) as starting:
             job = await self._jobs.start(job_id, spec, tls=files, answer=answers.answer)
             stream = JobStream(job, lasting=body.lasting, relay=relay)
             running = Running(stream, body.generation)
-            await self._take_in(master, job_id, running)
+            await self._take_in(master, job_id, running, starting)
         assert self.crew is not None, "commands come while the worker runs"
         self.crew.start_soon(self._await_stream, job_id, running)
         return wire.Started()
@@ -244,9 +253,9 @@ class Held:
         if running is not None:
             self.tenancy.holds(master, running.generation)
             await running.job.end(term_after=_bounded(body.term_after))
-        elif job_id in self._starting:
-            self.tenancy.holds(master, self._starting[job_id])
-            self._called_off.add(job_id)
+        elif starting := self._starting.get(job_id):
+            self.tenancy.holds(master, starting.generation)
+            starting.is_called_off = True
         return wire.Done()
 
     async def release(self, master: KeyId, body: wire.Release) -> wire.Body:
@@ -283,8 +292,13 @@ class Held:
         )
 
     async def end_jobs(self, term_after: float) -> None:
-        """End every job that runs here now, all at one time."""
+        """End every job that runs or starts here now, all at one time."""
+        coming = tuple(self._starting.values())
+        for starting in coming:
+            starting.is_called_off = True
         await self._end_those(dict(self._running), term_after)
+        for starting in coming:
+            await starting.over.wait()
 
     async def _end_those(self, ending: dict[JobId, Running], term_after: float) -> None:
         async with trio.open_nursery() as nursery:
@@ -350,9 +364,11 @@ class Held:
         await running.job.wait()
         self._forget(job_id, running)
 
-    async def _take_in(self, master: KeyId, job_id: JobId, running: Running) -> None:
+    async def _take_in(
+        self, master: KeyId, job_id: JobId, running: Running, starting: Starting
+    ) -> None:
         """Note a job that has come up, if all still stands as when it was asked for."""
-        if job_id in self._called_off:
+        if starting.is_called_off:
             await running.job.end(term_after=0.0)
             what = f"job {job_id} is not started"
             raise RefusedError(what, why="it was called off")
@@ -364,13 +380,13 @@ class Held:
         self._running[job_id] = running
 
     @contextmanager
-    def _under_way(self, job_id: JobId, generation: int) -> Iterator[None]:
-        self._starting[job_id] = generation
+    def _under_way(self, job_id: JobId, generation: int) -> Iterator[Starting]:
+        starting = self._starting[job_id] = Starting(generation)
         try:
-            yield
+            yield starting
         finally:
             del self._starting[job_id]
-            self._called_off.discard(job_id)
+            starting.over.set()
 
     def tell_changed(self) -> None:
         """Let those who tell masters of us look again."""

@@ -168,6 +168,22 @@ async def test_an_end_that_overtakes_a_start_leaves_no_job(autojump_clock):
         assert len(jobs.running) == 1
 
 
+async def test_what_starts_under_an_old_lease_does_not_come_up_beside_the_new(
+    autojump_clock,
+):
+    async with open_held() as (held, jobs):
+        await held.handle(DESK, assign(1))
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(_refused, held, start("j1", 1))
+            await trio.testing.wait_all_tasks_blocked()
+
+            await held.handle(DESK, assign(2))
+            assert jobs.running == []
+            await held.handle(DESK, start("j1", 2))
+
+        assert len(jobs.running) == 1
+
+
 async def test_two_starts_of_one_job_run_it_once(autojump_clock):
     async with open_held() as (held, _):
         await held.handle(DESK, assign(1))
