@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import trio
 import trio.testing
@@ -18,6 +18,8 @@ from aemesh.tasks.nursery import open_crew
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from aemesh.plugin import Job
 
 # Answers each order, and does not survive half of one.
 SCRIPT = """
@@ -47,3 +49,46 @@ async def test_an_order_whose_sender_is_cancelled_ends_no_engine(tmp_path: Path)
             assert scope.cancelled_caught
             assert (await talk.ask("next"))["event"] == "done"
             await job.end(term_after=0.0)
+
+
+class Slow:
+    """A job that takes ten bytes, and more from when it is `open`."""
+
+    def __init__(self) -> None:
+        self.got = b""
+        self.open = trio.Event()
+
+    async def send(self, data: bytes) -> None:
+        self.got += data[:10]
+        await self.open.wait()
+        self.got += data[10:]
+
+    async def wait(self) -> None:
+        await trio.sleep_forever()
+
+    async def end(self, *, term_after: float) -> None:
+        assert term_after == 0.0
+
+
+async def test_an_order_that_was_cut_does_not_spoil_the_next(autojump_clock):
+    """The script did not read for longer than a cancelled sender stays."""
+    job = Slow()
+    talk = Talk("the script", cast("Job", job))
+    with trio.move_on_after(1) as scope:
+        await talk.tell("first")
+    assert scope.cancelled_caught
+
+    job.open.set()
+    await talk.tell("second")
+    await talk.tell("third")
+
+    assert job.got.splitlines()[1:] == [b'{"op": "second"}', b'{"op": "third"}']
+
+
+async def test_a_script_that_does_not_read_is_ended_in_its_time(autojump_clock):
+    talk = Talk("the script", cast("Job", Slow()))
+    start = trio.current_time()
+
+    await talk.close()
+
+    assert trio.current_time() - start == 2

@@ -106,6 +106,7 @@ class Talk:
         self._news = trio.Event()
         self._words: deque[str] = deque(maxlen=_LAST_WORDS)
         self._sending = trio.Lock()  # long lines travel in pieces
+        self._is_cut = False  # the line before the next one
 
     def __repr__(self) -> str:
         state = "ended" if self.ended.is_set() else "running"
@@ -127,9 +128,10 @@ class Talk:
     async def resume(self) -> Said:
         """Have a script that was opened by a former master say again that it is up.
 
-        The first line ends whatever that one wrote last.
+        What that one wrote last may be half a line.
         """
-        await self._send({"op": "report"}, before=b"\n")
+        self._is_cut = True
+        await self._send({"op": "report"})
         return await self._wait_opened()
 
     async def ask(self, op: str, **fields: object) -> Said:
@@ -161,7 +163,7 @@ class Talk:
         """End the script in order, or without its help."""
         with trio.move_on_after(_CLOSE_AFTER):
             try:
-                await self._send({"op": "close"})
+                await self._send({"op": "close"}, whole_within=0.0)
                 await self._job.wait()
             except AemeshError:
                 pass  # it has ended, or cannot be reached: what follows is for both
@@ -246,12 +248,21 @@ class Talk:
         self._news.set()
         self._news = trio.Event()
 
-    async def _send(self, *orders: Mapping[str, object], before: bytes = b"") -> None:
-        lines = (json.dumps(order).encode() + b"\n" for order in orders)
-        data = before + b"".join(lines)
+    async def _send(
+        self, *orders: Mapping[str, object], whole_within: float = _WHOLE_AFTER
+    ) -> None:
+        """Send lines; who is cancelled stays so long to say the last to its end."""
+        lines = [json.dumps(order).encode() + b"\n" for order in orders]
+
+        async def send() -> None:
+            before = b"\n" if self._is_cut else b""
+            self._is_cut = True
+            await self._job.send(before + b"".join(lines))
+            self._is_cut = False
+
         try:
             async with self._sending:
-                await whole(lambda: self._job.send(data), within=_WHOLE_AFTER)
+                await whole(send, within=whole_within)
         except AemeshError as exc:
             msg = f"{self.name} does not listen"
             raise EngineError(msg, why=str(exc)) from exc
