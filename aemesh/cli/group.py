@@ -251,6 +251,8 @@ def _tell_move(view: MoveView, name: str | None) -> None:
         ui.say(f"{view.worker} is not in {name}: {view.error['what']}{why}")
     elif receipt is None:
         ui.write(ui.plain(f"{view.worker} is shared again"))
+    elif receipt.group == name:
+        ui.write(ui.plain(f"{view.worker} is in {name} already, and stays there"))
     else:
         left = "in peace" if receipt.graceful else "in haste"
         ui.write(
