@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from functools import cache
 from importlib.metadata import EntryPoints, entry_points
 from typing import TYPE_CHECKING
@@ -24,6 +25,9 @@ def find_engine(name: str) -> Engine:
 
     Raises `UnknownNameError`, or `EngineError` when its plug-in cannot be loaded.
     """
+    if name not in _installed().names:  # its package may have come since
+        importlib.invalidate_caches()
+        _installed.cache_clear()
     for point in _installed().select(name=name):
         try:
             engine: Engine = point.load()
