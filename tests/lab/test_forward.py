@@ -137,7 +137,7 @@ async def test_an_heir_elsewhere_brings_up_anew_whom_nobody_else_reaches():
         os.kill(first.process.pid, signal.SIGKILL)  # its agent falls with its warden
         words = ("master", "--accept-new", "--adopt", keys["laptop"])
         heir = await office.start("desk", *words)
-        await heir.wait_said("serves A: 1 cores", times=2)
+        await heir.wait_said("serves A: 1 core", times=2)
 
         found = await analyse(office, 2, name="desk")
 
