@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from contextlib import contextmanager
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 import trio
 
@@ -21,55 +19,16 @@ from aemesh.worker.answers import Answers
 from aemesh.worker.delegated import DelegatedKeys
 from aemesh.worker.groupkey import GroupKey, make_group_key
 from aemesh.worker.jobstream import JobStream
+from aemesh.worker.leasedjobs import Jobs, LeasedJobs
 from aemesh.worker.relay import Relay
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping
+    from collections.abc import Awaitable, Callable
 
-    from aemesh.plugin import Job
     from aemesh.policy.lease import Tenancy
     from aemesh.worker.notebook import Notebook
 
 _log = logging.getLogger(__name__)
-
-
-class Jobs(Protocol):
-    """What runs jobs on this machine; `aemesh.host.jobs` or a fake."""
-
-    async def start(
-        self,
-        job_id: JobId,
-        spec: JobSpec,
-        *,
-        tls: Mapping[str, bytes] = ...,
-        answer: Callable[[bytes], Awaitable[bytes]] | None = ...,
-    ) -> Job:
-        """Start a job, or hand out a spare; `answer` is for what it asks its agent."""
-
-    async def listening_at(self, job_ids: Collection[JobId], port: int) -> str | None:
-        """Return the address at which one of these jobs listens, if one does."""
-
-
-@dataclass(slots=True)
-class Running:
-    """A job of the present lease, and whether its stream has come."""
-
-    stream: JobStream
-    generation: int
-
-    @property
-    def job(self) -> Job:
-        """The job itself."""
-        return self.stream.job
-
-
-@dataclass(slots=True)
-class Starting:
-    """A job that was ordered, and is not up yet."""
-
-    generation: int
-    is_called_off: bool = False
-    over: trio.Event = field(default_factory=trio.Event)
 
 
 class Held:
@@ -100,13 +59,12 @@ class Held:
         self._keeper: wire.Keeper | None = None  # of the master that holds us
         self._key: GroupKey | None = None
         self._delegated = DelegatedKeys()
-        self._running: dict[JobId, Running] = {}
-        self._starting: dict[JobId, Starting] = {}
+        self.leased = LeasedJobs(tenancy)
         self.crew: trio.Nursery | None = None
         self.changed = trio.Event()  # the lease was taken, or given back
 
     def __repr__(self) -> str:
-        return f"<Held {self.tenancy!r}, {len(self._running)} jobs>"
+        return f"<Held {self.tenancy!r}, {self.leased!r}>"
 
     async def handle(self, master: KeyId, body: wire.Body) -> wire.Body | None:
         """Do what a master asks; raises `RefusedError` or `EngineError`."""
@@ -128,7 +86,7 @@ class Held:
         self._keeper = body.keeper
         self._remember(body.generation)  # before it is acted on
         self.tell_changed()
-        await self.end_jobs(limits.TERM_AFTER)  # of a generation that was cut off
+        await self.leased.end_all(limits.TERM_AFTER)  # of a generation that was cut off
         self.tenancy.holds(master, body.generation)  # still, after that time
         self._delegated.clear()
         self._key = make_group_key()
@@ -169,7 +127,7 @@ class Held:
             master=str(lease.master),
             group=lease.group,
             generation=lease.generation,
-            jobs=tuple(self._running),
+            jobs=self.leased.ids(),
             keeper=self._keeper,
         )
 
@@ -177,16 +135,10 @@ class Held:
     def outlives(self) -> float:
         """How long the lease goes on without its master, in seconds."""
         lease = self.tenancy.lease
-        lasting = any(running.stream.lasting for running in self._running.values())
+        lasting = any(running.stream.lasting for running in self.leased.running)
         if lease is None or not lasting:
             return limits.ORPHANED_JOB_AFTER
         return max(lease.kept_after, limits.ORPHANED_JOB_AFTER)
-
-    def hang_up(self) -> None:
-        """The master is out of sight: lasting jobs wait for no stream of it."""
-        for running in self._running.values():
-            if running.stream.lasting:
-                running.stream.hang_up()
 
     async def keep(self, master: KeyId, body: wire.Keep) -> wire.Body:
         """Keep something for whoever adopts what this master leaves."""
@@ -215,10 +167,7 @@ class Held:
         """Start a job of the lease."""
         self.tenancy.holds(master, body.generation)
         job_id = job_id_untrusted(body.job)
-        known = self._running.keys() | self._starting.keys()
-        if job_id in known or len(known) >= limits.JOBS_PER_WORKER:
-            what = f"job {job_id} is not started"
-            raise RefusedError(what, why="it runs, or too many do")
+        self.leased.check_room(job_id)
         spec = JobSpec(
             argv=body.argv,
             env=body.env,
@@ -236,26 +185,20 @@ class Held:
             leaves_after=self.leaves_after,
             relay=relay if body.asks else None,
         )
-        # No await before this: an end that comes behind the order must meet it.
-        with self._under_way(job_id, body.generation) as starting:
+
+        async def bring_up() -> JobStream:
             job = await self._jobs.start(job_id, spec, tls=files, answer=answers.answer)
-            stream = JobStream(job, lasting=body.lasting, relay=relay)
-            running = Running(stream, body.generation)
-            await self._take_in(master, job_id, running, starting)
+            return JobStream(job, lasting=body.lasting, relay=relay)
+
+        running = await self.leased.start(master, job_id, body.generation, bring_up)
         assert self.crew is not None, "commands come while the worker runs"
-        self.crew.start_soon(self._await_stream, job_id, running)
+        self.crew.start_soon(self.leased.wait_stream, job_id, running)
         return wire.Started()
 
     async def end(self, master: KeyId, body: wire.End) -> wire.Body:
         """End one job, or call it off while it starts."""
         job_id = job_id_untrusted(body.job)
-        running = self._running.get(job_id)
-        if running is not None:
-            self.tenancy.holds(master, running.generation)
-            await running.job.end(term_after=_bounded(body.term_after))
-        elif starting := self._starting.get(job_id):
-            self.tenancy.holds(master, starting.generation)
-            starting.is_called_off = True
+        await self.leased.end(master, job_id, _bounded(body.term_after))
         return wire.Done()
 
     async def release(self, master: KeyId, body: wire.Release) -> wire.Body:
@@ -280,42 +223,9 @@ class Held:
             end = self.tenancy.vacate if again else self.tenancy.release
             end(lease.master, lease.generation)
             self.tell_changed()
-        await self.end_jobs(term_after)
+        await self.leased.end_all(term_after)
         if lease is not None:
             _log.info("left group %s", lease.group)
-
-    async def end_fleeting(self, term_after: float) -> None:
-        """End the jobs that do not outlive their master's absence."""
-        await self._end_those(
-            {k: one for k, one in self._running.items() if not one.stream.lasting},
-            term_after,
-        )
-
-    async def end_jobs(self, term_after: float) -> None:
-        """End every job that runs or starts here now, all at one time."""
-        coming = tuple(self._starting.values())
-        for starting in coming:
-            starting.is_called_off = True
-        await self._end_those(dict(self._running), term_after)
-        for starting in coming:
-            await starting.over.wait()
-
-    async def _end_those(self, ending: dict[JobId, Running], term_after: float) -> None:
-        async with trio.open_nursery() as nursery:
-            for running in ending.values():
-                nursery.start_soon(_end, running.job, term_after)
-        for job_id, running in ending.items():
-            self._forget(job_id, running)
-
-    def attach(self, master: KeyId, body: wire.Attach) -> JobStream:
-        """Return the job whose stream has come; raises `RefusedError`."""
-        running = self._running.get(job_id_untrusted(body.job))
-        if running is None or not running.stream.is_free:
-            msg = "no such job waits for a stream"
-            raise RefusedError(msg)
-        self.tenancy.holds(master, running.generation)
-        running.stream.take()
-        return running.stream
 
     async def port_address(self, master: KeyId, body: wire.Forward) -> Address:
         """Return where a job of the lease listens on a port that others may reach.
@@ -324,9 +234,7 @@ class Held:
         not hold it.
         """
         self.tenancy.holds(master, body.generation)
-        jobs = {
-            k for k, one in self._running.items() if one.generation == body.generation
-        }
+        jobs = self.leased.ids(body.generation)
         host = await self._jobs.listening_at(jobs, body.port)
         self.tenancy.holds(master, body.generation)
         if host is None:
@@ -355,55 +263,14 @@ class Held:
         data = self._delegated.take(job_id, body.generation, body.proxy, now=now)
         return {PROXY_FILE: data}
 
-    async def _await_stream(self, job_id: JobId, running: Running) -> None:
-        """Forget a job when it is over; end one that nobody attaches to."""
-        with trio.move_on_after(limits.ATTACH_AFTER) as scope:
-            await running.stream.attached.wait()
-        if scope.cancelled_caught:
-            await running.job.end(term_after=0.0)
-        await running.job.wait()
-        self._forget(job_id, running)
-
-    async def _take_in(
-        self, master: KeyId, job_id: JobId, running: Running, starting: Starting
-    ) -> None:
-        """Note a job that has come up, if all still stands as when it was asked for."""
-        if starting.is_called_off:
-            await running.job.end(term_after=0.0)
-            what = f"job {job_id} is not started"
-            raise RefusedError(what, why="it was called off")
-        try:
-            self.tenancy.holds(master, running.generation)
-        except RefusedError:
-            await running.job.end(term_after=0.0)
-            raise
-        self._running[job_id] = running
-
-    @contextmanager
-    def _under_way(self, job_id: JobId, generation: int) -> Iterator[Starting]:
-        starting = self._starting[job_id] = Starting(generation)
-        try:
-            yield starting
-        finally:
-            del self._starting[job_id]
-            starting.over.set()
-
     def tell_changed(self) -> None:
         """Let those who tell masters of us look again."""
         self.changed.set()
         self.changed = trio.Event()
 
-    def _forget(self, job_id: JobId, running: Running) -> None:
-        if self._running.get(job_id) is running:
-            del self._running[job_id]
-
 
 def _bounded(term_after: float) -> float:
     return min(term_after, limits.TERM_CAP_AFTER)
-
-
-async def _end(job: Job, term_after: float) -> None:
-    await job.end(term_after=term_after)
 
 
 _HANDLERS: dict[type[wire.Body], Callable[..., Awaitable[wire.Body | None]]] = {

@@ -23,7 +23,7 @@ from aemesh.model.address import Address, Seed
 from aemesh.model.group import Haste, Receipt
 from aemesh.model.key import KeyId
 from aemesh.model.machine import Facts
-from aemesh.model.names import GroupName, group_name_untrusted
+from aemesh.model.names import GroupName, group_name_untrusted, job_id_untrusted
 from aemesh.model.trust import Decision
 from aemesh.net.doorman import Desk, Doorman, StreamCaller
 from aemesh.net.entrance import Door
@@ -40,7 +40,8 @@ from aemesh.protocol import wire
 from aemesh.protocol.frames import encode_frame
 from aemesh.protocol.hello import Purpose
 from aemesh.tasks.nursery import open_crew
-from aemesh.worker.held import Held, Jobs
+from aemesh.worker.held import Held
+from aemesh.worker.leasedjobs import Jobs
 from aemesh.worker.notebook import Notebook
 from aemesh.worker.outreach import Finder, Nobody, Outreach
 from aemesh.worker.parting import Parting
@@ -293,7 +294,7 @@ class Worker:
             return
         if closed.ending is not Ending.BYE:
             self._lost_sight = lost_sight = object()
-            self.held.hang_up()
+            self.held.leased.hang_up()
             for link in list(self.links.values()):
                 with suppress(UnreachableError):
                     await self._tell_orphaned(link)
@@ -305,7 +306,7 @@ class Worker:
                     return  # it is there, or was: then the time began anew
                 if self.held.tenancy.lease != lease:
                     return  # an heir has it
-                await self.held.end_fleeting(limits.TERM_AFTER)
+                await self.held.leased.end_fleeting(limits.TERM_AFTER)
         if self.held.tenancy.lease == lease and master not in self.links:
             await self.held.let_go(limits.TERM_AFTER)
 
@@ -437,7 +438,8 @@ class Worker:
                 return
             assert isinstance(body, wire.Attach)
             try:
-                job = self.held.attach(channel.peer.key_id, body)
+                job_id = job_id_untrusted(body.job)
+                job = self.held.leased.attach(channel.peer.key_id, job_id)
             except RefusedError as exc:
                 failed = wire.Failed(error=exc.name, what=str(exc))
                 await stream.send_all(_framed(failed, number))

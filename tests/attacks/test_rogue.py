@@ -24,7 +24,7 @@ from aemesh.master.record import Order, WorkerRecord
 from aemesh.model.group import MemberState
 from aemesh.model.job import JobExit, JobSpec
 from aemesh.model.key import KeyId
-from aemesh.model.names import NodeName
+from aemesh.model.names import JobId, NodeName
 from aemesh.model.trust import KnownPeer, Role
 from aemesh.model.view import OutputView
 from aemesh.policy.lease import Tenancy
@@ -129,7 +129,7 @@ async def test_no_job_outlives_the_lease_by_a_wish_of_its_master(
         await held.handle(ROGUE, wire.Assign(group="A", generation=1))
         start = wire.Start(job="j", generation=1, argv=("sleep",))
         await held.handle(ROGUE, start)
-        held.attach(ROGUE, wire.Attach(job="j"))
+        held.leased.attach(ROGUE, JobId("j"))
         year = 366 * 86400.0
 
         began = trio.current_time()

@@ -93,7 +93,7 @@ async def test_a_head_whose_stream_alone_broke_is_attached_to_again(autojump_clo
         before = {name: office.running(name) for name in office.machines}
         worker = office.keeper.worker
         assert worker is not None
-        for running in worker.held._running.values():
+        for running in worker.held.leased.running:
             running.stream.hang_up()
 
         await wait_resumed(office, 2)

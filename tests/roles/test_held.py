@@ -11,6 +11,7 @@ import trio.testing
 from aemesh import limits
 from aemesh.errors import BadMessage, RefusedError
 from aemesh.model.key import KeyId
+from aemesh.model.names import JobId
 from aemesh.policy.lease import Tenancy
 from aemesh.protocol import wire
 from aemesh.testing.memory_jobs import MemoryJob, MemoryJobs
@@ -256,7 +257,7 @@ async def test_a_job_that_nobody_attaches_to_is_ended(autojump_clock):
 
         assert jobs.running == []
         with pytest.raises(RefusedError):
-            held.attach(DESK, wire.Attach(job="j1"))
+            held.leased.attach(DESK, JobId("j1"))
 
 
 async def test_a_job_is_attached_once_and_by_its_master(autojump_clock):
@@ -265,10 +266,10 @@ async def test_a_job_is_attached_once_and_by_its_master(autojump_clock):
         await held.handle(DESK, start("j1", 1))
 
         with pytest.raises(RefusedError):
-            held.attach(OTHER, wire.Attach(job="j1"))
-        assert held.attach(DESK, wire.Attach(job="j1")).job is jobs.running[0]
+            held.leased.attach(OTHER, JobId("j1"))
+        assert held.leased.attach(DESK, JobId("j1")).job is jobs.running[0]
         with pytest.raises(RefusedError):
-            held.attach(DESK, wire.Attach(job="j1"))
+            held.leased.attach(DESK, JobId("j1"))
 
 
 async def test_what_is_no_command_is_unsupported(autojump_clock):

@@ -233,7 +233,7 @@ async def test_a_worker_that_floods_its_master_with_questions_is_cut_off(
         await mesh.wait_state("office-1", MemberState.LEASED)
         begin(mesh)
         assert machine.worker is not None
-        (held,) = machine.worker.held._running.values()
+        (held,) = machine.worker.held.leased.running
         ended: list[bool] = []
 
         async def never(_question: bytes) -> bytes:
