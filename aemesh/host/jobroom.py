@@ -32,6 +32,7 @@ _TLS = "tls"
 # One plain name, or one in tls/: no "..", nothing hidden, nothing absolute.
 _FILE_NAME = re.compile(rf"({_TLS}/)?[A-Za-z0-9_][A-Za-z0-9_.-]{{0,99}}", re.ASCII)
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}", re.ASCII)
+_FOLDER_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW
 _FILE_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
 
 # What a job gets of the agent's environment; all else may be a secret (tokens,
@@ -93,7 +94,10 @@ def make_room(room: Path, spec: JobSpec, *, tls: Mapping[str, bytes]) -> None:
 
 
 def add_tls(room: Path, tls: Mapping[str, bytes]) -> None:
-    """Put the group's certificates into the job's folder."""
+    """Put the group's certificates into the job's folder.
+
+    Raises `OSError` if that is a job which runs already, and has put others there.
+    """
     for name, data in tls.items():
         _write(room / _TLS / name, data)
 
@@ -142,6 +146,11 @@ def _refuse(what: str, why: str) -> None:
 
 def _write(path: Path, data: bytes) -> None:
     path.parent.mkdir(mode=PRIVATE, exist_ok=True)
-    fd = os.open(path, _FILE_FLAGS, 0o600)
+    # A spare runs already: it may have made tls/ a link to the outside.
+    folder = os.open(path.parent, _FOLDER_FLAGS)
+    try:
+        fd = os.open(path.name, _FILE_FLAGS, 0o600, dir_fd=folder)
+    finally:
+        os.close(folder)
     with os.fdopen(fd, "wb") as file:
         file.write(data)

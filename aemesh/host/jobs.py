@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import trio
 
 from aemesh import limits
-from aemesh.errors import JobRefusedError
+from aemesh.errors import EngineError, JobRefusedError
 from aemesh.host.folders import make_private, remove_tree
 from aemesh.host.jobroom import add_tls, check_spec, checkpoint_folder, tls_file
 from aemesh.host.jobsocket import Answer, job_socket, serve_job_socket
@@ -104,7 +104,7 @@ class JobRunner:
                 job = await self._launch(job_id, spec, tls=tls, env=env)
             elif tls:
                 with trio.CancelScope(shield=True):  # it is in neither table now
-                    await trio.to_thread.run_sync(add_tls, job.room, tls)
+                    await _add_tls(job, tls)
             job.id, job.answer = job_id, answer
             self._jobs[job_id] = job
         return job
@@ -232,6 +232,16 @@ class JobRunner:
 
     def __repr__(self) -> str:
         return f"JobRunner({len(self._jobs)} jobs, {self.warm!r})"
+
+
+async def _add_tls(job: LocalJob, tls: Mapping[str, bytes]) -> None:
+    """Give a spare its certificates, or end it and raise `EngineError`."""
+    try:
+        await trio.to_thread.run_sync(add_tls, job.room, tls)
+    except OSError as error:
+        await job.end(term_after=0, reason="it takes no certificates")
+        what = f"{job.id} cannot become a job"
+        raise EngineError(what, why=error.strerror or str(error)) from error
 
 
 @contextlib.asynccontextmanager

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import shutil
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -25,7 +28,7 @@ from aemesh.host.jobsocket import VARIABLE, job_socket, open_job_socket
 from aemesh.host.jobtree import JobTree
 from aemesh.host.localjob import Started
 from aemesh.host.processes import read_process
-from aemesh.host.sandbox import Sandbox
+from aemesh.host.sandbox import Command, Sandbox
 from aemesh.model.job import Channel, JobSpec
 
 if TYPE_CHECKING:
@@ -68,7 +71,8 @@ async def launch(start: Start) -> Started:
     now = read_process(process.pid)
     started = now.started if now is not None else 0
     tree = JobTree(process.pid, started, start.marker)
-    return Started(process, tree, output, start.room, sock)
+    wrapped = start.sandbox is not None
+    return Started(process, tree, output, start.room, sock, wrapped=wrapped)
 
 
 def _make_room(start: Start) -> socket.socket:
@@ -76,33 +80,52 @@ def _make_room(start: Start) -> socket.socket:
     return open_job_socket(start.room)
 
 
-def _argv(start: Start) -> list[str]:
-    argv = job_argv(start.spec)
-    return argv if start.sandbox is None else start.sandbox.argv(argv, room=start.room)
+@contextmanager
+def _command(start: Start) -> Iterator[Command]:
+    """Yield what is to be started, while the block lasts; raises `OSError`."""
+    own = {
+        VARIABLE: str(job_socket(start.room)),
+        CHECKPOINT_VARIABLE: str(checkpoint_folder(start.room)),
+    }
+    env = job_environment(
+        start.spec, job=start.job, marker=start.marker, extra={**start.env, **own}
+    )
+    plain = Command(job_argv(start.spec), env, start.room)
+    if start.sandbox is None:
+        yield plain
+        return
+    _check_program(plain)
+    with start.sandbox.around(plain) as command:
+        yield command
+
+
+def _check_program(command: Command) -> None:
+    """Raise `OSError` without the program: bubblewrap would start, and end with 1."""
+    name = command.argv[0]
+    if "/" in name:
+        found = os.access(command.cwd / name, os.X_OK)
+    else:
+        path = command.env.get("PATH", os.defpath)
+        found = shutil.which(name, path=path) is not None
+    if not found:
+        raise OSError(errno.ENOENT, os.strerror(errno.ENOENT), name)
 
 
 async def _open(start: Start) -> tuple[trio.Process, JobOutput]:
     output = JobOutput()
     ends = [output.pipe(channel) for channel in (Channel.STDOUT, Channel.STDERR)]
     try:
-        process = await trio.lowlevel.open_process(
-            _argv(start),
-            stdin=subprocess.PIPE,
-            stdout=ends[0],
-            stderr=ends[1],
-            cwd=start.room,
-            env=job_environment(
-                start.spec,
-                job=start.job,
-                marker=start.marker,
-                extra={
-                    **start.env,
-                    VARIABLE: str(job_socket(start.room)),
-                    CHECKPOINT_VARIABLE: str(checkpoint_folder(start.room)),
-                },
-            ),
-            start_new_session=True,
-        )
+        with _command(start) as command:
+            process = await trio.lowlevel.open_process(
+                command.argv,
+                stdin=subprocess.PIPE,
+                stdout=ends[0],
+                stderr=ends[1],
+                cwd=command.cwd,
+                env=command.env,
+                pass_fds=command.fds,
+                start_new_session=True,
+            )
     except BaseException:
         output.close()
         raise

@@ -16,6 +16,7 @@ from aemesh import limits
 from aemesh.errors import BugError, UnreachableError
 from aemesh.host.joboutput import JobOutput
 from aemesh.host.jobtree import JobTree, kill_tree
+from aemesh.host.processes import Process, all_processes, kill, read_memory
 from aemesh.model.job import JobExit
 
 if TYPE_CHECKING:
@@ -35,6 +36,7 @@ class Started:
     output: JobOutput
     room: Path  # its folder
     socket: socket.socket  # over which it asks us
+    wrapped: bool = False  # the leader is bubblewrap, and the job is within
 
 
 class LocalJob:
@@ -50,6 +52,7 @@ class LocalJob:
         self.socket = started.socket
         self.answer: Answer | None = None  # what answers it; None: it is nobody's yet
         self._process = started.process
+        self._wrapped = started.wrapped
         self._output = started.output
         self._output_taken = False
         self._sending = trio.Lock()
@@ -126,7 +129,34 @@ class LocalJob:
         self._patience.deadline = min(self._patience.deadline, deadline)
         if not self._reason:
             self._reason = reason
+            self._ask()
+
+    def _ask(self) -> None:
+        """Send the polite signal to the leader's group.
+
+        Not to bubblewrap, where the job is within: it would end at once, and the rest
+        with it.  Before there is anything else, it is the job.
+        """
+        within = self._within() if self._wrapped else []
+        if not within:
             os.killpg(self.pid, signal.SIGTERM)  # not reaped yet, so it is ours
+        for process in within:
+            kill(process, signal.SIGTERM)
+
+    def _within(self) -> list[Process]:
+        """Return the group without bubblewrap's two processes, leader and its child."""
+        return [
+            process
+            for process in all_processes().values()
+            if process.group == self.pid
+            and self.pid not in {process.pid, process.parent}
+            and process.alive
+        ]
+
+    def read_memory(self) -> int:
+        """Return what its whole tree takes of memory now, in bytes of PSS."""
+        members = self.tree.members(all_processes())
+        return sum(read_memory(process.pid) for process in members)
 
     async def watch(self) -> list[int]:
         """Wait for the end, make it complete, and return the pids that remain.

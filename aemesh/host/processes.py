@@ -105,8 +105,8 @@ def kill_all(processes: Sequence[Process]) -> None:
         kill(process)
 
 
-def kill(process: Process) -> bool:
-    """End this very process, never a later one of the same number.
+def kill(process: Process, number: signal.Signals = signal.SIGKILL) -> bool:
+    """Send a signal to this very process, never to a later one of the same number.
 
     Return False when that is not allowed to us: it took another user's rights.
     """
@@ -117,7 +117,7 @@ def kill(process: Process) -> bool:
     try:
         now = read_process(process.pid)
         if now is not None and now.started == process.started:
-            signal.pidfd_send_signal(fd, signal.SIGKILL)
+            signal.pidfd_send_signal(fd, number)
     except ProcessLookupError:
         return True
     except PermissionError:

@@ -4,7 +4,17 @@ A job in it sees the machine read-only, and of its owner's home nothing but the
 interpreter: no keys, no trust files, no other job.  It writes to its own folder alone;
 what it puts into home or a temporary folder goes with it.  It sees no process but its
 own, has no capability, gets none by set-uid programs, and makes no user namespace.
-The network is open to it, for engines are made of connections.
+
+What stays open.  The network, for engines are made of connections: so also what listens
+on this machine, and unix sockets with an abstract name (X has one), or with a path that
+is seen.  The kernel's keyrings of this user: a fresh session keyring would be no wall,
+since whoever has the owner's uid may link the user's keyring into it.  A file system
+that is mounted while the job runs, where ``/`` is a shared mount: it is not read-only.
+
+bubblewrap itself runs outside.  What a master says must not reach it but as words: it
+has no variable of the job's, and none of the job's folder.  Its options come in a file
+without a name, since anybody can read the arguments of a process, and variables may be
+secrets.
 
 Source of the options: bwrap(1).
 """
@@ -14,50 +24,84 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-import sys
-from dataclasses import dataclass
+import tempfile
+from collections.abc import Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+import aemesh
 from aemesh.errors import SettingsError
-from aemesh.host.jobsocket import job_socket
+from aemesh.host.folders import make_private
+from aemesh.host.jobroom import PYTHON, job_argv, job_environment, make_room
+from aemesh.host.jobsocket import job_socket, open_job_socket
+from aemesh.host.jobtree import MARKER
+from aemesh.host.sandboxview import View, find_view
+from aemesh.model.job import JobSpec
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 BWRAP = "bwrap"
 # It starts in 30 ms; on a busy machine in more.
 _TRIED_WITHIN = 10.0
+# aemesh is where the agent has it from, whatever the way on which it got there.
+_TRIAL = "import sys; sys.path.insert(0, sys.argv[1]); import aemesh"
 
 _ALWAYS = (
     *("--unshare-user", "--disable-userns", "--unshare-pid", "--unshare-ipc"),
     *("--cap-drop", "ALL"),
     *("--ro-bind", "/", "/", "--dev", "/dev", "--proc", "/proc"),
-    *("--tmpfs", "/tmp", "--tmpfs", "/var/tmp"),  # noqa: S108 - it hides them
 )
 
 
 @dataclass(frozen=True, slots=True)
+class Command:
+    """What the kernel is told to start."""
+
+    argv: Sequence[str]
+    env: Mapping[str, str] = field(repr=False)
+    cwd: Path
+    fds: tuple[int, ...] = ()  # open in it, too
+
+
+@dataclass(frozen=True, slots=True)
 class Sandbox:
-    """bubblewrap, and what it hides: home, and the node's state wherever that is."""
+    """bubblewrap, and what jobs see in it."""
 
-    program: str
-    hidden: tuple[Path, ...]
+    program: str  # its absolute path
+    view: View
 
-    def argv(self, argv: list[str], *, room: Path) -> list[str]:
-        """Return the arguments that run `argv` in the sandbox, in a job's folder."""
-        own = room.absolute()
-        words = [self.program, *_ALWAYS]
-        for folder in self.hidden:
-            words += ["--tmpfs", str(folder)]
-        for folder in _interpreter(self.hidden):
-            words += ["--ro-bind", str(folder), str(folder)]
-        for path in (own, job_socket(room)):
+    @contextmanager
+    def around(self, command: Command) -> Iterator[Command]:
+        """Yield what runs a job's command in the sandbox; start it in the block."""
+        words = self.options(command.env, room=command.cwd)
+        with os.fdopen(os.memfd_create(BWRAP), "wb", buffering=0) as file:
+            file.write(b"".join(os.fsencode(word) + b"\0" for word in words))
+            file.seek(0)
+            argv = [self.program, "--args", str(file.fileno()), "--", *command.argv]
+            env = {MARKER: command.env[MARKER]}
+            # Not the job's folder: an empty word in a path for libraries means it.
+            yield Command(argv, env, Path("/"), (file.fileno(),))
+
+    def options(self, env: Mapping[str, str], *, room: Path) -> list[str]:
+        """Return the options for a job with this environment and folder."""
+        own = room.resolve()
+        words = [*_ALWAYS, *self.view.options(room=room)]
+        for path in (own, job_socket(own)):
             words += ["--bind", str(path), str(path)]
-        return [*words, "--chdir", str(own), "--", *argv]
+        words += ["--chdir", str(own), "--clearenv"]
+        for name, value in env.items():
+            words += ["--setenv", name, value]
+        return words
 
 
 def find_sandbox(kind: str, *, state: Path) -> Sandbox | None:
     """Return the sandbox of this kind, `none` or `bwrap`, after trying it.
 
-    Raises `SettingsError` if it is not installed or the kernel refuses it: a worker
-    whose owner wants one does not go on without.
+    Raises `SettingsError` if it is not installed, or the kernel refuses it, or Python
+    does not start in it: a worker whose owner wants one does not go on without.
     """
     if kind != BWRAP:
         return None
@@ -65,42 +109,44 @@ def find_sandbox(kind: str, *, state: Path) -> Sandbox | None:
     if program is None:
         msg = "--sandbox bwrap: there is no bwrap here"
         raise SettingsError(msg, hint="install the package bubblewrap")
-    hidden = (Path.home().resolve(), state.resolve())
-    sandbox = Sandbox(program, tuple(path for path in hidden if path.is_dir()))
+    make_private(state)  # what is made later would not be hidden
+    sandbox = Sandbox(os.path.abspath(program), find_view(state=state))
     try:
-        done = subprocess.run(  # noqa: S603 - the program that the owner named
-            [program, *_ALWAYS, "--", sys.executable, "-I", "-S", "-c", ""],
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            timeout=_TRIED_WITHIN,
-            check=False,
-        )
+        _try(sandbox, state)
     except (OSError, subprocess.TimeoutExpired) as error:
         raise _unusable(str(error)) from error
-    if done.returncode:
-        raise _unusable(done.stderr.decode(errors="replace").strip())
+    except subprocess.CalledProcessError as error:
+        lines = error.stderr.decode(errors="replace").strip().splitlines()
+        raise _unusable(lines[-1] if lines else str(error)) from error
     return sandbox
+
+
+def _try(sandbox: Sandbox, state: Path) -> None:
+    """Run a job in the very sandbox that all others get."""
+    spec = JobSpec(argv=(PYTHON, "-I", "-c", _TRIAL, _home_of_aemesh()))
+    env = job_environment(spec, job="trial", marker="trial", extra={})
+    with tempfile.TemporaryDirectory(prefix="trial-", dir=state) as folder:
+        room = Path(folder, "room")
+        make_room(room, spec, tls={})
+        plain = Command(job_argv(spec), env, room)
+        with open_job_socket(room), sandbox.around(plain) as command:
+            subprocess.run(  # noqa: S603 - the program that the owner named
+                command.argv,
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                env=command.env,
+                cwd=command.cwd,
+                pass_fds=command.fds,
+                timeout=_TRIED_WITHIN,
+                check=True,
+            )
+
+
+def _home_of_aemesh() -> str:
+    return str(Path(aemesh.__file__).parent.parent)
 
 
 def _unusable(why: str) -> SettingsError:
     msg = "--sandbox bwrap: bubblewrap does not work here"
     hint = "it needs user namespaces: sysctl kernel.unprivileged_userns_clone"
     return SettingsError(msg, why=why, hint=hint)
-
-
-def _interpreter(hidden: tuple[Path, ...]) -> list[Path]:
-    """Return the folders of the running Python, wherever they are.
-
-    Those of the environment and of what it is made of; also where aemesh and what it
-    imports come from in a checkout.  None that holds what is hidden: ``python -m``
-    looks for modules where it was started, which may be home.
-    """
-    named = (sys.prefix, sys.base_prefix, *filter(os.path.isabs, sys.path))
-    folders: list[Path] = []
-    for text in sorted(set(named), key=len):  # what holds others comes first
-        folder = Path(text)
-        shows = any(path.is_relative_to(folder.resolve()) for path in hidden)
-        is_within = any(folder.is_relative_to(one) for one in folders)
-        if folder.is_dir() and not shows and not is_within:
-            folders.append(folder)
-    return folders

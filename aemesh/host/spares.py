@@ -18,7 +18,6 @@ import trio
 from aemesh import limits
 from aemesh.errors import EngineError
 from aemesh.host.localjob import LocalJob
-from aemesh.host.processes import read_memory
 from aemesh.model.job import JobSpec
 from aemesh.policy.warmth import plan_spares
 
@@ -143,7 +142,7 @@ class Spares:
         """Wait until a spare says that it is warm; look then what it takes."""
         await spare.job.wait_said()
         if spare in self.waiting and spare.job.running:
-            spare.warm, spare.memory = True, read_memory(spare.job.pid)
+            spare.warm, spare.memory = True, spare.job.read_memory()
             self._tell_changed()
 
     def _remove(self, spare: Spare) -> None:

@@ -3,18 +3,27 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
+import signal
 import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
+from venv import EnvBuilder
 
 import pytest
 import trio
 
 from aemesh.cli.settings import WorkerOptions
-from aemesh.errors import SettingsError, UsageError
-from aemesh.host.jobs import open_jobs
-from aemesh.host.sandbox import Sandbox, find_sandbox
-from aemesh.model.job import Channel, JobSpec
+from aemesh.errors import EngineError, SettingsError, UsageError
+from aemesh.host.jobroom import PYTHON
+from aemesh.host.jobs import JobRunner, open_jobs
+from aemesh.host.jobtree import MARKER, has_marker
+from aemesh.host.localjob import LocalJob
+from aemesh.host.processes import all_processes
+from aemesh.host.sandbox import find_sandbox
+from aemesh.model.job import Channel, JobExit, JobSpec
 from aemesh.model.names import JobId
 
 needs_bwrap = pytest.mark.skipif(not shutil.which("bwrap"), reason="no bubblewrap here")
@@ -28,18 +37,38 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-async def said_in(home: Path, script: str, *, within: float = 30.0) -> str:
-    """Run a script in the sandbox; return what it says, with its errors."""
+@asynccontextmanager
+async def jobs_in(home: Path, *, spares: int = 0) -> AsyncIterator[JobRunner]:
+    """Run jobs in the sandbox, for half a minute at most."""
     sandbox = find_sandbox("bwrap", state=home / "state")
     assert sandbox is not None
-    with trio.fail_after(within):
-        async with open_jobs(home / "state" / "run", spares=0, sandbox=sandbox) as jobs:
-            spec = JobSpec(argv=("sh", "-c", script), files={"own": b"my file"})
-            job = await jobs.start(JobId("one"), spec)
-            await job.close_input()
-            said = b"".join([chunk.data async for chunk in job.output()])
-            await job.wait()
+    with trio.fail_after(30):
+        folder = home / "state" / "run"
+        async with open_jobs(folder, spares=spares, sandbox=sandbox) as jobs:
+            yield jobs
+
+
+async def said_by(jobs: JobRunner, spec: JobSpec) -> str:
+    """Run a job to its end; return what it says, with its errors."""
+    job = await jobs.start(JobId("one"), spec)
+    await job.close_input()
+    said = b"".join([chunk.data async for chunk in job.output()])
+    await job.wait()
     return said.decode()
+
+
+async def said_in(home: Path, script: str) -> str:
+    """Run a script in the sandbox; return what it says, with its errors."""
+    spec = JobSpec(argv=("sh", "-c", script), files={"own": b"my file"})
+    async with jobs_in(home) as jobs:
+        return await said_by(jobs, spec)
+
+
+async def first_said(job: LocalJob) -> bytes:
+    """Return the first that a job says."""
+    async for chunk in job.output():
+        return chunk.data
+    return b""
 
 
 @needs_bwrap
@@ -79,16 +108,12 @@ async def test_what_is_put_into_temporary_folders_goes_with_the_job(home: Path):
 @needs_bwrap
 async def test_a_signal_ends_the_tree_of_a_sandbox(home: Path):
     """Shows: L7."""
-    sandbox = find_sandbox("bwrap", state=home / "state")
-    with trio.fail_after(30):
-        async with open_jobs(home / "state" / "run", spares=0, sandbox=sandbox) as jobs:
-            spec = JobSpec(argv=("sh", "-c", "echo up; sleep 1000 & sleep 1000"))
-            job = await jobs.start(JobId("one"), spec)
-            async for chunk in job.output():
-                assert chunk.channel is Channel.STDOUT
-                break
-            await job.end(term_after=1.0)
-            assert jobs.jobs == ()
+    async with jobs_in(home) as jobs:
+        spec = JobSpec(argv=("sh", "-c", "echo up; sleep 1000 & sleep 1000"))
+        job = await jobs.start(JobId("one"), spec)
+        assert await first_said(job) == b"up\n"
+        await job.end(term_after=1.0)
+        assert jobs.jobs == ()
 
 
 def test_without_bubblewrap_a_worker_that_is_to_have_it_does_not_start(
@@ -114,21 +139,140 @@ def test_nobody_has_the_label_without_the_sandbox():
     )
 
 
-def test_home_stays_hidden_from_a_worker_that_was_started_there(
+@needs_bwrap
+async def test_a_masters_variables_do_not_reach_bubblewrap(home: Path):
+    """The loader of a program outside would write where they say. Threat: 85."""
+    loader = {"LD_DEBUG": "files", "LD_DEBUG_OUTPUT": str(home / "loot")}
+    async with jobs_in(home) as jobs:
+        found = await said_by(
+            jobs, JobSpec(argv=("sh", "-c", "ls ~; true"), env=loader)
+        )
+    assert "loot" in found  # the loader does so, within
+    assert [path.name for path in home.glob("loot*")] == []
+
+
+@needs_bwrap
+async def test_variables_are_a_secret_of_the_job_and_its_marker_is_not(home: Path):
+    """`ps` shows arguments to every user. Threat: 85; shows: L7."""
+    script = 'echo "$TOKEN"; read line'
+    spec = JobSpec(argv=("sh", "-c", script), env={"TOKEN": "of mine"})
+    async with jobs_in(home) as jobs:
+        job = await jobs.start(JobId("one"), spec)
+        assert await first_said(job) == b"of mine\n"
+        members = job.tree.members(all_processes())
+        texts = [Path(f"/proc/{one.pid}/cmdline").read_bytes() for one in members]
+        inherited = Path(f"/proc/{job.pid}/environ").read_bytes()
+        assert len(members) == 3  # bubblewrap's two, and the job
+        assert all(has_marker(one, inherited.decode()) for one in members)
+        await job.close_input()
+        await job.wait()
+    assert not [text for text in texts if b"of mine" in text]
+    assert inherited == f"{MARKER}={job.tree.marker}\0".encode()
+
+
+@needs_bwrap
+async def test_a_job_has_the_variables_that_it_would_have_without(home: Path):
+    """Shows: E5."""
+    script = "import os; print(*sorted(os.environ.items()))"
+    spec = JobSpec(
+        argv=(PYTHON, "-c", script), env={"A": "two words", "B": "", "C": "\n"}
+    )
+    async with jobs_in(home) as jobs:
+        within = await said_by(jobs, spec)
+    async with open_jobs(home / "state" / "run", spares=0) as jobs:
+        without = await said_by(jobs, spec)
+    names = re.compile(r"AEMESH_TREE', '[0-9a-f]+")
+    pwd = f"('PWD', '{home}/state/run/jobs/one.1') "  # bubblewrap's, as a shell's
+    assert names.sub("", within.replace(pwd, "")) == names.sub("", without)
+
+
+@needs_bwrap
+async def test_sockets_of_the_owners_session_are_hidden(home: Path):
+    """`systemd --user` and ssh-agent do what their user says. Threat: 85."""
+    found = await said_in(home, "ls -A /run /var/run/ /run/user 2>&1; true")
+    assert "cannot access '/run/user'" in found
+    assert "dbus" not in found
+    assert not [one for one in found.split() if one.endswith((".sock", ".pid"))]
+
+
+@needs_bwrap
+async def test_a_home_behind_a_link_with_python_in_it_is_hidden_and_works(
     home: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    """`python -m aemesh` puts the folder that it was started in on its path."""
-    monkeypatch.setattr("sys.path", [str(home), str(home.parent), *sys.path])
-    sandbox = Sandbox("bwrap", (home.resolve(), (home / "state").resolve()))
-    argv = sandbox.argv(["true"], room=home / "state" / "run" / "jobs" / "one")
-    bound = {Path(argv[at + 1]) for at, word in enumerate(argv) if word == "--ro-bind"}
-    assert bound >= {Path("/")}
-    assert not [path for path in bound - {Path("/")} if home.is_relative_to(path)]
+    """/home/u is a link to /data/u on some machines. Threat: 85."""
+    link = home.parent / f"{home.name}-link"
+    link.symlink_to(home)
+    monkeypatch.setenv("HOME", str(link))
+    EnvBuilder(symlinks=True).create(link / "venv")
+    monkeypatch.setattr(sys, "prefix", str(link / "venv"))
+    monkeypatch.setattr(sys, "executable", str(link / "venv" / "bin" / "python"))
+    script = "import sys, os; print(sys.prefix, os.listdir(os.environ['HOME']))"
+    async with jobs_in(link) as jobs:
+        found = await said_by(jobs, JobSpec(argv=(PYTHON, "-c", script)))
+    assert found.startswith(str(link / "venv"))
+    assert "secret" not in found
 
 
-def test_no_folder_of_the_interpreter_hides_the_job(tmp_path: Path):
-    """The job's own folder comes last, so that it is there whatever is before it."""
-    room = tmp_path / "jobs" / "one"
-    argv = Sandbox("bwrap", (tmp_path,)).argv(["true"], room=room)
-    assert argv[-7:-4] == ["--bind", f"{room}.sock", f"{room}.sock"]
-    assert argv[-4:] == ["--chdir", str(room), "--", "true"]
+@needs_bwrap
+def test_the_trial_is_the_sandbox_of_jobs_and_leaves_nothing(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Threat: 85; state that is made later would not be hidden."""
+    find_sandbox("bwrap", state=home / "later" / "state")
+    assert list((home / "later" / "state").iterdir()) == []
+    (home / "python").write_text("#!/bin/sh\n")
+    (home / "python").chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(home / "python"))
+    with pytest.raises(SettingsError) as caught:
+        find_sandbox("bwrap", state=home / "state")
+    assert "No such file or directory" in (caught.value.why or "")
+
+
+@needs_bwrap
+@pytest.mark.parametrize("name", ["no-such-program", "./no-such-file", "/no/such"])
+async def test_a_program_that_is_not_there_cannot_be_started(home: Path, name: str):
+    """As without a sandbox, where the kernel says so."""
+    async with jobs_in(home) as jobs:
+        with pytest.raises(EngineError, match="cannot start") as caught:
+            await jobs.start(JobId("one"), JobSpec(argv=(name,)))
+        assert caught.value.why == "No such file or directory"
+        assert await said_by(jobs, JobSpec(argv=("sh", "-c", "echo on"))) == "on\n"
+
+
+@needs_bwrap
+async def test_a_job_that_is_asked_to_end_has_its_time_for_it(home: Path):
+    """It saves what it has, and says how that went. Shows: L7."""
+    saves = "trap 'sleep 0.3; echo saved; exit 3' TERM"
+    script = f"{saves}; echo up; while :; do sleep 0.01; done"
+    async with jobs_in(home) as jobs:
+        job = await jobs.start(JobId("one"), JobSpec(argv=("sh", "-c", script)))
+        said = b""
+        async for chunk in job.output():
+            if not said:
+                job.end_nowait(term_after=5.0)
+            if chunk.channel is Channel.STDOUT:  # the shell tells of its sleep, too
+                said += chunk.data
+        end = await job.wait()
+    assert said == b"up\nsaved\n"
+    assert end == JobExit(3, "released")
+
+
+@needs_bwrap
+async def test_a_job_that_is_asked_to_end_while_it_starts_ends(home: Path):
+    """Bubblewrap may not have started the job then. Shows: L7."""
+    async with jobs_in(home) as jobs:
+        for _ in range(10):
+            job = await jobs.start(JobId("one"), JobSpec(argv=("sleep", "1000")))
+            end = await job.end(term_after=60.0)
+            assert end.code == 128 + signal.SIGTERM
+
+
+@needs_bwrap
+async def test_the_memory_of_a_spare_is_that_of_what_waits(home: Path):
+    """It is behind two processes of bubblewrap, which have nearly none."""
+    size = 50_000_000
+    script = f"kept = bytearray({size}); print('warm', flush=True); input()"
+    async with jobs_in(home, spares=1) as jobs:
+        await jobs.start_spare(JobSpec(argv=(PYTHON, "-c", script)))
+        await jobs.warm.changed.wait()
+        assert jobs.warm.memory > size
