@@ -570,6 +570,24 @@ async def test_a_spare_that_died_is_not_handed_out(tmp_path: Path):
         assert job.pid != spare.pid
 
 
+async def test_a_spare_cannot_lead_its_certificates_elsewhere(tmp_path: Path):
+    """It may make a link of the folder in which they will be. Threat: 85."""
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    async with jobs_in(tmp_path) as jobs:
+        spec = shell(f"ln -s {elsewhere} tls; echo warm; exec cat")
+        await jobs.start_spare(spec)
+        await jobs.warm.changed.wait()
+        (spare,) = jobs.spares
+
+        with pytest.raises(EngineError, match="cannot become a job"):
+            await jobs.start(ONE, replace(spec, tls=True), tls={"ca.pem": b"a"})
+
+        assert gone(spare.pid)
+        assert (jobs.jobs, jobs.spares) == ((), ())
+    assert list(elsewhere.iterdir()) == []
+
+
 async def test_the_next_spare_comes_when_it_is_asked_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
