@@ -77,7 +77,7 @@ def _run_keeper(options: KeeperOptions) -> int:
 
 async def _run(options: Options, state: StateDir) -> int:
     kind = options.sandbox if isinstance(options, WorkerOptions) else "none"
-    sandbox = find_sandbox(kind, state=state.folder.parent)
+    sandbox = find_sandbox(kind, state=state.folder.parent, run=state.run)
     async with (
         open_guard() as guard,
         open_jobs(state.run, spares=options.spares, sandbox=sandbox) as jobs,

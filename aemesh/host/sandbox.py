@@ -97,9 +97,10 @@ class Sandbox:
         return words
 
 
-def find_sandbox(kind: str, *, state: Path) -> Sandbox | None:
+def find_sandbox(kind: str, *, state: Path, run: Path | None = None) -> Sandbox | None:
     """Return the sandbox of this kind, `none` or `bwrap`, after trying it.
 
+    `state` is what is to be hidden; jobs have their folders in it, or in its `run`.
     Raises `SettingsError` if it is not installed, or the kernel refuses it, or Python
     does not start in it: a worker whose owner wants one does not go on without.
     """
@@ -109,10 +110,11 @@ def find_sandbox(kind: str, *, state: Path) -> Sandbox | None:
     if program is None:
         msg = "--sandbox bwrap: there is no bwrap here"
         raise SettingsError(msg, hint="install the package bubblewrap")
-    make_private(state)  # what is made later would not be hidden
+    if not state.is_dir():  # what is made later would not be hidden
+        make_private(state)
     sandbox = Sandbox(os.path.abspath(program), find_view(state=state))
     try:
-        _try(sandbox, state)
+        _try(sandbox, run or state)
     except (OSError, subprocess.TimeoutExpired) as error:
         raise _unusable(str(error)) from error
     except subprocess.CalledProcessError as error:
@@ -121,11 +123,11 @@ def find_sandbox(kind: str, *, state: Path) -> Sandbox | None:
     return sandbox
 
 
-def _try(sandbox: Sandbox, state: Path) -> None:
+def _try(sandbox: Sandbox, run: Path) -> None:
     """Run a job in the very sandbox that all others get."""
     spec = JobSpec(argv=(PYTHON, "-I", "-c", _TRIAL, _home_of_aemesh()))
     env = job_environment(spec, job="trial", marker="trial", extra={})
-    with tempfile.TemporaryDirectory(prefix="trial-", dir=state) as folder:
+    with tempfile.TemporaryDirectory(prefix="trial-", dir=run) as folder:
         room = Path(folder, "room")
         make_room(room, spec, tls={})
         plain = Command(job_argv(spec), env, room)
@@ -148,5 +150,7 @@ def _home_of_aemesh() -> str:
 
 def _unusable(why: str) -> SettingsError:
     msg = "--sandbox bwrap: bubblewrap does not work here"
-    hint = "it needs user namespaces: sysctl kernel.unprivileged_userns_clone"
+    hint = None
+    if "execvp" not in why:  # else it works, and Python is not there
+        hint = "it needs user namespaces: sysctl kernel.unprivileged_userns_clone"
     return SettingsError(msg, why=why, hint=hint)

@@ -82,6 +82,7 @@ async def first_said(job: LocalJob) -> bytes:
         ("echo x > /usr/x", "Read-only file system"),
         ("unshare -U true && echo made", "unshare: "),
         ("sudo -n true || mount -t tmpfs none /mnt && echo mounted", "mount: "),
+        ("ls /proc/self/fd | wc -l", "4\n"),  # its own three, and that of ls
         ("grep NoNewPrivs /proc/self/status", "NoNewPrivs:\t1"),
         ("ps -e -o comm= 2>/dev/null | grep -c python; true", "0"),
     ],
@@ -141,7 +142,7 @@ def test_nobody_has_the_label_without_the_sandbox():
 
 @needs_bwrap
 async def test_a_masters_variables_do_not_reach_bubblewrap(home: Path):
-    """The loader of a program outside would write where they say. Threat: 85."""
+    """Its loader would write where they say, outside. Shows: E5. Threat: 85."""
     loader = {"LD_DEBUG": "files", "LD_DEBUG_OUTPUT": str(home / "loot")}
     async with jobs_in(home) as jobs:
         found = await said_by(
@@ -188,7 +189,7 @@ async def test_a_job_has_the_variables_that_it_would_have_without(home: Path):
 
 @needs_bwrap
 async def test_sockets_of_the_owners_session_are_hidden(home: Path):
-    """`systemd --user` and ssh-agent do what their user says. Threat: 85."""
+    """`systemd --user` and ssh-agent do what their user says. Shows: E5. Threat: 85."""
     found = await said_in(home, "ls -A /run /var/run/ /run/user 2>&1; true")
     assert "cannot access '/run/user'" in found
     assert "dbus" not in found
@@ -199,7 +200,7 @@ async def test_sockets_of_the_owners_session_are_hidden(home: Path):
 async def test_a_home_behind_a_link_with_python_in_it_is_hidden_and_works(
     home: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    """/home/u is a link to /data/u on some machines. Threat: 85."""
+    """/home/u is a link to /data/u somewhere. Shows: E5. Threat: 85."""
     link = home.parent / f"{home.name}-link"
     link.symlink_to(home)
     monkeypatch.setenv("HOME", str(link))
@@ -226,6 +227,7 @@ def test_the_trial_is_the_sandbox_of_jobs_and_leaves_nothing(
     with pytest.raises(SettingsError) as caught:
         find_sandbox("bwrap", state=home / "state")
     assert "No such file or directory" in (caught.value.why or "")
+    assert caught.value.hint is None  # it is not the kernel's fault
 
 
 @needs_bwrap

@@ -66,7 +66,7 @@ def test_a_home_that_cannot_be_hidden_is_refused(
 def test_where_an_agent_was_started_is_not_shown(
     home: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    """`python -m aemesh` puts that folder on its path. Threat: 85."""
+    """`python -m aemesh` puts that folder on its path. Shows: E5. Threat: 85."""
     documents, keys = home / "Documents", home / "state" / "worker"
     for folder in (documents, keys):
         folder.mkdir()
