@@ -19,7 +19,7 @@ from aemesh.cli.settings import WorkerOptions
 from aemesh.errors import EngineError, SettingsError, UsageError
 from aemesh.host.jobroom import PYTHON
 from aemesh.host.jobs import JobRunner, open_jobs
-from aemesh.host.jobtree import MARKER, has_marker
+from aemesh.host.jobtree import MARKER, marked
 from aemesh.host.localjob import LocalJob
 from aemesh.host.processes import all_processes
 from aemesh.host.sandbox import find_sandbox
@@ -164,7 +164,7 @@ async def test_variables_are_a_secret_of_the_job_and_its_marker_is_not(home: Pat
         texts = [Path(f"/proc/{one.pid}/cmdline").read_bytes() for one in members]
         inherited = Path(f"/proc/{job.pid}/environ").read_bytes()
         assert len(members) == 3  # bubblewrap's two, and the job
-        assert all(has_marker(one, inherited.decode()) for one in members)
+        assert marked(members, inherited.decode()) == members
         await job.close_input()
         await job.wait()
     assert not [text for text in texts if b"of mine" in text]
