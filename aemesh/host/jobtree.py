@@ -11,6 +11,7 @@ environment from a daemon, is nobody's child; the runner and the warden end thos
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from dataclasses import dataclass
@@ -70,8 +71,7 @@ def marked(processes: Iterable[Process], text: str) -> list[Process]:
     time, so that a thousand that will never have one cost no more than one.
     """
     found, waiting = [], [one for one in processes if one.alive]
-    until = time.monotonic() + _EXEC_WITHIN
-    again = False
+    until, again = math.inf, False
     while waiting:
         hidden = []
         for process in waiting:
@@ -80,8 +80,11 @@ def marked(processes: Iterable[Process], text: str) -> list[Process]:
                 hidden.append(process)
             elif b"\0" + text.encode() in b"\0" + shown:
                 found.append(process)
-        if time.monotonic() > until:
+        now = time.monotonic()
+        if now > until:
             break
+        if not again:  # the first look takes as long as it takes
+            until = now + _EXEC_WITHIN
         waiting, again = hidden, True
         os.sched_yield()
     return found
