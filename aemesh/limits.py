@@ -292,7 +292,8 @@ ATTACH_AFTER = 10.0
 JOB_FILES = 32
 JOB_FILE_BYTES = 512 * 1024
 JOB_ARGS = 1024
-JOB_ARG_BYTES = 128 * 1024
+# The kernel's 128 KiB with the NUL behind; a variable is one string with its name.
+JOB_ARG_BYTES = 128 * 1024 - 1
 JOB_ENV = 256
 # A killed process is gone in milliseconds, unless it hangs in the kernel on a file
 # server that is away: then it is told, and left.

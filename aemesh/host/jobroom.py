@@ -63,7 +63,7 @@ def check_spec(spec: JobSpec, *, tls: Mapping[str, bytes]) -> None:
     for name, value in spec.env.items():
         if not _VARIABLE.fullmatch(name):
             _refuse(f"variable {quoted(name)}", "expected letters, digits, _")
-        _check_text(f"variable {name}", value)
+        _check_text("variable", f"{name}={value}")  # one string to the kernel
     _check_preload(spec.preload)
     files = {**spec.files, **{f"{_TLS}/{name}": data for name, data in tls.items()}}
     if len(files) > limits.JOB_FILES:

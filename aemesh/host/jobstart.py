@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import errno
 import os
-import shutil
 import subprocess
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -53,11 +51,12 @@ async def launch(start: Start) -> Started:
 
     Shielded: a cancellation in the middle would lose a process that runs already.
     """
+    plain = _plain(start)
     with trio.CancelScope(shield=True):
         try:
-            sock = await trio.to_thread.run_sync(_make_room, start)
+            sock = await trio.to_thread.run_sync(_make_room, start, plain)
             try:
-                process, output = await _open(start)
+                process, output = await _open(start, plain)
             except BaseException:
                 sock.close()
                 job_socket(start.room).unlink(missing_ok=True)
@@ -75,14 +74,15 @@ async def launch(start: Start) -> Started:
     return Started(process, tree, output, start.room, sock, wrapped=wrapped)
 
 
-def _make_room(start: Start) -> socket.socket:
+def _make_room(start: Start, plain: Command) -> socket.socket:
     make_room(start.room, start.spec, tls=start.tls)
+    if start.sandbox is not None:
+        start.sandbox.check_program(plain)
     return open_job_socket(start.room)
 
 
-@contextmanager
-def _command(start: Start) -> Iterator[Command]:
-    """Yield what is to be started, while the block lasts; raises `OSError`."""
+def _plain(start: Start) -> Command:
+    """Return what is to be started, without a sandbox."""
     own = {
         VARIABLE: str(job_socket(start.room)),
         CHECKPOINT_VARIABLE: str(checkpoint_folder(start.room)),
@@ -90,32 +90,18 @@ def _command(start: Start) -> Iterator[Command]:
     env = job_environment(
         start.spec, job=start.job, marker=start.marker, extra={**start.env, **own}
     )
-    plain = Command(job_argv(start.spec), env, start.room)
-    if start.sandbox is None:
-        yield plain
-        return
-    _check_program(plain)
-    with start.sandbox.around(plain) as command:
-        yield command
+    return Command(job_argv(start.spec), env, start.room)
 
 
-def _check_program(command: Command) -> None:
-    """Raise `OSError` without the program: bubblewrap would start, and end with 1."""
-    name = command.argv[0]
-    if "/" in name:
-        found = os.access(command.cwd / name, os.X_OK)
-    else:
-        path = command.env.get("PATH", os.defpath)
-        found = shutil.which(name, path=path) is not None
-    if not found:
-        raise OSError(errno.ENOENT, os.strerror(errno.ENOENT), name)
+def _in_sandbox(start: Start, plain: Command) -> AbstractContextManager[Command]:
+    return nullcontext(plain) if start.sandbox is None else start.sandbox.around(plain)
 
 
-async def _open(start: Start) -> tuple[trio.Process, JobOutput]:
+async def _open(start: Start, plain: Command) -> tuple[trio.Process, JobOutput]:
     output = JobOutput()
     ends = [output.pipe(channel) for channel in (Channel.STDOUT, Channel.STDERR)]
     try:
-        with _command(start) as command:
+        with _in_sandbox(start, plain) as command:
             process = await trio.lowlevel.open_process(
                 command.argv,
                 stdin=subprocess.PIPE,

@@ -144,14 +144,20 @@ class LocalJob:
             kill(process, signal.SIGTERM)
 
     def _within(self) -> list[Process]:
-        """Return the group without bubblewrap's two processes, leader and its child."""
-        return [
-            process
-            for process in all_processes().values()
-            if process.group == self.pid
-            and self.pid not in {process.pid, process.parent}
-            and process.alive
-        ]
+        """Return the job's own process, and the group without bubblewrap's two.
+
+        It leads no session there, so it can leave the group, as timeout(1) does; it is
+        the oldest child of bubblewrap's inner process, which takes in orphans, too.
+        """
+        table = all_processes().values()
+        inner = {one.pid for one in table if one.parent == self.pid}
+        below = [one for one in table if one.parent in inner]
+        if not below:
+            return []
+        own = min(below, key=lambda one: (one.started, one.pid))
+        group = {one for one in table if one.group == self.pid}
+        outside = {self.pid} | inner
+        return [one for one in group | {own} if one.alive and one.pid not in outside]
 
     def read_memory(self) -> int:
         """Return what its whole tree takes of memory now, in bytes of PSS."""

@@ -21,6 +21,7 @@ Source of the options: bwrap(1).
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import subprocess
@@ -84,6 +85,25 @@ class Sandbox:
             env = {MARKER: command.env[MARKER]}
             # Not the job's folder: an empty word in a path for libraries means it.
             yield Command(argv, env, Path("/"), (file.fileno(),))
+
+    def check_program(self, command: Command) -> None:
+        """Raise `OSError` if the job's program is not there, or is none.
+
+        bubblewrap would start, and end with 1.  What is hidden is not there: whoever
+        asks for a program learns nothing of home.
+        """
+        name, blocked = command.argv[0], False
+        path = command.env.get("PATH", os.defpath)
+        folders = [""] if "/" in name else path.split(os.pathsep)
+        for folder in folders if name else ():
+            place = command.cwd / folder / name
+            if self.view.hides(place, room=command.cwd) or not place.exists():
+                continue
+            if place.is_file() and os.access(place, os.X_OK):
+                return
+            blocked = True
+        number = errno.EACCES if blocked else errno.ENOENT
+        raise OSError(number, os.strerror(number), name)
 
     def options(self, env: Mapping[str, str], *, room: Path) -> list[str]:
         """Return the options for a job with this environment and folder."""
@@ -150,7 +170,9 @@ def _home_of_aemesh() -> str:
 
 def _unusable(why: str) -> SettingsError:
     msg = "--sandbox bwrap: bubblewrap does not work here"
-    hint = None
-    if "execvp" not in why:  # else it works, and Python is not there
-        hint = "it needs user namespaces: sysctl kernel.unprivileged_userns_clone"
+    hint: str | None = "it needs user namespaces: kernel.unprivileged_userns_clone"
+    if "Unknown option" in why:
+        hint = "it needs bubblewrap 0.8 or later"
+    elif "execvp" in why:  # it works, and Python is not there
+        hint = None
     return SettingsError(msg, why=why, hint=hint)

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING
 
 import aemesh
 from aemesh.errors import SettingsError
+from aemesh.host.mounts import other_places, read_mounts
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -56,15 +57,32 @@ class View:
             words += ["--ro-bind", str(folder), str(folder)]
         return words
 
+    def hides(self, path: Path, *, room: Path) -> bool:
+        """Whether a job in this folder does not see what there may be at a path.
+
+        A link that is hidden leads nowhere, wherever it led.
+        """
+        seen = (*self.shown, room.resolve())
+        links = dict(self.links)
+        ways = {path.resolve(), path.parent.resolve() / path.name}
+        return any(
+            _is_within(way, self.hidden)
+            and not _is_within(way, seen)
+            and way not in links
+            for way in ways
+        )
+
 
 def find_view(*, state: Path) -> View:
     """Return what is to be seen beside a node's state, which is there already.
 
     Raises `SettingsError` if something cannot be hidden, or only with Python.
     """
-    temporary = (Path(name) for name in _TEMPORARY)
-    found = {path.resolve() for path in (*temporary, *_homes(), state) if path.is_dir()}
-    hidden = tuple(sorted(found))
+    private = {path.resolve() for path in (*_homes(), state) if path.is_dir()}
+    mounts = read_mounts()
+    elsewhere = (place for path in private for place in other_places(path, mounts))
+    temporary = {Path(name).resolve() for name in _TEMPORARY if Path(name).is_dir()}
+    hidden = tuple(sorted({*private, *elsewhere, *temporary}))
     if _ROOT in hidden:
         msg = "--sandbox bwrap: home, or the state's folder, is /, which holds all else"
         raise SettingsError(msg, hint="give them folders of their own: HOME, --state")

@@ -26,6 +26,8 @@ from aemesh.host.sandbox import find_sandbox
 from aemesh.model.job import Channel, JobExit, JobSpec
 from aemesh.model.names import JobId
 
+# Leaves the session, or the group, in which it was started, as timeout(1) does.
+_APART = "import os, sys; getattr(os, sys.argv[1])(); os.execvp('sh', sys.argv[2:])"
 needs_bwrap = pytest.mark.skipif(not shutil.which("bwrap"), reason="no bubblewrap here")
 
 
@@ -242,12 +244,43 @@ async def test_a_program_that_is_not_there_cannot_be_started(home: Path, name: s
 
 
 @needs_bwrap
-async def test_a_job_that_is_asked_to_end_has_its_time_for_it(home: Path):
+async def test_what_is_no_program_cannot_be_started_and_nothing_is_told_of_home(
+    home: Path,
+):
+    """A master could ask which folders there are. Shows: E5."""
+    (home / "folder").mkdir()
+    (home / "program").symlink_to("/bin/true")
+    whys = {}
+    async with jobs_in(home) as jobs:
+        for name in ("/usr", "/etc/passwd", f"{home}/folder", f"{home}/program"):
+            with pytest.raises(EngineError) as caught:
+                await jobs.start(JobId("one"), JobSpec(argv=(name,)))
+            whys[name] = caught.value.why
+
+    assert list(whys.values()) == [
+        "Permission denied",
+        "Permission denied",
+        "No such file or directory",
+        "No such file or directory",
+    ]
+
+
+@needs_bwrap
+@pytest.mark.parametrize(
+    "around",
+    [[], ["{python}", "-c", _APART, "setsid"], ["{python}", "-c", _APART, "setpgrp"]],
+    ids=["alone", "setsid", "setpgrp"],
+)
+async def test_a_job_that_is_asked_to_end_has_its_time_for_it(
+    home: Path, around: list[str]
+):
     """It saves what it has, and says how that went. Shows: L7."""
     saves = "trap 'sleep 0.3; echo saved; exit 3' TERM"
     script = f"{saves}; echo up; while :; do sleep 0.01; done"
     async with jobs_in(home) as jobs:
-        job = await jobs.start(JobId("one"), JobSpec(argv=("sh", "-c", script)))
+        job = await jobs.start(
+            JobId("one"), JobSpec(argv=(*around, "sh", "-c", script))
+        )
         said = b""
         async for chunk in job.output():
             if not said:
