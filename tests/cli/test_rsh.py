@@ -164,7 +164,7 @@ async def test_n_gives_an_empty_input(rsh: Rsh):
         (["-l", "nobody-here", "office-1", "true"], f"runs as {ME}, not as nobody-"),
         (["nobody-here@office-1", "true"], f"the worker runs as {ME}, not as nobody-"),
         (["office-1", b"\xff".decode(errors="surrogateescape")], "is no UTF-8"),
-        (["office-1", *["x" * 100_000] * 2], "over 131072 bytes"),
+        (["office-1", *["x" * 100_000] * 2], "over 131071 bytes"),
     ],
 )
 async def test_what_fails_on_our_side_is_255(rsh: Rsh, words: list[str], said: str):
