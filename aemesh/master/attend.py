@@ -70,19 +70,23 @@ class Attendant:
         """Serve until the link ends; return how it did."""
         record = self.record
         record.aside = record.aside if record.aside == DRAINED else ""
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._watch_pulse)
-            nursery.start_soon(self._rounds)
-            nursery.start_soon(keep_warm, record, self.link, self.groups, self.sharing)
-            nursery.start_soon(
-                keep_offering,
-                self.link,
-                self.key_id,
-                self.next_key,
-                self.desk.wait_change,
-            )
-            closed = await self.link.wait_closed()
-            nursery.cancel_scope.cancel()
+        if self.link.closed is None:  # a newer one that waits may adopt what it has
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._watch_pulse)
+                nursery.start_soon(self._rounds)
+                nursery.start_soon(
+                    keep_warm, record, self.link, self.groups, self.sharing
+                )
+                nursery.start_soon(
+                    keep_offering,
+                    self.link,
+                    self.key_id,
+                    self.next_key,
+                    self.desk.wait_change,
+                )
+                await self.link.wait_closed()
+                nursery.cancel_scope.cancel()
+        closed = await self.link.wait_closed()
         # Its home may be where it was on its way to.
         group = self.groups.get(record.membership.group or GroupName(""))
         # The owner is told first: an engine may take its time over a loss.

@@ -178,7 +178,7 @@ class Courier:
             crew.start_soon(self.clones.run, link)
             try:
                 with trio.move_on_after(limits.HELLO_AFTER):
-                    await self._facts_came.wait()
+                    await wait_any(self._facts_came.wait, link.wait_closed)
                 dial = self._dial_stream
                 if not link.dialled:
                     dial = partial(self.callbacks.call, link)

@@ -13,6 +13,7 @@ from aemesh.errors import RefusedError
 from aemesh.host.keys.keystore import Identity
 from aemesh.host.store import Store, open_store
 from aemesh.host.trust.trustdesk import TrustDesk
+from aemesh.master.courier import Courier
 from aemesh.master.keeper import KeeperPlace
 from aemesh.master.master import Master
 from aemesh.model.address import Address
@@ -20,6 +21,7 @@ from aemesh.model.group import Demand, Haste, MemberState
 from aemesh.model.key import KeyId
 from aemesh.model.names import GroupName
 from aemesh.model.trust import Mode, Role
+from aemesh.net.link import Link
 from aemesh.net.shake import shakers
 from aemesh.policy.discovery import New
 from aemesh.policy.trust import TrustPolicy
@@ -211,6 +213,36 @@ async def test_a_master_that_was_killed_finds_its_engine_and_members_as_they_wer
         assert "group A goes on: 2 members are expected" in said
         (group,) = office.master.groups()
         assert group.members == ("office-1", "office-2")
+
+
+async def test_a_link_that_another_replaces_at_once_costs_no_member(
+    autojump_clock, monkeypatch: pytest.MonkeyPatch
+):
+    """Both sides dial a master that is back; the first link told of the lease only."""
+    async with open_office("office-1") as office:
+        before = office.running("office-1")
+        await office.kill_master()
+        handle = Courier._handle
+        first: list[Link] = []
+
+        async def cut_off(courier: Courier, link: Link, body: wire.Body):
+            if isinstance(body, wire.Orphaned) and not first:
+                first.append(link)
+                await handle(courier, link, body)
+                link.abandon("the worker has another one")
+            elif link not in first:
+                return await handle(courier, link, body)
+            return None
+
+        monkeypatch.setattr(Courier, "_handle", cut_off)
+        await office.start_master()
+        view = await office.wait_state("office-1", MemberState.LEASED)
+
+        assert first
+        assert (view.group, view.generation) == ("A", 1)
+        assert office.running("office-1") == before
+        said = [one.kind async for one in office.master.events(0, follow=False)]
+        assert "worker.missed" not in said
 
 
 async def test_what_an_adopted_job_says_is_heard_and_what_it_is_told_arrives(
