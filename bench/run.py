@@ -397,8 +397,8 @@ certificates and the address typed by hand, to the scheduler's line for its last
 
 A group of eight is counted from the exec of `aemesh master` where eight workers wait for one, and from the exec of a
 script of each peer's own: `SSHCluster` and `ipyparallel.Cluster` over sshd on each host, where the user is known;
-`ray start` on the head, and then on as many hosts at once as there are cores: with all eight at once Ray's nodes wait
-30 s for each other, and give up. A move is counted from the first worker that leaves to the last
+`ray start` on the head, and then on as many hosts at once as there are cores: all eight at once take longer than
+the 30 s after which a node of Ray gives up. A move is counted from the first worker that leaves to the last
 that serves, and with `SSHCluster` from `close` to the last worker of the next cluster, in one process. What is sent
 directly and through the master goes over TLS of the standard library, and no host's line is slowed. The same Dask by
 hand is `dask scheduler` and `dask worker --no-nanny --nthreads 1`; all that are compared are up at one time, and take
