@@ -50,6 +50,15 @@ async def open_held():
     assert remembered == sorted(remembered)
 
 
+@asynccontextmanager
+async def starting(held: Held, job: str):
+    """Let a job be on its way up meanwhile; its order is refused in the end."""
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(_refused, held, start(job, 1))
+        await trio.testing.wait_all_tasks_blocked()
+        yield
+
+
 def assign(generation: int, group: str = "A") -> wire.Assign:
     return wire.Assign(group=group, generation=generation)
 
@@ -144,9 +153,7 @@ async def test_a_release_that_overtakes_a_start_leaves_no_job(autojump_clock):
     async with open_held() as (held, jobs):
         await held.handle(DESK, assign(1))
 
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(_refused, held, start("j1", 1))
-            await trio.testing.wait_all_tasks_blocked()
+        async with starting(held, "j1"):
             await held.handle(DESK, release(1))
 
         assert jobs.running == []
@@ -157,9 +164,7 @@ async def test_an_end_that_overtakes_a_start_leaves_no_job(autojump_clock):
     async with open_held() as (held, jobs):
         await held.handle(DESK, assign(1))
 
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(_refused, held, start("j1", 1))
-            await trio.testing.wait_all_tasks_blocked()
+        async with starting(held, "j1"):
             with pytest.raises(RefusedError):
                 await held.handle(OTHER, wire.End(job="j1", term_after=0.0))
             await held.handle(DESK, wire.End(job="j1", term_after=0.0))
@@ -174,10 +179,7 @@ async def test_what_starts_under_an_old_lease_does_not_come_up_beside_the_new(
 ):
     async with open_held() as (held, jobs):
         await held.handle(DESK, assign(1))
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(_refused, held, start("j1", 1))
-            await trio.testing.wait_all_tasks_blocked()
-
+        async with starting(held, "j1"):
             await held.handle(DESK, assign(2))
             assert jobs.running == []
             await held.handle(DESK, start("j1", 2))
