@@ -21,7 +21,6 @@ from aemesh.errors import UnknownRunError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
-    from types import TracebackType
 
     from aemesh.client.mapdriver import DaskGroup
     from aemesh.client.runs import Run, Runs
@@ -114,12 +113,7 @@ class Results(Generic[_T]):
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def __del__(self) -> None:

@@ -14,7 +14,6 @@ from aemesh.protocol.streams import StreamReader, encode_chunk
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from types import TracebackType
 
     from aemesh.client.transport import Transport
     from aemesh.master.control_wire import RunJob
@@ -104,12 +103,7 @@ class MemberJob:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.end()
 
     def __repr__(self) -> str:
