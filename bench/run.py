@@ -341,7 +341,7 @@ PARTS: dict[str, Callable[[Lot], Awaitable[list[Row]]]] = {
     "offices": in_office(lambda hosts, lot: offices(hosts, max(3, lot.times // 2))),
     "warm": in_office(lambda hosts, lot: warm_workers(hosts, max(3, lot.times // 2))),
     "forward": lambda lot: forwarding(lot.few),
-    "rates": lambda lot: rates(lot.few),
+    "rates": lambda lot: rates(2 * lot.few),  # the ratio is close to its budget
     "runs": lambda lot: runs(lot.few),
     "losses": lambda lot: losses(lot.few),
     "peers": lambda lot: peers(lot.few),
