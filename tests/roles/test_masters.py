@@ -62,6 +62,16 @@ async def second_master(mesh: Mesh, ip: str, *groups: str) -> AsyncIterator[Desk
             nursery.cancel_scope.cancel()
 
 
+@asynccontextmanager
+async def open_two() -> AsyncIterator[tuple[Mesh, Desk]]:
+    """Two masters, the mesh's own with group A and mary's with B."""
+    async with (
+        open_mesh("A") as mesh,
+        second_master(mesh, "10.0.1.1", "B") as mary,
+    ):
+        yield mesh, mary
+
+
 def trusts(*identities: Identity) -> TrustPolicy:
     keys = frozenset(identity.key_id for identity in identities)
     return TrustPolicy(role=Role.WORKER, trusted_keys=keys)
@@ -85,10 +95,7 @@ async def test_every_master_hears_who_holds_a_worker_and_when_it_is_free(
     autojump_clock,
 ) -> None:
     """Shows: G5; the second takes it when it is free, and asks once until then."""
-    async with (
-        open_mesh("A") as mesh,
-        second_master(mesh, "10.0.1.1", "B") as mary,
-    ):
+    async with open_two() as (mesh, mary):
         machine = await mesh.start_worker(
             "office-1", policy=trusts(mesh.master_id, mary.identity)
         )
@@ -112,10 +119,7 @@ async def test_every_master_hears_who_holds_a_worker_and_when_it_is_free(
 
 async def test_two_that_ask_at_once_are_told_who_was_first(autojump_clock) -> None:
     """Shows: G5."""
-    async with (
-        open_mesh("A") as mesh,
-        second_master(mesh, "10.0.1.1", "B") as mary,
-    ):
+    async with open_two() as (mesh, mary):
         policy = trusts(mesh.master_id, mary.identity)
         machines = [
             await mesh.start_worker(f"office-{n}", policy=policy, announce=False)
@@ -144,10 +148,7 @@ async def test_two_that_ask_at_once_are_told_who_was_first(autojump_clock) -> No
 async def test_a_master_whose_line_has_other_groups_does_not_hear_the_groups_name(
     autojump_clock,
 ) -> None:
-    async with (
-        open_mesh("A") as mesh,
-        second_master(mesh, "10.0.1.1", "B") as mary,
-    ):
+    async with open_two() as (mesh, mary):
         machine = await mesh.start_worker("office-1")
         assert isinstance(machine.desk, TrustDesk)
         machine.desk.memory.keep(
@@ -196,10 +197,7 @@ def work(mesh: Mesh, group: GroupName, *, on: int) -> None:
 
 async def test_a_master_gives_back_what_it_does_not_use(autojump_clock) -> None:
     """Shows: G5 (idle); the second gets what it needs, and no more to no purpose."""
-    async with (
-        open_mesh("A") as mesh,
-        second_master(mesh, "10.0.1.1", "B") as mary,
-    ):
+    async with open_two() as (mesh, mary):
         await three_workers(mesh, mary)
         work(mesh, A, on=3)
         await trio.sleep(60)
@@ -220,10 +218,7 @@ async def test_a_master_gives_back_what_it_does_not_use(autojump_clock) -> None:
 
 async def test_at_the_end_of_its_span_a_lease_changes_hands(autojump_clock) -> None:
     """Shows: G5 (span); the master that is at work does not get it back at once."""
-    async with (
-        open_mesh("A") as mesh,
-        second_master(mesh, "10.0.1.1", "B") as mary,
-    ):
+    async with open_two() as (mesh, mary):
         await three_workers(mesh, mary, lease_after=300.0)
         work(mesh, A, on=3)
         await trio.sleep(200)
@@ -265,10 +260,7 @@ async def test_a_busy_worker_is_moved_and_nobody_else_gets_it_meanwhile(
     autojump_clock,
 ) -> None:
     """Shows: G2, G5; a lease that is neither idle nor over is no turn of others."""
-    async with (
-        open_mesh("A") as mesh,
-        second_master(mesh, "10.0.1.1", "B") as mary,
-    ):
+    async with open_two() as (mesh, mary):
         machine = await busy_and_wanted(mesh, mary)
         mesh.master.set_group(C, wish(max=1))
         await mesh.master.move("office-1", C)
@@ -284,10 +276,7 @@ async def test_a_worker_that_is_shared_anew_stays_with_its_master(
     autojump_clock,
 ) -> None:
     """Shows: G5; two of ours change their groups, each into the other's place."""
-    async with (
-        open_mesh("A") as mesh,
-        second_master(mesh, "10.0.1.1", "B") as mary,
-    ):
+    async with open_two() as (mesh, mary):
         machine = await busy_and_wanted(mesh, mary)
         mesh.master.set_group(C, wish(min=1, max=1))
         await mesh.wait_worker("office-1", lambda view: view.group == "C")
@@ -302,10 +291,7 @@ async def test_a_worker_whose_engine_broke_is_brought_up_anew_by_its_master(
     autojump_clock,
 ) -> None:
     """Shows: G5."""
-    async with (
-        open_mesh("A") as mesh,
-        second_master(mesh, "10.0.1.1", "B") as mary,
-    ):
+    async with open_two() as (mesh, mary):
         machine = await busy_and_wanted(mesh, mary)
         running = mesh.engine.running[A]
         (member,) = running.members.values()
@@ -323,10 +309,7 @@ async def test_a_move_whose_join_fails_brings_the_worker_back_against_others(
     autojump_clock,
 ) -> None:
     """Shows: G2 (a failed join), G5."""
-    async with (
-        open_mesh("A") as mesh,
-        second_master(mesh, "10.0.1.1", "B") as mary,
-    ):
+    async with open_two() as (mesh, mary):
         machine = await busy_and_wanted(mesh, mary)
         mesh.engine.fails_on.add("C")
         mesh.master.set_group(C, wish(max=1))
@@ -344,10 +327,7 @@ async def test_a_worker_that_comes_up_nowhere_is_free_for_others(
     autojump_clock,
 ) -> None:
     """Shows: G2 (a failed join frees it), G5."""
-    async with (
-        open_mesh("A") as mesh,
-        second_master(mesh, "10.0.1.1", "B") as mary,
-    ):
+    async with open_two() as (mesh, mary):
         await busy_and_wanted(mesh, mary)
         running = mesh.engine.running[A]
         (member,) = running.members.values()
@@ -361,10 +341,7 @@ async def test_a_worker_that_has_no_place_after_all_is_free_for_others(
     autojump_clock,
 ) -> None:
     """The group that it was moved to is full, and its own one takes nobody more."""
-    async with (
-        open_mesh("A") as mesh,
-        second_master(mesh, "10.0.1.1", "B") as mary,
-    ):
+    async with open_two() as (mesh, mary):
         await busy_and_wanted(mesh, mary)
         mesh.engine.retire_takes["office-1"] = 2.0
         mesh.master.set_group(C, wish(max=1))
@@ -379,10 +356,7 @@ async def test_a_worker_that_has_no_place_after_all_is_free_for_others(
 
 async def test_a_move_does_not_begin_the_owners_span_anew(autojump_clock) -> None:
     """Shows: G5 (span); else a master that moves it now and then keeps it for good."""
-    async with (
-        open_mesh("A") as mesh,
-        second_master(mesh, "10.0.1.1", "B") as mary,
-    ):
+    async with open_two() as (mesh, mary):
         await busy_and_wanted(mesh, mary, lease_after=300.0)
         mesh.master.set_group(C, wish(max=1))
         for group in (C, A, C, A):
@@ -430,10 +404,7 @@ async def test_a_worker_that_waits_for_room_is_kept_and_not_for_ever(
 
 async def test_a_turn_that_nobody_takes_ends(autojump_clock) -> None:
     """The one that wanted it is cut off: the first has the worker again."""
-    async with (
-        open_mesh("A") as mesh,
-        second_master(mesh, "10.0.1.1", "B") as mary,
-    ):
+    async with open_two() as (mesh, mary):
         await three_workers(mesh, mary, lease_after=100.0)
         work(mesh, A, on=3)
         await trio.sleep(95)
@@ -447,10 +418,7 @@ async def test_a_worker_that_leaves_one_master_is_not_taken_by_the_next(
     autojump_clock,
 ) -> None:
     """It would be lost there at once, with the work that it got."""
-    async with (
-        open_mesh("A") as mesh,
-        second_master(mesh, "10.0.1.1", "B") as mary,
-    ):
+    async with open_two() as (mesh, mary):
         policy = trusts(mesh.master_id, mary.identity)
         machine = await mesh.start_worker("office-1", policy=policy)
         await mesh.wait_worker("office-1", lambda view: view.state == "leased")

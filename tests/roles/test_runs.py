@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from contextlib import aclosing
+from collections.abc import AsyncIterator
+from contextlib import aclosing, asynccontextmanager
 from typing import Any
 
 import pytest
@@ -32,6 +33,7 @@ from aemesh.protocol.questions import (
     encode,
 )
 from aemesh.protocol.streams import encode_question
+from aemesh.testing.memory_jobs import MemoryJob
 from tests.roles.mesh import Mesh, open_mesh
 from tests.roles.test_adoption import open_office
 
@@ -57,6 +59,17 @@ def listen(mesh: Mesh, label: str, group: GroupName = A) -> None:
     mesh.nursery.start_soon(read)
 
 
+@asynccontextmanager
+async def open_job() -> AsyncIterator[tuple[Mesh, MemoryJob]]:
+    """Have a worker serve A, and its engine read what the job there says."""
+    async with open_mesh("A") as mesh:
+        await mesh.start_worker("office-1")
+        await mesh.wait_state("office-1", MemberState.LEASED)
+        listen(mesh, "office-1.1")
+        (job,) = mesh.machines["office-1"].jobs.running
+        yield mesh, job
+
+
 async def ask(job: Any, words: Words, *blobs: bytes) -> tuple[Words, bytes]:
     told, blob = answer_untrusted(await job.answer(encode(words, *blobs)))
     return told, bytes(blob)
@@ -69,11 +82,7 @@ def commit(run: RunName, item: ItemId, value: bytes) -> tuple[Words, bytes]:
 
 async def test_a_job_keeps_and_finds_what_is_finished(autojump_clock):
     """Shows: L3."""
-    async with open_mesh("A") as mesh:
-        await mesh.start_worker("office-1")
-        await mesh.wait_state("office-1", MemberState.LEASED)
-        listen(mesh, "office-1.1")
-        (job,) = mesh.machines["office-1"].jobs.running
+    async with open_job() as (mesh, job):
         run = begin(mesh)
         value, state = bytes(300_000), b"s" * 200_000
 
@@ -97,11 +106,8 @@ async def test_a_job_keeps_and_finds_what_is_finished(autojump_clock):
 
 
 async def test_a_job_is_told_who_it_is_and_when_it_leaves(autojump_clock):
-    async with open_mesh("A") as mesh:
-        machine = await mesh.start_worker("office-1")
-        await mesh.wait_state("office-1", MemberState.LEASED)
-        listen(mesh, "office-1.1")
-        (job,) = machine.jobs.running
+    async with open_job() as (mesh, job):
+        machine = mesh.machines["office-1"]
 
         told, _ = await ask(job, WhoAmI())
 
@@ -112,11 +118,7 @@ async def test_a_job_is_told_who_it_is_and_when_it_leaves(autojump_clock):
 
 
 async def test_many_questions_at_one_time_have_each_its_answer(autojump_clock):
-    async with open_mesh("A") as mesh:
-        await mesh.start_worker("office-1")
-        await mesh.wait_state("office-1", MemberState.LEASED)
-        listen(mesh, "office-1.1")
-        (job,) = mesh.machines["office-1"].jobs.running
+    async with open_job() as (mesh, job):
         run = begin(mesh)
         ids = [ItemId(f"{number:032x}") for number in range(200)]
 
@@ -186,11 +188,7 @@ async def test_a_job_does_not_reach_the_runs_of_another_group(autojump_clock):
 
 
 async def test_a_job_of_a_lease_that_is_over_keeps_nothing(autojump_clock):
-    async with open_mesh("A") as mesh:
-        await mesh.start_worker("office-1")
-        await mesh.wait_state("office-1", MemberState.LEASED)
-        listen(mesh, "office-1.1")
-        (job,) = mesh.machines["office-1"].jobs.running
+    async with open_job() as (mesh, job):
         run = begin(mesh)
         (member,) = mesh.master._groups[A].members.values()
 
@@ -204,11 +202,7 @@ async def test_a_job_of_a_lease_that_is_over_keeps_nothing(autojump_clock):
 
 async def test_nonsense_of_a_job_is_refused_and_the_job_goes_on(autojump_clock):
     """Threat: T5: what a job says is bounded, typed, and harms nobody."""
-    async with open_mesh("A") as mesh:
-        await mesh.start_worker("office-1")
-        await mesh.wait_state("office-1", MemberState.LEASED)
-        listen(mesh, "office-1.1")
-        (job,) = mesh.machines["office-1"].jobs.running
+    async with open_job() as (mesh, job):
         run = begin(mesh)
         for words, blob in (
             (AskCommit(run=K, life=run.life, items=(ValueHead(ONE, 9),)), b"short"),
