@@ -401,8 +401,9 @@ script of each peer's own: `SSHCluster` and `ipyparallel.Cluster` over sshd on e
 the 30 s after which a node of Ray gives up. A move is counted from the first worker that leaves to the last
 that serves, and with `SSHCluster` from `close` to the last worker of the next cluster, in one process. What is sent
 directly and through the master goes over TLS of the standard library, and no host's line is slowed. The same Dask by
-hand is `dask scheduler` and `dask worker --no-nanny --nthreads 1`; all that are compared are up at one time, and take
-turns. A worker with a task is lost while others wait; its task has begun again when a client hears so.
+hand is `dask scheduler` and `dask worker --no-nanny --nthreads 1`; all that are compared are up at one time, take
+turns, and are started anew ten times, since the same programs run some percent faster in one life than in another. A
+worker with a task is lost while others wait; its task has begun again when a client hears so.
 
 Items are mapped over two workers of one core each, and values of 1 kB are kept on the master's disk before they count;
 what that adds to an item is all of it: asking, keeping, and reading it back. Alone means that nothing else is kept at the
