@@ -7,10 +7,11 @@ there, and waits until something changes: an order, the engine, the groups.
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
-from dataclasses import fields as dataclass_fields
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field
 from typing import TypeGuard
 
 import trio
@@ -37,6 +38,8 @@ from aemesh.protocol import wire
 from aemesh.protocol.session import Pulse
 from aemesh.tasks.nursery import open_crew
 from aemesh.tasks.waiting import wait_any
+
+_log = logging.getLogger(__name__)
 
 # An engine that did not come up on a worker is tried again, ever more slowly.
 _AGAIN_AFTER = 0.5
@@ -91,14 +94,16 @@ class Attendant:
         group = self.groups.get(record.membership.group or GroupName(""))
         # The owner is told first: an engine may take its time over a loss.
         self._tell_end(closed)
-        with trio.CancelScope(shield=True):
-            if self.member is not None:
-                await self.member.hang_up(f"{record.name} {closed}")
-            if group is not None:
-                with trio.move_on_after(limits.TERM_AFTER):
-                    await group.lose(record, self.member)
-        if record.order is not None:
-            self._finish(record.order, UnreachableError(f"{record.name} is gone"))
+        try:
+            with trio.CancelScope(shield=True):
+                if self.member is not None:
+                    await self.member.hang_up(f"{record.name} {closed}")
+                if group is not None:
+                    with trio.move_on_after(limits.TERM_AFTER):
+                        await group.lose(record, self.member)
+        finally:  # whatever a loss met, nobody waits for one that is gone
+            if record.order is not None:
+                self._finish(record.order, UnreachableError(f"{record.name} is gone"))
         return closed
 
     async def _rounds(self) -> None:
@@ -108,6 +113,9 @@ class Attendant:
                 await self._round()
         except AemeshError as exc:
             self.link.close(str(exc))
+        except Exception:  # noqa: BLE001 - what one worker meets ends no master
+            _log.exception("attending %s met a bug", self.record.name)
+            self.link.close("a bug of this master; see its log")
 
     async def _round(self) -> None:
         """Do the one thing that is due, or wait until there may be one."""
@@ -147,6 +155,7 @@ class Attendant:
             member, self.member = self.member, None
             await group.lose(record, member)
             await self._let_go("its engine broke", again=True)
+            self._note_broken(group.name)
             self._count_failure(group, "its engine broke", since=self.joined_at)
         elif group.is_stale(record) and not self.sharing.holders(group.name):
             why = "its jobs act as somebody else from now on"
@@ -160,8 +169,9 @@ class Attendant:
             again = placement.group is not None
             await self._let_go(placement.why, again=again)
         else:
+            due = group.due
             await self._expect(group)
-            await self._wait(woken.wait, group.changed.wait)
+            await self._wait(woken.wait, due.wait)
 
     async def _expect(self, group: Group) -> None:
         """Tell the engine of an end that was agreed, or that there is none any more."""
@@ -276,6 +286,9 @@ class Attendant:
             if group.suspended:
                 self._hand_back(group)
                 return exc
+            if group.state != "ready":  # it ended meanwhile, which is not its fault
+                await self._let_go(f"group {group.name} ends", again=was_ours)
+                return exc
             record.note = str(exc)
             self._say("worker.failed", f"{record.name} is not in {group.name}: {exc}")
             # Who served another group of ours is brought back, if that one has a place.
@@ -285,12 +298,23 @@ class Attendant:
             return exc
         self.vacant_until = math.inf
         self.joined_at = trio.current_time()
-        self.failures.pop(group.name, None)
         record.note = ""
         cores = counted(self.member.cores, "core")
         text = f"{record.name} serves {group.name}: {cores}"
         self._say("worker.joined", text)
         return None
+
+    def _has_lasted(self) -> bool:
+        return trio.current_time() - self.joined_at > limits.FAILS_QUICKLY_AFTER
+
+    def _note_broken(self, name: GroupName) -> None:
+        """One that breaks soon after it came up comes back at once the first time."""
+        if self._has_lasted():
+            self.failures.pop(name, None)
+        elif name in self.failures:
+            self._bar(name)
+        else:
+            self.failures[name] = 0
 
     def _bar(self, name: GroupName) -> None:
         """Try a group in which the worker did not come up ever more slowly."""
@@ -404,7 +428,8 @@ class Attendant:
                 receipt = left
             elif record.order is not order or await self._keep(group):
                 return None
-            if trio.current_time() - self.joined_at > limits.FAILS_QUICKLY_AFTER:
+            if self._has_lasted():
+                self.failures.pop(group.name, None)
                 record.standing.did_well()
         self.member = None
         await self._release(again=again)
@@ -449,10 +474,10 @@ class Attendant:
     async def _tell_progress(self, group: Group) -> None:
         """Tell the worker how far its departure is, again and again."""
         while True:
-            told = await group.progress(self.record)
-            if told is not None:
-                fields = {f.name: getattr(told, f.name) for f in dataclass_fields(told)}
-                await self.link.tell(wire.Leaving(**fields))
+            with suppress(AemeshError):  # how the departure goes does not hang on it
+                told = await group.progress(self.record)
+                if told is not None:
+                    await self.link.tell(wire.Leaving(**asdict(told)))
             await trio.sleep(limits.DEPARTURE_TOLD_EVERY)
 
     async def _keep(self, group: Group) -> bool:

@@ -124,6 +124,10 @@ class Courier:
                 self._failed(exc)
                 failures += 1
                 await _wait_for(news, pause_after(failures))
+            except Exception:  # noqa: BLE001 - what one worker meets ends no master
+                _log.exception("the link to %s met a bug", self.record.name)
+                failures += 1
+                await _wait_for(news, pause_after(failures))
             else:
                 # A link that breaks again and again at once is no better than none.
                 lasted = trio.current_time() - began > limits.REDIAL_CAP_AFTER

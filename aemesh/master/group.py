@@ -81,7 +81,8 @@ class Group:
         )
         self.authority = self.succession.authority
         self.delegation = delegation  # of the user's identity to its jobs
-        self.changed = trio.Event()
+        self.changed = trio.Event()  # its state, or who is in it
+        self.due = trio.Event()  # its state, or what members are to do
         self._wall = wall
         self._gate = gate
         self._joining: Joining | None = None  # since the engine is up
@@ -92,7 +93,7 @@ class Group:
         self._scope = trio.CancelScope()  # of the engine
         self._broken: set[KeyId] = set()
         self._stale: dict[KeyId, None] = {}  # to be brought up anew, in this order
-        self._coming: set[KeyId] = set()
+        self._coming: dict[KeyId, trio.CancelScope] = {}
         self._numbers = itertools.count(1)
         self._id = secrets.token_hex(3)
         expected = self.succession.expected.values()
@@ -114,21 +115,24 @@ class Group:
     @property
     def size(self) -> int:
         """How many workers are members, or on their way to be."""
-        return len(self.members.keys() | self._coming)
+        return len(self.members.keys() | self._coming.keys())
 
     @property
     def claimed(self) -> int:
         """How many places are taken: those of members that are to come back, too."""
         expected = self.succession.expected.keys()
-        return len(self.members.keys() | self._coming | expected)
+        return len(self.members.keys() | self._coming.keys() | expected)
 
     async def run(self) -> None:
         """Bring the engine up and keep it until `close`; tells how it goes."""
         try:
             # An engine's error leaves its block in one.
             async with open_crew() as crew:
-                with self._scope:
-                    await self._run(crew)
+                try:
+                    with self._scope:
+                        await self._run(crew)
+                finally:
+                    await self._end_joins()
                 crew.cancel_scope.cancel()
         except AemeshError as exc:
             self._tell_failed(str(exc))
@@ -179,11 +183,26 @@ class Group:
             crew.start_soon(self._miss, joining)
             await self._closing.wait()
             self._become("closing")
+            self._call_joins_off()
             # Workers are released first: nobody misses a head that still is.
             with trio.move_on_after(limits.RETIRE_AFTER):
-                while self.members:
+                while self.members or self._coming:
                     await self.changed.wait()
         await self.succession.forget()
+
+    def _call_joins_off(self) -> None:
+        for scope in self._coming.values():
+            scope.cancel()
+
+    async def _end_joins(self) -> None:
+        """Wait for who was on the way in, before there is nothing to serve it with."""
+        self.running = None
+        if self.state == "ready":
+            self._become("failed")
+        self._call_joins_off()
+        with trio.CancelScope(shield=True):
+            while self._coming:
+                await self.changed.wait()
 
     def context(self) -> Context:
         """Return what an engine may ask of it."""
@@ -218,6 +237,7 @@ class Group:
     def wake(self) -> None:
         """Have all who wait for a change look again."""
         self._tell_changed()
+        self._tell_due()
 
     def close(self) -> None:
         """Let the members go and end the engine."""
@@ -232,17 +252,20 @@ class Group:
 
         Raises `EngineError`, `UnreachableError` or `RequestFailedError`.
         """
-        self._coming.add(record.key_id)
-        try:
-            self._engine()
-            assert self._joining is not None, "an engine that is up is joined"
-            member = await self._joining.join(record, link, dial_stream)
-            self._broken.discard(record.key_id)
-            self.members[record.key_id] = member
-            self._tell_changed()
-            return member
-        finally:
-            self._coming.discard(record.key_id)
+        with trio.CancelScope() as scope:
+            self._coming[record.key_id] = scope
+            try:
+                self._engine()
+                assert self._joining is not None, "an engine that is up is joined"
+                member = await self._joining.join(record, link, dial_stream)
+                self._broken.discard(record.key_id)
+                self.members[record.key_id] = member
+                return member
+            finally:
+                del self._coming[record.key_id]
+                self._tell_changed()
+        msg = f"group {self.name} ended while {record.name} joined"
+        raise EngineError(msg)
 
     def expects(self, key_id: KeyId, generation: int) -> bool:
         """Whether a former master left this worker as a member in this generation."""
@@ -258,7 +281,7 @@ class Group:
         self.succession.expected.clear()
         for key_id, heir in missed.items():
             await joining.miss(heir)
-            if key_id not in self.members.keys() | self._coming:
+            if key_id not in self.members.keys() | self._coming.keys():
                 await self.succession.forget_member(key_id)
         self._tell_changed()
 
@@ -280,12 +303,12 @@ class Group:
                     receipt = await self.running.retire(
                         member, by_after=by_after, haste=haste
                     )
-        except (AemeshError, trio.TooSlowError) as exc:
+        except AemeshError as exc:
             if self.suspended:  # its next life may go on with the member
                 self._remove(record)
                 raise
             assert member is not None, "only an engine fails to let one go"
-            await self._drop(member, str(exc) or "it took too long")
+            await self._drop(member, str(exc))
         self._remove(record)
         await self.succession.forget_member(record.key_id)
         return replace(receipt, took_after=trio.current_time() - started)
@@ -297,10 +320,7 @@ class Group:
         """
         text = f"{self.engine.name} did not let {member.name} go: {why}"
         self.history.add("engine.broken", text, worker=member.name, group=self.name)
-        try:
-            await self._tell_lost(member)
-        except (AemeshError, trio.TooSlowError) as exc:
-            _log.info("it did not take note of its loss either: %s", exc)
+        await self._tell_lost(member)
 
     async def expect(self, record: WorkerRecord, *, by_after: float | None) -> bool:
         """Tell the engine when a member leaves, or that it stays; False: it cannot."""
@@ -330,9 +350,12 @@ class Group:
         self._remove(record)
 
     async def _tell_lost(self, member: Member) -> None:
-        """Tell the engine that a member is gone, if it is up."""
-        if self.running is not None:
-            await self.running.lost(member)
+        """Tell the engine that a member is gone, if it is up; it may not take note."""
+        try:
+            if self.running is not None:
+                await self.running.lost(member)
+        except AemeshError as exc:
+            _log.warning("the loss of %s is not taken note of: %s", member.name, exc)
 
     async def idle_after(self) -> Mapping[KeyId, float]:
         """Return seconds since each member's last work; 0.0 while it works.
@@ -359,7 +382,7 @@ class Group:
         """Hand another identity on, or none; members start anew, one by one."""
         self.delegation = delegation
         self._stale = dict.fromkeys(self.members)
-        self._tell_changed()
+        self._tell_due()
 
     @property
     def renewing(self) -> bool:
@@ -379,7 +402,7 @@ class Group:
                     "engine.broken", text, worker=member.name, group=self.name
                 )
                 self._broken.add(key_id)
-                self._tell_changed()
+                self._tell_due()
                 return
 
     async def open_page(self) -> Page:
@@ -411,7 +434,9 @@ class Group:
 
     def _remove(self, record: WorkerRecord) -> None:
         self._broken.discard(record.key_id)
-        self._stale.pop(record.key_id, None)
+        if record.key_id in self._stale:
+            del self._stale[record.key_id]
+            self._tell_due()  # it is the next one's turn
         if self._joining is not None:
             self._joining.close_ports(record.key_id)
         member = self.members.pop(record.key_id, None)
@@ -421,11 +446,15 @@ class Group:
 
     def _become(self, state: str) -> None:
         self.state = state
-        self._tell_changed()
+        self.wake()
 
     def _tell_changed(self) -> None:
         self.changed.set()
         self.changed = trio.Event()
+
+    def _tell_due(self) -> None:
+        self.due.set()
+        self.due = trio.Event()
 
     def _next_job(self) -> JobId:
         return JobId(f"{self.name[:32]}-{self._id}-{next(self._numbers)}")

@@ -131,8 +131,9 @@ class Joining:
         try:
             return await ask(link, order, wire.Assigned, within=limits.ANSWER_AFTER)
         except BaseException:  # cancelled, too: the link is gone
-            with trio.move_on_after(limits.TERM_AFTER, shield=True):
-                await self.miss(heir)
+            if not self.tie.is_cut:
+                with trio.move_on_after(limits.TERM_AFTER, shield=True):
+                    await self.miss(heir)
             raise
 
     def _member(
@@ -207,7 +208,7 @@ class Joining:
         except BaseException as exc:
             member.dismiss()
             with trio.move_on_after(limits.TERM_AFTER, shield=True):
-                await self.engine.lost(member)
+                await self.lose(member)
             ports.close()
             if isinstance(exc, trio.TooSlowError):
                 why = f"not up within {limits.MEMBER_ADD_AFTER:g} s"

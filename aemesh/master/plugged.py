@@ -92,8 +92,11 @@ class Plugged:
         """Make an error of the engine's out of whatever its plug-in raises."""
         try:
             yield
-        except (AemeshError, trio.TooSlowError):
+        except AemeshError:
             raise
+        except trio.TooSlowError as exc:  # of a time that it set itself
+            text = f"engine {self.name} was too slow when {what}"
+            raise EngineError(text) from exc
         except Exception as exc:
             _log.exception("engine %s met a bug when %s", self.name, what)
             text = f"engine {self.name} met a bug when {what}"

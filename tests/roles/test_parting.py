@@ -257,6 +257,18 @@ async def test_whoever_follows_sees_it_to_the_end(autojump_clock):
         assert views[-1].receipt == machine.departure
 
 
+async def test_a_departure_ends_although_nobody_can_say_how_far_it_is(autojump_clock):
+    async with open_mesh("A") as mesh:
+        machine = await serving(mesh)
+        mesh.engine.running[A].progress = unknown
+        mesh.engine.retire_takes["office-1"] = 5.0
+        agree(machine, 30.0, Haste.SOON)
+        await gone(machine)
+
+        assert machine.departure is not None
+        assert (machine.departure.graceful, machine.departure.moved) == (True, 1)
+
+
 async def test_on_its_way_out_it_takes_no_other_word(autojump_clock):
     async with open_mesh("A") as mesh:
         machine = await serving(mesh)
@@ -391,6 +403,12 @@ async def refused_drain(mesh: Mesh) -> None:
 
 async def refuses(member, *, by_after, haste=Haste.SOON):
     what = "the head does not know it"
+    raise EngineError(what)
+
+
+async def unknown(member):
+    await trio.lowlevel.checkpoint()
+    what = "nobody knows"
     raise EngineError(what)
 
 
