@@ -213,7 +213,8 @@ async def test_a_fork_asks_while_a_thread_of_its_parent_waits_for_an_answer(
         return await echo(question)
 
     code = (
-        "import os, sys, threading\n"
+        "import os, sys, threading, warnings\n"
+        "warnings.simplefilter('ignore')\n"  # Python 3.12 warns of any such fork
         f"sys.path.insert(0, {ROOT!r})\n"
         "from aemesh.client.agent import this_agent\n"
         "def ask(name): print(this_agent().ask({'t': name})[0]['t'], flush=True)\n"
