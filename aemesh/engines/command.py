@@ -58,8 +58,9 @@ class RunningCommand:
     async def retire(
         self, member: Member, *, by_after: float, haste: Haste = Haste.SOON
     ) -> Receipt:
-        """Let a member go; commands that run there end with its jobs."""
-        del by_after, haste
+        """Let a member go; what runs there is its master's to wait for."""
+        if haste is Haste.LATE:  # it is used until then
+            await trio.sleep(by_after)
         self._members.pop(member.label, None)
         return Receipt(member.name, self._group, graceful=True)
 

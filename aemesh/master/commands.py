@@ -58,7 +58,7 @@ class Commands:
     ) -> AsyncGenerator[OutputView, None]:
         """Run a command on each member, or on those that are named."""
         group = self.find(name)
-        members = list(group.members.values())
+        members = _staying(group)
         if workers:
             chosen = [select(members, worker) for worker in workers]
             members = [one for one in members if one in chosen]
@@ -92,7 +92,7 @@ class Commands:
         a job raises.
         """
         groups = self.groups.values() if group is None else (self.find(group),)
-        members = [member for one in groups for member in one.members.values()]
+        members = [member for one in groups for member in _staying(one)]
         (member,) = self._for_commands([select(members, worker)], delegate)
         return await member.start(spec)
 
@@ -129,6 +129,11 @@ class Commands:
                 self.history.add(
                     "worker.aside", text, worker=record.name, group=group.name
                 )
+
+
+def _staying(group: Group) -> list[RemoteMember]:
+    """Return the members on which a command may begin: those not on their way out."""
+    return [one for one in group.members.values() if not one.commands.is_closed]
 
 
 def select(members: Iterable[RemoteMember], wanted: str) -> RemoteMember:

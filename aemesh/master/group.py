@@ -10,6 +10,7 @@ from __future__ import annotations
 import itertools
 import logging
 import secrets
+from contextlib import nullcontext
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -28,10 +29,12 @@ from aemesh.model.group import Demand, Haste, Progress, Receipt
 from aemesh.model.names import GroupName, JobId
 from aemesh.model.view import GroupView
 from aemesh.tasks.nursery import open_crew
+from aemesh.tasks.waiting import wait_any
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from aemesh.master.activity import Activity
     from aemesh.master.asked import Questions
     from aemesh.master.delegation import Delegation
     from aemesh.master.heads import Heads
@@ -300,8 +303,8 @@ class Group:
             if member is not None and self.running is not None:
                 # The engine owes an end by then; one that forgets is left behind.
                 with trio.move_on_after(by_after + limits.TERM_AFTER):
-                    receipt = await self.running.retire(
-                        member, by_after=by_after, haste=haste
+                    receipt = await self._let_go(
+                        self.running, member, by_after=by_after, haste=haste
                     )
         except AemeshError as exc:
             if self.suspended:  # its next life may go on with the member
@@ -312,6 +315,31 @@ class Group:
         self._remove(record)
         await self.succession.forget_member(record.key_id)
         return replace(receipt, took_after=trio.current_time() - started)
+
+    async def _let_go(
+        self, running: Plugged, member: RemoteMember, *, by_after: float, haste: Haste
+    ) -> Receipt:
+        """Have the engine let a member go; commands that run there have as long.
+
+        No more begin, but on one that works until the end.  Those of a group that is
+        closed are not waited for: whoever closed it meant them, too.
+        """
+        commands = member.commands
+        ended, soon = commands.ended, haste is Haste.SOON
+        with commands.closed() if soon else nullcontext():
+            async with open_crew() as crew:
+                if soon:
+                    crew.start_soon(self._wait_commands, commands, by_after)
+                receipt = await running.retire(member, by_after=by_after, haste=haste)
+        return replace(
+            receipt,
+            finished=receipt.finished + commands.ended - ended,
+            restarted=receipt.restarted + commands.running,
+        )
+
+    async def _wait_commands(self, commands: Activity, after: float) -> None:
+        with trio.move_on_after(after):
+            await wait_any(commands.wait_none, self._closing.wait)
 
     async def _drop(self, member: RemoteMember, why: str) -> None:
         """Go on without a member that the engine could not let go gracefully.

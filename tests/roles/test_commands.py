@@ -13,9 +13,11 @@ from aemesh import limits
 from aemesh.errors import EngineError, UnknownNameError, UsageError
 from aemesh.host.keys.keystore import Identity
 from aemesh.master.commands import select
+from aemesh.model.group import Haste, MemberState, Receipt
 from aemesh.model.job import JobExit, JobSpec
 from aemesh.model.names import GroupName
-from tests.roles.mesh import Mesh, open_mesh
+from aemesh.plugin import Job
+from tests.roles.mesh import Mesh, open_mesh, wall
 from tests.roles.test_mesh import A, serving
 
 CAT = JobSpec(argv=("cat",))
@@ -155,3 +157,93 @@ async def test_exec_runs_on_named_members_alone(autojump_clock) -> None:
 
         exits = sorted(one.worker for one in said if one.code == 0)
         assert exits == ["office-1", "office-3"]
+
+
+async def command_on(mesh: Mesh, name: str, exits: list[JobExit]) -> Job:
+    """Run a command that goes on until its input is closed; note how it ends."""
+    job = await mesh.master.start_job(A, name, CAT)
+
+    async def follow() -> None:
+        async for _ in job.output():
+            pass
+        exits.append(await job.wait())
+
+    mesh.nursery.start_soon(follow)
+    return job
+
+
+async def test_who_leaves_lets_commands_go_on_until_then_and_begins_none(
+    autojump_clock,
+) -> None:
+    async with open_mesh("A") as mesh:
+        await with_members(mesh, "office-1", "office-2")
+        exits: list[JobExit] = []
+        job = await command_on(mesh, "office-1", exits)
+        receipts: list[Receipt] = []
+
+        async def drain() -> None:
+            receipts.extend(
+                await mesh.master.drain(("office-1",), by_after=60.0, haste=Haste.SOON)
+            )
+
+        mesh.nursery.start_soon(drain)
+        await trio.sleep(5)
+        assert exits == []
+        with pytest.raises(UnknownNameError, match="known: office-2"):
+            await mesh.master.start_job(A, "office-1", CAT)
+        await job.close_input()
+        await trio.sleep(1)
+
+        assert [one.code for one in exits] == [0]
+        (receipt,) = receipts
+        assert (receipt.finished, receipt.restarted) == (1, 0)
+        assert receipt.took_after == pytest.approx(5.0, abs=0.5)
+
+
+async def test_what_is_not_over_then_is_cut_off_and_counted(autojump_clock) -> None:
+    async with open_mesh("A") as mesh:
+        await with_members(mesh, "office-1", "office-2")
+        exits: list[JobExit] = []
+        await command_on(mesh, "office-1", exits)
+
+        (receipt,) = await mesh.master.drain(
+            ("office-1",), by_after=60.0, haste=Haste.SOON
+        )
+
+        await trio.sleep(1)
+        assert len(exits) == 1
+        assert (receipt.finished, receipt.restarted) == (0, 1)
+        assert receipt.took_after == pytest.approx(60.0, abs=1.0)
+
+
+async def test_a_group_that_is_closed_ends_its_commands_at_once(autojump_clock) -> None:
+    async with open_mesh("A") as mesh:
+        await with_members(mesh, "office-1")
+        exits: list[JobExit] = []
+        await command_on(mesh, "office-1", exits)
+
+        began = trio.current_time()
+        await mesh.master.close_group(A)
+
+        assert trio.current_time() - began < 1.0
+        await trio.sleep(1)
+        assert len(exits) == 1
+
+
+async def test_a_leave_that_is_called_off_lets_commands_begin_again(
+    autojump_clock,
+) -> None:
+    async with open_mesh("A") as mesh:
+        await with_members(mesh, "office-1", "office-2")
+        exits: list[JobExit] = []
+        await command_on(mesh, "office-1", exits)
+        worker = mesh.machines["office-1"].worker
+        assert worker is not None
+        worker.parting.agree(wall() + 60.0, Haste.SOON, "lunch")
+        await mesh.wait_state("office-1", MemberState.DRAINING)
+
+        worker.parting.call_off()
+        await mesh.wait_state("office-1", MemberState.LEASED)
+
+        await command_on(mesh, "office-1", exits)
+        assert exits == []
