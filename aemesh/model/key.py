@@ -6,6 +6,7 @@ import base64
 import binascii
 import hashlib
 from dataclasses import dataclass
+from functools import cached_property
 
 from aemesh.errors import BadMessage, quoted
 from aemesh.model.words import four_words
@@ -67,7 +68,7 @@ class KeyId:
         return key
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)  # without slots: it keeps its fingerprint
 class PublicKey:
     """An Ed25519 public key (RFC 8032): 32 raw bytes."""
 
@@ -85,7 +86,7 @@ class PublicKey:
             len(part).to_bytes(4, "big") + part for part in (_ALGORITHM, self.raw)
         )
 
-    @property
+    @cached_property
     def key_id(self) -> KeyId:
         """The fingerprint of this key."""
         return KeyId.of_blob(self.blob)

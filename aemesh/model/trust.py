@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import enum
+from collections import defaultdict
 from dataclasses import dataclass
+from functools import cached_property
 
 from aemesh.model.key import KeyId, PublicKey
 from aemesh.model.names import NodeName
@@ -239,9 +241,14 @@ class Anchors:
     dns: str = ""  # "*.workers.example.org"; empty: DNS names are not taken
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)  # without slots: it keeps where its lines are found
 class TrustBook:
-    """What one node remembers of the nodes of the other role."""
+    """What one node remembers of the nodes of the other role.
+
+    A master of many workers asks about each of them again and again, so no line is
+    looked for by going through all.  Of several lines the first counts, unless a
+    method says that it returns all.
+    """
 
     known: tuple[KnownPeer, ...] = ()
     revoked: tuple[RevokedKey, ...] = ()
@@ -251,27 +258,70 @@ class TrustBook:
     anchors: Anchors | None = None  # None: no X.509 is set up here
     void: int = 0  # lines that trust nobody, for they cannot be read
 
+    @cached_property
+    def keys(self) -> frozenset[KeyId]:
+        """The keys of all known peers."""
+        return frozenset(line.key.key_id for line in self.known)
+
     def by_key(self, key_id: KeyId) -> KnownPeer | None:
         """Return the line of this key, if there is one."""
-        return next((p for p in self.known if p.key.key_id == key_id), None)
+        return next(iter(self.lines_of(key_id)), None)
 
     def by_name(self, name: NodeName) -> KnownPeer | None:
         """Return the first line of this name, if there is one."""
-        return next((p for p in self.known if p.name == name), None)
+        return next(iter(self.lines_of(name)), None)
+
+    def lines_of(self, *marks: KeyId | NodeName) -> list[KnownPeer]:
+        """Return all lines of these keys and names, in the order of the file."""
+        places = {at for mark in marks for at in self._places.get(mark, ())}
+        return [self.known[at] for at in sorted(places)]
 
     @property
     def is_owned(self) -> bool:
         """Whether a worker belongs to somebody, be it by a line with a slip in it."""
         return bool(self.known or self.authorized or self.void)
 
+    def authorized_by_key(self, key_id: KeyId) -> AuthorizedKey | None:
+        """Return the administrator's line that lets this very key in, if any."""
+        return self._authorized.get(key_id)
+
     def authorizes(self, key_id: KeyId) -> bool:
         """Whether an administrator's line lets this very key in."""
-        lines = (one for one in self.authorized if not one.cert_authority)
-        return any(line.key_id == key_id for line in lines)
+        return key_id in self._authorized
 
     def is_revoked(self, key_id: KeyId) -> bool:
         """Whether a key is refused under every name."""
-        return any(line.key_id == key_id for line in self.revoked)
+        return key_id in self._revoked
+
+    def of_principal(self, name: str) -> tuple[Principal, ...]:
+        """Return all lines of this principal."""
+        return tuple(self._principals.get(name, ()))
+
+    @cached_property
+    def _places(self) -> dict[KeyId | NodeName, list[int]]:
+        """Where in `known` the lines of each key, and of each name, are."""
+        places: dict[KeyId | NodeName, list[int]] = defaultdict(list)
+        for at, line in enumerate(self.known):
+            places[line.key.key_id].append(at)
+            places[line.name].append(at)
+        return places
+
+    @cached_property
+    def _authorized(self) -> dict[KeyId, AuthorizedKey]:
+        # Backwards, for the first line of a key is the one that counts.
+        lines = (line for line in reversed(self.authorized) if not line.cert_authority)
+        return {line.key_id: line for line in lines}
+
+    @cached_property
+    def _revoked(self) -> frozenset[KeyId]:
+        return frozenset(line.key_id for line in self.revoked)
+
+    @cached_property
+    def _principals(self) -> dict[str, list[Principal]]:
+        lines: dict[str, list[Principal]] = defaultdict(list)
+        for line in self.principals:
+            lines[line.name].append(line)
+        return lines
 
 
 @dataclass(frozen=True, slots=True)

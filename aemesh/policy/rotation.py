@@ -55,5 +55,6 @@ def superseded(peer: Peer, book: TrustBook) -> tuple[KnownPeer, ...]:
     line = book.by_key(peer.key_id)
     if line is None:
         return ()
-    before = book.known[: book.known.index(line)]
-    return tuple(one for one in before if one.name == line.name and not is_written(one))
+    of_name = book.lines_of(line.name)
+    before = of_name[: of_name.index(line)]
+    return tuple(one for one in before if not is_written(one))

@@ -160,10 +160,10 @@ def terms_of(peer: Peer, book: TrustBook, *, now: float) -> tuple[Terms, ...]:
         line = _authority_line(certified, book)
         return (*_narrowing(peer, book), *((line.terms,) if line else ()))
     if peer.mode is Mode.GSS:
-        principals = (p for p in book.principals if p.name == peer.principal)
-        return (*_narrowing(peer, book), *(p.terms for p in principals))
+        lines = book.of_principal(peer.principal)
+        return (*_narrowing(peer, book), *(each.terms for each in lines))
     known = book.by_key(peer.key_id)
-    authorized = _authorized_line(peer.key_id, book)
+    authorized = book.authorized_by_key(peer.key_id)
     found = (authorized or known) and (authorized, known)
     return tuple(line.terms for line in found or () if line is not None)
 
@@ -230,10 +230,8 @@ def _mode(case: Case) -> Verdict | None:
 
 def _weaker(case: Case) -> Verdict | None:
     """Refuse who was seen in a stronger mode, by its key or by its name (T11)."""
-    peer, book = case.peer, case.book
-    for line in book.known:
-        if line.key != peer.key and line.name != peer.name:
-            continue
+    peer = case.peer
+    for line in case.book.lines_of(peer.key_id, peer.name):
         if line.mode.rank > peer.mode.rank:
             seen = f"seen in mode {line.mode.value} before, now in {peer.mode.value}"
             return _no(Reason.WEAKER, seen)
@@ -277,7 +275,7 @@ def _principal(case: Case) -> Verdict | None:
     if case.policy.role is Role.MASTER:
         # The ticket was for this very service: the name is what the KDC vouches for.
         return Verdict(Decision.OK, Reason.PRINCIPAL, name)
-    lines = [line for line in case.book.principals if line.name == name]
+    lines = case.book.of_principal(name)
     if not lines:
         return _no(Reason.UNLISTED, f"{name} is not in gss_principals")
     refusal = next(filter(None, (case.breach(line.terms) for line in lines)), None)
@@ -285,7 +283,7 @@ def _principal(case: Case) -> Verdict | None:
 
 
 def _changed(case: Case) -> Verdict | None:
-    lines = [line for line in case.book.known if line.name == case.peer.name]
+    lines = case.book.lines_of(case.peer.name)
     # A key that is being changed has two lines of one name for a while.
     if not lines or any(line.key == case.peer.key for line in lines):
         return None
@@ -303,7 +301,7 @@ def _open(case: Case) -> Verdict | None:
 def _known(case: Case) -> Verdict | None:
     key_id = case.peer.key_id
     lines: tuple[KnownPeer | AuthorizedKey | None, ...] = (
-        _authorized_line(key_id, case.book),
+        case.book.authorized_by_key(key_id),
         case.book.by_key(key_id),
     )
     found = [line for line in lines if line is not None]
@@ -420,8 +418,7 @@ def _certify(peer: Peer, book: TrustBook, now: float) -> Certified | None:
 
 def _narrowing(peer: Peer, book: TrustBook) -> tuple[Terms, ...]:
     # By its name as well: a certified machine that was set up anew has another key.
-    lines = (one for one in book.known if peer.key == one.key or peer.name == one.name)
-    return tuple(one.terms for one in lines)
+    return tuple(line.terms for line in book.lines_of(peer.key_id, peer.name))
 
 
 def _has_authorities(book: TrustBook) -> bool:
@@ -436,11 +433,6 @@ def _authority_line(certified: Certified, book: TrustBook) -> AuthorizedKey | No
         if matches(line.principals, certified.identity):
             return line
     return None
-
-
-def _authorized_line(key_id: KeyId, book: TrustBook) -> AuthorizedKey | None:
-    lines = (line for line in book.authorized if not line.cert_authority)
-    return next((line for line in lines if line.key_id == key_id), None)
 
 
 def _no(reason: Reason, detail: str) -> Verdict:
