@@ -21,6 +21,7 @@ from aemesh.policy.grouping import EMPTY, Candidate, Plan, allocate
 from aemesh.policy.lease import allows
 from aemesh.policy.require import ANYTHING, Condition, parse_requirement
 from aemesh.policy.settling import Settling
+from aemesh.policy.terms import allow_group
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -30,8 +31,8 @@ if TYPE_CHECKING:
     from aemesh.master.record import WorkerRecord
     from aemesh.model.key import KeyId
     from aemesh.model.names import GroupName
+    from aemesh.model.trust import Terms
     from aemesh.net.doorman import Desk
-    from aemesh.net.link import Link
 
 # A group that opens is waited for: else the first that is up would get all workers.
 _TAKING = frozenset({"opening", "ready"})
@@ -163,31 +164,50 @@ class Sharing:
 
     def refusal(self, record: WorkerRecord, group: GroupName) -> str:
         """Return why this worker cannot serve this group now; "" if it can."""
-        link = record.link
-        if link is None or record.membership.state not in _PRESENT:
+        return self._refusal(record, group, self._terms(record))
+
+    def suited(self, record: WorkerRecord) -> list[GroupName]:
+        """Return the groups that this worker is one for, now or at another time."""
+        if record.link is None:
+            return []
+        terms = self._terms(record)
+        return [
+            name
+            for name in self._groups
+            if not self._forbidden(record, name, terms)
+            and not self._lacks(record, name)
+        ]
+
+    def _terms(self, record: WorkerRecord) -> tuple[Terms, ...]:
+        """Return the terms of its line of trust: one question for all groups."""
+        if record.link is None or not self._groups:
+            return ()
+        return self._desk.terms_of(record.link.peer)
+
+    def _refusal(
+        self, record: WorkerRecord, group: GroupName, terms: tuple[Terms, ...]
+    ) -> str:
+        if record.link is None or record.membership.state not in _PRESENT:
             return record.note or record.membership.state.value
-        facts = record.facts or _UNKNOWN
         return (
-            self._forbidden(record, link, group)
+            self._forbidden(record, group, terms)
             or self._unavailable(record)
-            or self._known(group)[1].lacks(record.name, facts)
+            or self._lacks(record, group)
             or self._fault(record, group)
         )
 
-    def may_serve(self, record: WorkerRecord, group: GroupName) -> bool:
-        """Whether this worker is one for this group, now or at another time."""
-        link, facts = record.link, record.facts or _UNKNOWN
-        return link is not None and not (
-            self._forbidden(record, link, group)
-            or self._known(group)[1].lacks(record.name, facts)
-        )
-
-    def _forbidden(self, record: WorkerRecord, link: Link, group: GroupName) -> str:
+    @staticmethod
+    def _forbidden(
+        record: WorkerRecord, group: GroupName, terms: tuple[Terms, ...]
+    ) -> str:
         if not allows(record.groups, group):
             return f"its owner allows only {', '.join(sorted(record.groups))}"
-        if not self._desk.allows_group(link.peer, group):
+        if not allow_group(terms, group):
             return "its line of trust has other groups"
         return ""
+
+    def _lacks(self, record: WorkerRecord, group: GroupName) -> str:
+        return self._known(group)[1].lacks(record.name, record.facts or _UNKNOWN)
 
     def _unavailable(self, record: WorkerRecord) -> str:
         """Return why it serves nobody of ours: it goes, or it is another master's."""
@@ -268,12 +288,13 @@ class Sharing:
     ) -> Candidate:
         state, group = record.membership.state, record.membership.group
         serves = group if state in _SERVING else None
+        terms = self._terms(record)
         allowed = frozenset(
-            name for name in self._groups if not self.refusal(record, name)
+            name for name in self._groups if not self._refusal(record, name, terms)
         )
         if serves in self._holds:
             assert serves is not None
-            if self._may_stay(record, serves):
+            if self._may_stay(record, serves, terms):
                 allowed = frozenset({serves})
         elif stays and serves is not None:
             allowed = self._kept(record, serves, allowed)
@@ -285,10 +306,11 @@ class Sharing:
             pinned=pinned,
         )
 
-    def _may_stay(self, record: WorkerRecord, group: GroupName) -> bool:
+    def _may_stay(
+        self, record: WorkerRecord, group: GroupName, terms: tuple[Terms, ...]
+    ) -> bool:
         """Whether nobody but us had a reason to take a member out of a held group."""
-        link = record.link
-        if link is None or self._forbidden(record, link, group):
+        if record.link is None or self._forbidden(record, group, terms):
             return False
         return not self._unavailable(record)
 

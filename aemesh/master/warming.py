@@ -36,8 +36,7 @@ def warm_kinds(
 
     kinds = (
         wire.WarmKind(engine=groups[name].engine.name, preload=groups[name].preload)
-        for name in sorted(groups, key=distance)
-        if sharing.may_serve(record, name)
+        for name in sorted(sharing.suited(record), key=distance)
     )
     return tuple(dict.fromkeys(kinds))[: limits.WARM_KINDS]
 

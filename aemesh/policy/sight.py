@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from aemesh.model.names import GroupName
 from aemesh.model.trust import Terms
-from aemesh.policy.terms import allows_group
+from aemesh.policy.terms import allow_group
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -43,8 +43,7 @@ class Sight:
             return self.is_whole
         if self.only is not None:
             return group == self.only
-        name = GroupName(group)
-        return all(allows_group(each, name) for each in self.terms)
+        return allow_group(self.terms, GroupName(group))
 
     def workers(self, found: Iterable[WorkerView]) -> list[WorkerView]:
         """Return the workers that are seen, without what is not of them."""

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from aemesh.model.trust import Decision, Reason, Verdict
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from aemesh.model.names import GroupName
     from aemesh.model.trust import Terms
@@ -36,9 +36,9 @@ def breach(terms: Terms, *, host: str, user: str, now: float) -> Verdict | None:
     return None
 
 
-def allows_group(terms: Terms, group: GroupName) -> bool:
-    """Whether the terms allow to serve, or to be held in, this group."""
-    return matches(terms.groups, group)
+def allow_group(terms: Iterable[Terms], group: GroupName) -> bool:
+    """Whether all of the terms allow to serve, or to be held in, this group."""
+    return all(matches(each.groups, group) for each in terms)
 
 
 def matches(

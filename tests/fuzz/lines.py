@@ -38,7 +38,7 @@ from aemesh.model.jointoken import JoinToken
 from aemesh.model.key import KeyId, PublicKey, openssh_key_id_untrusted
 from aemesh.model.names import GroupName, node_name_untrusted
 from aemesh.model.trust import KnownPeer, PinnedAuthority, RevokedKey, Role, Terms
-from aemesh.policy.terms import allows_group, breach
+from aemesh.policy.terms import allow_group, breach
 from aemesh.protocol.announcement import (
     announced_addresses,
     claims_untrusted,
@@ -265,7 +265,7 @@ def _check_terms(terms: Terms) -> None:
     """What was taken can be judged by."""
     for host in ("10.0.0.1", "fe80::1%eth0"):
         breach(terms, host=host, user="alice", now=NOW)
-    allows_group(terms, GroupName("A"))
+    allow_group([terms], GroupName("A"))
 
 
 AUTHORIZED = (

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from aemesh.model.names import GroupName
 from aemesh.model.trust import Decision, Reason, Terms
-from aemesh.policy.terms import allows_group, breach, matches
+from aemesh.policy.terms import allow_group, breach, matches
 
 THEN = 1_800_000_000.0
 
@@ -36,7 +36,7 @@ THEN = 1_800_000_000.0
 )
 def test_patterns_are_those_of_ssh(patterns, value, expected):
     assert matches(patterns, value) is expected
-    assert allows_group(Terms(groups=patterns), GroupName(value)) is expected
+    assert allow_group([Terms(groups=patterns)], GroupName(value)) is expected
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ from aemesh.errors import (
     RequestFailedError,
     UsageError,
 )
+from aemesh.master.warming import warm_kinds
 from aemesh.model.group import Demand, Haste, MemberState
 from aemesh.model.names import GroupName
 from aemesh.protocol import wire
@@ -89,6 +90,30 @@ async def test_a_new_group_gets_its_min_from_one_that_has_more(autojump_clock) -
         assert "B has 0 and wants 2 at least" in text
         for machine in mesh.machines.values():
             assert machine.generation <= 2  # nobody moved twice
+
+
+async def test_a_plan_asks_once_for_the_terms_of_each_worker(
+    autojump_clock, monkeypatch
+) -> None:
+    """Not once for each group as well: that is a signature each in mode x509."""
+    async with open_mesh("A", "B", "C") as mesh:
+        await start(mesh, 1, 2, 3)
+        await settled(mesh, A=1, B=1, C=1)
+        sharing, groups = mesh.master.sharing, mesh.master._groups
+        records = list(mesh.master.roster.records.values())
+        asked, terms_of = [], mesh.desk.terms_of
+
+        def asking(peer):
+            asked.append(peer.name)
+            return terms_of(peer)
+
+        monkeypatch.setattr(mesh.desk, "terms_of", asking)
+        sharing._look()
+        assert sorted(asked) == ["office-1", "office-2", "office-3"]
+
+        asked.clear()
+        assert all(warm_kinds(record, groups, sharing) for record in records)
+        assert sorted(asked) == ["office-1", "office-2", "office-3"]
 
 
 async def test_no_group_has_more_than_its_max_not_even_on_the_way(

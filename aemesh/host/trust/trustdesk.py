@@ -34,7 +34,7 @@ from aemesh.model.trust import (
     Verdict,
 )
 from aemesh.policy.rotation import refuses_next
-from aemesh.policy.terms import allows_group
+from aemesh.policy.terms import allow_group
 from aemesh.policy.trust import (
     TrustPolicy,
     changed_key_message,
@@ -191,7 +191,7 @@ class TrustDesk:
 
     def allows_group(self, peer: Peer, group: GroupName) -> bool:
         """Whether the terms of its trust let a peer serve, or use, this group."""
-        return all(allows_group(each, group) for each in self.terms_of(peer))
+        return allow_group(self.terms_of(peer), group)
 
     def terms_of(self, peer: Peer) -> tuple[Terms, ...]:
         """Return the terms under which a peer is let in; each has to allow a thing."""
