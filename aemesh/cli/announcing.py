@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from aemesh.cli.node import Node
-    from aemesh.model.key import KeyId
     from aemesh.model.machine import Facts
     from aemesh.model.trust import Role
     from aemesh.net.discovery import LanDiscovery
@@ -67,11 +66,9 @@ class Finder:
 
     async def news(self) -> AsyncIterator[News]:
         """Yield what is heard; those that are known are never forgotten."""
-        sightings = Sightings(self._known())
+        desk = self._node.desk
+        sightings = Sightings(desk.book.keys)
         async with self._discovery.browse(self._role, sightings) as heard:
             async for news in heard:
                 yield news
-                sightings.set_known(self._known())
-
-    def _known(self) -> set[KeyId]:
-        return {line.key.key_id for line in self._node.desk.book.known}
+                sightings.set_known(desk.book.keys)

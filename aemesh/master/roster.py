@@ -33,7 +33,7 @@ from aemesh.policy.discovery import (
 from aemesh.policy.membership import LINKED_STATES, Happening
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from aemesh.master.history import History
     from aemesh.master.parts import Parts
@@ -136,7 +136,7 @@ class Roster:
         """Assert what always holds."""
         assert self.records.keys() == self._couriers.keys()
         if len(self.records) > limits.NAMES_SEEN:
-            assert not any(map(self._may_go, self.records.values()))
+            assert next(self._who_may_go(), None) is None
 
     def _hear(self, announcement: Announcement) -> None:
         """Make a record of a new worker, and let its courier know of any."""
@@ -204,13 +204,14 @@ class Roster:
         """Before one more comes, let go of the stranger heard of longest ago."""
         if len(self.records) < limits.NAMES_SEEN:
             return
-        oldest = next(filter(self._may_go, self.records.values()), None)
+        oldest = next(self._who_may_go(), None)
         if oldest is not None:
-            del self.records[oldest.key_id]
-            self._couriers.pop(oldest.key_id).end()
+            del self.records[oldest]
+            self._couriers.pop(oldest).end()
 
-    def _may_go(self, record: WorkerRecord) -> bool:
-        return record.link is None and not self._parts.desk.knows(record.key_id)
+    def _who_may_go(self) -> Iterator[KeyId]:
+        records = self.records.items()
+        return self._parts.desk.strangers(k for k, one in records if one.link is None)
 
     def _doubt(self, news: Imposter | Replayed | Expired) -> None:
         """Show, once, what was announced in a name that it could not prove."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol
 
@@ -108,6 +108,9 @@ class Desk(Protocol):
 
     def knows(self, key_id: KeyId) -> bool:
         """Whether this key was accepted already."""
+
+    def strangers(self, key_ids: Iterable[KeyId]) -> Iterator[KeyId]:
+        """Yield those of these keys that were not accepted; for many at once."""
 
     def name_of(self, key_id: KeyId) -> NodeName | None:
         """Return the name under which this key was accepted, if it was."""

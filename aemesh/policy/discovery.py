@@ -152,7 +152,9 @@ class Sightings:
 
     def set_known(self, key_ids: Iterable[KeyId]) -> None:
         """Say which keys are trusted; what was heard of each stays in the table."""
-        wanted = set(key_ids)
+        wanted = frozenset(key_ids)
+        if wanted is self.known:  # as after most announcements
+            return
         for key_id in self._known.keys() - wanted:
             dropped = self._known.pop(key_id)
             del self._keys[dropped.label]
@@ -162,7 +164,7 @@ class Sightings:
             entry = self._strangers.pop(key_id, None)
             self._known[key_id] = _Known(key_id.label, entry)
             self._keys[key_id.label] = key_id
-        self.known = frozenset(wanted)
+        self.known = wanted
 
     def heard(self, announcement: Announcement, now: float) -> News:
         """Take in an announcement whose signature holds, and say what is new of it."""

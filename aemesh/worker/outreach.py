@@ -92,7 +92,7 @@ class Outreach:
 
     def check(self) -> None:
         """Assert what always holds."""
-        unknown = [key for key in self._approaches if not self.desk.knows(key)]
+        unknown = list(self.desk.strangers(self._approaches))
         assert len(unknown) <= limits.MASTERS_SOUGHT
 
     def _hear(self, said: Announcement, nursery: trio.Nursery) -> None:
@@ -108,7 +108,7 @@ class Outreach:
         approach.hear(tuple(filter(self.dialable, said.addresses)))
 
     def _make_room(self) -> None:
-        strangers = [key for key in self._approaches if not self.desk.knows(key)]
+        strangers = list(self.desk.strangers(self._approaches))
         if len(strangers) >= limits.MASTERS_SOUGHT:
             self._approaches.pop(strangers[0]).scope.cancel()
 

@@ -20,7 +20,7 @@ from aemesh.errors import (
 from aemesh.host.keys.keystore import Identity
 from aemesh.model.group import MemberState
 from aemesh.model.names import GroupName, NodeName
-from aemesh.model.trust import RevokedKey, Role, Terms, TrustBook
+from aemesh.model.trust import KnownPeer, RevokedKey, Role, Terms, TrustBook
 from aemesh.net.link import Link
 from aemesh.policy.clones import SecondLink
 from aemesh.policy.discovery import New
@@ -379,6 +379,32 @@ async def test_a_flood_of_names_puts_no_worker_of_ours_out(
         assert len(mesh.master.roster.records) == 50
         assert members(mesh, "A") == ("office-1",)
         assert machine.jobs.running
+
+
+async def test_room_for_a_stranger_is_found_with_one_look_at_the_files(
+    autojump_clock, monkeypatch
+) -> None:
+    """Workers that are known and away stand before it in the table.  Threat: 61."""
+    monkeypatch.setattr(limits, "NAMES_SEEN", 20)
+    async with open_mesh("A") as mesh:
+        away = [
+            Machine(NodeName(f"w-{number}"), "10.0.9.9", Identity.ephemeral("w"))
+            for number in range(20)
+        ]
+        known = (KnownPeer(one.name, one.identity.public, "", "") for one in away[:-1])
+        mesh.desk.memory.put(TrustBook(known=tuple(known)))
+        for machine in away:
+            await mesh.tell_later(New(announcement(machine)))
+        await mesh.wait_worker("w-19", lambda _: True)
+        roster, looks = mesh.master.roster, []
+
+        monkeypatch.setattr(mesh.desk.memory, "refresh", lambda: looks.append(1))
+        roster._make_room()
+
+        assert len(looks) == 1
+        assert {one.name for one in roster.records.values()} == {
+            one.name for one in away[:-1]
+        }
 
 
 async def test_a_worker_serves_only_the_groups_that_its_owner_allows(

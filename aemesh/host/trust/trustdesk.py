@@ -9,7 +9,7 @@ the desk looks at their stamps, so both ways work within a fraction of a second.
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -111,7 +111,14 @@ class TrustDesk:
 
     def knows(self, key_id: KeyId) -> bool:
         """Whether this key was accepted already, in the files or by a flag."""
-        return key_id in self.policy.trusted_keys or self._is_known(key_id)
+        return next(self.strangers((key_id,)), None) is None
+
+    def strangers(self, key_ids: Iterable[KeyId]) -> Iterator[KeyId]:
+        """Yield those of these keys that were not accepted, after one look at files."""
+        self.memory.refresh()
+        for key_id in key_ids:
+            if key_id not in self.policy.trusted_keys and not self.memory.knows(key_id):
+                yield key_id
 
     def name_of(self, key_id: KeyId) -> NodeName | None:
         """Return the name under which this key was accepted, if it was."""
@@ -348,10 +355,6 @@ class TrustDesk:
         self.waiting.pop(request.key.key_id, None)
         if self._folder is not None:
             pending.remove_request(self._folder, request.id)
-
-    def _is_known(self, key_id: KeyId) -> bool:
-        self.memory.refresh()
-        return self.memory.knows(key_id)
 
     def _forget_settled(self) -> None:
         """The files may have accepted whom a person would be asked about."""
