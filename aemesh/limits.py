@@ -61,6 +61,8 @@ JSON_DEPTH = 32
 JSON_INT_DIGITS = 20
 # One read from a stream.
 CHUNK_BYTES = 64 * 1024
+# Frames of one job before all others have a turn: a read may hold 13 000 of them.
+ITEMS_A_TURN = 64
 # From the first byte of a frame to its last: for a MiB that is 50 kB/s.  A peer that
 # beats but does not read would hold whoever has something to say to it.
 FRAME_AFTER = 20.0

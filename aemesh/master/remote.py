@@ -233,13 +233,16 @@ class RemoteJob:
             while True:
                 items = self._reader.receive_untrusted(data)
                 self._begin_answers()
-                for item in items:
+                for n, item in enumerate(items, 1):
+                    if n % limits.ITEMS_A_TURN == 0:
+                        await trio.lowlevel.checkpoint()
                     if isinstance(item, JobExit):
                         self._finish(item)
                         return
                     if item.channel is Channel.STDIN:
                         return  # no job's output; engines know two channels
-                    yield item
+                    if item.data:
+                        yield item
                 data = bytes(await self._stream.receive_some(limits.CHUNK_BYTES))
                 if not data:
                     break

@@ -10,13 +10,15 @@ from typing import TYPE_CHECKING, cast
 import trio
 import trio.testing
 
-from aemesh.engines.dask.talk import Talk
+from aemesh.engines.dask.talk import _LINES_A_TURN, Said, Talk
 from aemesh.host.jobs import open_jobs
-from aemesh.model.job import JobSpec
+from aemesh.model.job import Channel, Chunk, JobExit, JobSpec
 from aemesh.model.names import JobId
 from aemesh.tasks.nursery import open_crew
+from tests.turns import Turns
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator
     from pathlib import Path
 
     from aemesh.plugin import Job
@@ -92,3 +94,38 @@ async def test_a_script_that_does_not_read_is_ended_in_its_time(autojump_clock):
     await talk.close()
 
     assert trio.current_time() - start == 2
+
+
+class Loud:
+    """A job that says all of this at once, and ends."""
+
+    def __init__(self, *said: bytes) -> None:
+        self._said = said
+
+    async def output(self) -> AsyncGenerator[Chunk, None]:
+        for data in self._said:
+            yield Chunk(Channel.STDOUT, data)
+
+    async def wait(self) -> JobExit:
+        return JobExit(0)
+
+
+async def test_a_script_of_many_lines_lets_others_have_their_turn() -> None:
+    line = b'{"event": "listening", "port": 1}\n'
+    talk = Talk("a rogue", cast("Job", Loud(line * 5000)))
+    with Turns.watched() as turns:
+        talk.take = lambda _: turns.count()
+        await talk.listen()
+
+    assert turns.total == 5000
+    assert turns.most <= _LINES_A_TURN
+
+
+async def test_a_line_is_heard_whole_in_whatever_pieces_it_comes() -> None:
+    pieces = (b'{"event": "liste', b"", b'ning", "po', b'rt": 7}\n{"event"')
+    talk = Talk("the script", cast("Job", Loud(*pieces)))
+    heard: list[Said] = []
+    talk.take = heard.append
+    await talk.listen()
+
+    assert heard == [{"event": "listening", "port": 7}]

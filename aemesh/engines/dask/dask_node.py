@@ -141,13 +141,17 @@ class LineReader:
 
     def __init__(self, fd: int) -> None:
         self.fd = fd
-        self._buffer = b""
+        self._rest = bytearray()  # not searched again when more comes
 
     def read(self) -> tuple[list[bytes], bool]:
         """Return the lines that are complete, and whether this was the end."""
         data = os.read(self.fd, 65536)
-        *lines, self._buffer = (self._buffer + data).split(b"\n")
-        return lines, not data or len(self._buffer) > LINE_BYTES
+        *lines, rest = data.split(b"\n")
+        if lines:
+            lines[0] = bytes(self._rest) + lines[0]
+            self._rest.clear()
+        self._rest += rest
+        return lines, not data or len(self._rest) > LINE_BYTES
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, TypedDict, cast
 
 import trio
 
+from aemesh.engines.dask.lines import LineReader
 from aemesh.errors import AemeshError, EngineError, quoted
 from aemesh.model.job import Channel
 from aemesh.tasks.whole import whole
@@ -29,8 +30,12 @@ _log = logging.getLogger(__name__)
 
 # A line of the scripts' is an event with a few names; more is not from them.
 _LINE_BYTES = 1024 * 1024
-# The last words of a process that ended badly, for its error message.
+# Lines of one script before all others have a turn: a chunk may hold 65 000 of them.
+_LINES_A_TURN = 64
+# The last words of a process that ended badly, for its error message; a longer line is
+# several.
 _LAST_WORDS = 5
+_WORDS_BYTES = 4096
 _SHOWN_BYTES = 100
 # From "close" to SIGTERM to SIGKILL; the scripts themselves take at most 1.5 s.
 _CLOSE_AFTER = 2.0
@@ -176,18 +181,18 @@ class Talk:
 
     async def listen(self) -> None:
         """Take what the script says until it has ended."""
-        pieces = {Channel.STDOUT: b"", Channel.STDERR: b""}
-        take: Mapping[Channel, Callable[[bytes], None]] = {
-            Channel.STDOUT: self._take_line,
-            Channel.STDERR: self._take_words,
+        heard: Mapping[Channel, tuple[LineReader, Callable[[bytes], None]]] = {
+            Channel.STDOUT: (LineReader(limit=_LINE_BYTES), self._take_line),
+            Channel.STDERR: (LineReader(limit=_WORDS_BYTES), self._take_words),
         }
         try:
             async with aclosing(self._job.output()) as output:
                 async for chunk in output:
-                    *lines, rest = (pieces[chunk.channel] + chunk.data).split(b"\n")
-                    pieces[chunk.channel] = rest[-_LINE_BYTES:]
-                    for line in lines:
-                        take[chunk.channel](line)
+                    lines, take = heard[chunk.channel]
+                    for n, line in enumerate(lines.receive_untrusted(chunk.data), 1):
+                        take(line)
+                        if n % _LINES_A_TURN == 0:
+                            await trio.lowlevel.checkpoint()
             self._exit = await self._job.wait()
         finally:
             self.ended.set()
