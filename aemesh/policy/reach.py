@@ -22,7 +22,7 @@ def member_host(remote: Address, announced: Iterable[Address], own: str = "") ->
     one machine only.  Then one that the worker announced is taken, IPv4 first, if there
     is any.
     """
-    host = _address(own)
+    host = _own_untrusted(own)
     if host and not _is_of_one_link(host):
         return str(host)
     if not _is_of_one_link(remote.ip):
@@ -32,8 +32,14 @@ def member_host(remote: Address, announced: Iterable[Address], own: str = "") ->
     return best.host
 
 
-def _address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
-    """Return the address that a worker said is its own, or None if it cannot be."""
+def _own_untrusted(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    """Return the address that a worker said is its own, or None if it is of no use.
+
+    Behind a "%" `ipaddress` takes anything, and addresses are shown to people; what
+    needs a scope means nothing to others anyway.
+    """
+    if "%" in text:
+        return None
     try:
         ip = ipaddress.ip_address(text)
     except ValueError:
