@@ -118,6 +118,10 @@ class GroupContext(Protocol):
         """Whether the head runs on the master's machine; an adopted one may not."""
 
     @property
+    def closing(self) -> bool:
+        """Whether it is about to end: all members are retired, and none comes."""
+
+    @property
     def preload(self) -> tuple[str, ...]:
         """Modules that nodes are to have imported; named in the specs of their jobs.
 

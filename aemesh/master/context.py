@@ -28,6 +28,7 @@ class Context:
     succession: Succession
     wants: Callable[[], Demand]
     next_job: Callable[[], JobId]
+    is_closing: Callable[[], bool]
     head_is_cut_off: Callable[[], None]  # an adopted head is out of reach
     is_broken: Callable[[Member, str], None]  # the engine's node there, and why
 
@@ -40,6 +41,11 @@ class Context:
     def head_is_here(self) -> bool:
         """Whether the head runs on this machine; an adopted one may not."""
         return self.succession.head_is_here
+
+    @property
+    def closing(self) -> bool:
+        """Whether it is about to end."""
+        return self.is_closing()
 
     @property
     def preload(self) -> tuple[str, ...]:

@@ -215,6 +215,7 @@ class Group:
             succession=self.succession,
             wants=self.wants,
             next_job=self._next_job,
+            is_closing=self._closing.is_set,
             head_is_cut_off=self.suspend,
             is_broken=self.member_broken,
         )

@@ -42,6 +42,7 @@ class LocalGroup:
     name: GroupName
     address: str = "127.0.0.1"
     head_is_here: bool = True
+    closing: bool = False
     preload: tuple[str, ...] = ()
     settings: Mapping[str, str] = field(default_factory=dict)
     heads: list[LocalJob] = field(default_factory=list)

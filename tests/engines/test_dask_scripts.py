@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 SCRIPTS = Path(__file__).parents[2] / "aemesh" / "engines" / "dask"
 BESIDE = (
     "dask_departure.py",
+    "dask_door.py",
     "dask_page.py",
     "dask_plan.py",
     "dask_preload.py",

@@ -276,7 +276,10 @@ async def test_a_closed_group_gives_its_workers_to_the_others(autojump_clock) ->
         await serving(mesh, "office-1", "A")
         await mesh.master.open_group(B, "memory")
 
+        group = mesh.engine.running[A].group
+        assert not group.closing
         await mesh.master.close_group(A)
+        assert group.closing
         await serving(mesh, "office-1", "B")
 
         assert [view.name for view in mesh.master.groups()] == ["B"]

@@ -1,9 +1,10 @@
 """The Dask scheduler of a group: a script beside the master that obeys JSON lines.
 
 It runs in the group's environment and imports nothing of aemesh but what is put beside
-it: `dask_departure.py`, `dask_page.py`, `dask_plan.py` and `dask_tls.py`. Started as a
-spare it has imported distributed and waits for its first line. The words it understands
-and says are in `docs/reference/protocol.md`; each line is one JSON object.
+it: `dask_departure.py`, `dask_door.py`, `dask_page.py`, `dask_plan.py` and
+`dask_tls.py`. Started as a spare it has imported distributed and waits for its first
+line. The words it understands and says are in `docs/reference/protocol.md`; each line
+is one JSON object.
 
 Dask leaves three things to us: nothing may listen but TLS on the chosen addresses, a
 retirement must end at its deadline, and a machine known to be lost is dropped at once

@@ -1,9 +1,10 @@
 """The Dask workers of one member: a script that forks them and obeys JSON lines.
 
 It runs in the group's environment and imports nothing of aemesh but what is put beside
-it: `dask_preload.py` and `dask_tls.py`. Started as a spare it has imported distributed,
-and the modules that the group names, and waits for its first line; then a worker is a
-fork away, which takes hundredths of a second where a new interpreter takes tenths.
+it: `dask_door.py`, `dask_preload.py` and `dask_tls.py`. Started as a spare it has
+imported distributed, and the modules that the group names, and waits for its first
+line; then a worker is a fork away, which takes hundredths of a second where a new
+interpreter takes tenths.
 
 A fork copies only the calling thread, and any lock another thread held stays locked for
 ever. So the parent never starts a thread or an event loop: it is a `select` loop over
@@ -49,6 +50,7 @@ _loader, yaml.SafeLoader = (
 
 import dask
 import tornado.platform.asyncio  # noqa: F401  # each worker would import it for itself
+from dask_door import COMMON_NAME_LENGTH
 from dask_preload import preload
 from dask_tls import DOOR, security_from
 from distributed import Worker
@@ -74,6 +76,9 @@ QUICK_DEATH_WITHIN = 10.0
 BACKOFF_FIRST, BACKOFF_MOST = 0.25, 10.0
 # The configuration is the largest line; the agent is trusted, but a bound is a bound.
 LINE_BYTES = 1 << 20
+# Labels told to a child at once: of 64 characters, that is within PIPE_BUF (4096), so
+# that its pipe takes the line whole or not at all.
+REFUSED_A_LINE = 50
 # The scheduler hung up without a word: whoever reads our exit code may want to know.
 EXIT_CUT_OFF = 3
 PR_SET_PDEATHSIG = 1  # <linux/prctl.h>
@@ -174,9 +179,9 @@ def listen_to_parent(control: int) -> asyncio.Future[str]:
     def on_lines() -> None:
         lines, ended = reader.read()
         for line in map(json.loads, lines):
-            if "refuse" in line:
-                DOOR.refuse(line["refuse"])
-            elif not contact.done():
+            for member in line.get("refuse", ()):
+                DOOR.refuse(member)
+            if "contact" in line and not contact.done():
                 contact.set_result(line["contact"])
         if ended:
             loop.remove_reader(control)
@@ -273,6 +278,7 @@ class Node:
         self._order: dict[str, Any] | None = None
         self._unimported: set[str] = set()
         self._slots: list[Slot] = []
+        self._refused: list[str] = []  # of which the children do not know yet
         self._kill_at: float | None = None
         self._up = False
         self._is_direct = False  # whether others reach us by our own address
@@ -345,6 +351,7 @@ class Node:
                 self._obey(json.loads(line))
             except (ValueError, KeyError, AttributeError, OSError) as error:
                 self.say(event="error", message=f"{type(error).__name__}: {error}")
+        self._pass_on_refused()
         if ended:
             self._close()
 
@@ -391,11 +398,17 @@ class Node:
         self._slots = [Slot(f"{order['name']}-{index}") for index in range(count)]
 
     def _refuse(self, member: str) -> None:
-        DOOR.refuse(member)  # for the children to come: a fork copies it
-        for slot in self._slots:
-            self._tell(slot, {"refuse": member})
+        if DOOR.refuse(member):  # for the children to come: a fork copies it
+            self._refused.append(member[:COMMON_NAME_LENGTH])
 
-    def _tell(self, slot: Slot, what: dict[str, str]) -> None:
+    def _pass_on_refused(self) -> None:
+        """Tell the children there are; those that left together, together."""
+        refused, self._refused = self._refused, []
+        for at in range(0, len(refused), REFUSED_A_LINE):
+            for slot in self._slots:
+                self._tell(slot, {"refuse": refused[at : at + REFUSED_A_LINE]})
+
+    def _tell(self, slot: Slot, what: dict[str, Any]) -> None:
         if slot.control is None or slot.pid is None:
             return
         try:
@@ -403,7 +416,7 @@ class Node:
         except BrokenPipeError:
             pass  # it has ended; the next one knows
         except BlockingIOError:
-            # A thousand departures that it did not read of: it hangs, and the next
+            # Thousands of departures that it did not read of: it hangs, and the next
             # one knows. Waiting for it would stop this loop.
             os.kill(slot.pid, signal.SIGKILL)
 

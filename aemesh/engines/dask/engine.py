@@ -26,7 +26,7 @@ from aemesh.model.job import JobSpec
 from aemesh.tasks.nursery import open_crew
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Mapping
+    from collections.abc import AsyncIterator, Iterable, Mapping
 
     from aemesh.plugin import GroupContext, Member, Page, RunningEngine
 
@@ -34,17 +34,21 @@ _log = logging.getLogger(__name__)
 
 # Members that are gone, told to each node that comes: as many as the scripts keep.
 _REFUSED_MEMBERS = 65536
+# A node is told of the first departure at once, and then of what came together: a
+# switch that fails takes half of a group within a beat or two.
+_REFUSE_EVERY = 0.5
 # A client is beside the scheduler, whatever becomes of the network.
 _LOOPBACK = "127.0.0.1"
 # What a script imports of ours is put beside it.
 _BESIDE = {
     "dask_head.py": (
         "dask_departure.py",
+        "dask_door.py",
         "dask_page.py",
         "dask_plan.py",
         "dask_tls.py",
     ),
-    "dask_node.py": ("dask_preload.py", "dask_tls.py"),
+    "dask_node.py": ("dask_door.py", "dask_preload.py", "dask_tls.py"),
 }
 # Clients that fetch from workers themselves get over a lost one as fast as the
 # scheduler does; 11 s is the least that distributed takes for the second.
@@ -106,6 +110,9 @@ class RunningDask:
         self._nursery = nursery
         self._nodes: dict[str, Talk] = {}
         self._refused: dict[str, None] = {}  # labels, in the order of departure
+        # Of those, what a node is still to be told; none: nobody tells it anything.
+        self._untold: dict[Talk, list[str]] = {}
+        self._closing = trio.Event()
 
     def __repr__(self) -> str:
         return f"<RunningDask at {self._address}, {len(self._nodes)} members>"
@@ -131,6 +138,7 @@ class RunningDask:
 
     async def close(self) -> None:
         """End Dask on the members that are left, and then the scheduler."""
+        self._closing.set()
         async with trio.open_nursery() as nursery:
             for node in self._nodes.values():
                 node.closing = True
@@ -274,13 +282,29 @@ class RunningDask:
         }
 
     async def _refuse(self, member: Member) -> None:
-        """No certificate of a member that is gone opens a door here any more."""
+        """No certificate of a member that is gone opens a door here any more.
+
+        While the group closes that is the head's door: the nodes leave, too.
+        """
         self._refused[member.label] = None
         if len(self._refused) > _REFUSED_MEMBERS:
             del self._refused[next(iter(self._refused))]
-        await _tell_refused(self._head, member.label)
+        await _tell_refused(self._head, [member.label])
+        if self._group.closing:
+            return
         for node in self._nodes.values():  # not waited for: one may be silent
-            self._nursery.start_soon(_tell_refused, node, member.label)
+            if node not in self._untold:
+                self._nursery.start_soon(self._tell_untold, node)
+            self._untold.setdefault(node, []).append(member.label)
+
+    async def _tell_untold(self, node: Talk) -> None:
+        """Tell a node who left, until there is no more to tell."""
+        while self._untold[node]:
+            labels, self._untold[node] = self._untold[node], []
+            await _tell_refused(node, labels)
+            with trio.move_on_after(_REFUSE_EVERY):
+                await self._closing.wait()
+        del self._untold[node]
 
     async def _watch(self, member: Member, node: Talk) -> None:
         """Listen to a node until it ends; tell the group if that was not meant."""
@@ -342,9 +366,9 @@ async def _stay_alive(head: Talk, block: trio.CancelScope) -> None:
         block.cancel()
 
 
-async def _tell_refused(talk: Talk, label: str) -> None:
+async def _tell_refused(talk: Talk, labels: Iterable[str]) -> None:
     with suppress(EngineError):  # one that has ended lets nobody in
-        await talk.refuse([label])
+        await talk.refuse(labels)
 
 
 def _host(address: str) -> str:
