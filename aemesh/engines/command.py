@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from contextlib import aclosing, asynccontextmanager
+from contextlib import aclosing, asynccontextmanager, suppress
 from typing import TYPE_CHECKING
 
 import trio
 
-from aemesh.errors import AemeshError
+from aemesh.errors import AemeshError, UnreachableError
 from aemesh.model.group import Haste, Receipt
 from aemesh.model.job import Chunk, JobExit, JobSpec
 from aemesh.model.names import GroupName, NodeName
@@ -16,10 +16,12 @@ from aemesh.tasks.nursery import open_crew
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping
 
-    from aemesh.plugin import GroupContext, Member, RunningEngine
+    from aemesh.plugin import GroupContext, Job, Member, RunningEngine
 
 # The reader of the whole waits in the slowest member's line: back-pressure for all.
 _WAITING = 0
+# From SIGTERM to SIGKILL for a command that is called off as it starts.
+_TERM_AFTER = 2.0
 # What a shell says of a command that it could not start.
 _NOT_STARTED = 127
 Item = tuple[NodeName, Chunk | JobExit]
@@ -103,7 +105,7 @@ async def _run_on(
     async with send:
         try:
             job = await member.start(spec)
-            await job.close_input()
+            await _close_input(job)
             async with aclosing(job.output()) as output:
                 async for chunk in output:
                     await send.send((member.name, chunk))
@@ -111,6 +113,17 @@ async def _run_on(
         except AemeshError as exc:
             exit_ = JobExit(_NOT_STARTED, str(exc))
         await send.send((member.name, exit_))
+
+
+async def _close_input(job: Job) -> None:
+    """Give a job no input; one whose output nobody will read is ended."""
+    try:
+        with suppress(UnreachableError):  # a quick one has ended
+            await job.close_input()
+    except BaseException:
+        with trio.CancelScope(shield=True):
+            await job.end(term_after=_TERM_AFTER)
+        raise
 
 
 ENGINE = CommandEngine()
