@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 _CONNECTIONS = 48
 # A browser says its request at once; who only connects holds a place no longer.
 _HEAD_AFTER = 10.0
+# What could not be accepted is still there: it is not tried without end.
+_BREATH_AFTER = 0.1
 _PIECE_BYTES = 64 * 1024
 _SECRET_BYTES = 32
 
@@ -47,7 +49,7 @@ class LoopbackPage:
         self._places = threading.BoundedSemaphore(_CONNECTIONS)
         self._lines: set[socket.socket] = set()
         self._lock = threading.Lock()
-        self._closed = False
+        self._closed = threading.Event()
         threading.Thread(target=self._serve, name="aemesh page", daemon=True).start()
 
     def __repr__(self) -> str:
@@ -61,7 +63,7 @@ class LoopbackPage:
     def close(self) -> None:
         """Listen no longer, and end all connections."""
         with self._lock:
-            self._closed = True
+            self._closed.set()
             lines = [self._listener, *self._lines]
         for line in lines:
             _hang_up(line)
@@ -72,9 +74,10 @@ class LoopbackPage:
             try:
                 line, _ = self._listener.accept()
             except OSError:
-                if self._closed:
+                # It is closed, or there are no file descriptors left, perhaps.
+                if self._closed.wait(_BREATH_AFTER):
                     return
-                continue  # it was gone before it was taken
+                continue
             if not self._places.acquire(blocking=False):
                 line.close()
                 continue
@@ -85,7 +88,7 @@ class LoopbackPage:
             self._lines.add(line)
         try:
             with line, suppress(OSError):
-                if not self._closed:
+                if not self._closed.is_set():
                     self._answer(line)
         finally:
             with self._lock:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import http.client
+import os
 import socket
+import threading
 from contextlib import asynccontextmanager, suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -25,6 +28,45 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 SOON = 10.0
+
+
+class Full:
+    """The listener of a process that has no file descriptors left."""
+
+    def __init__(self) -> None:
+        self.tries = 0
+        self.tried = threading.Event()
+
+    def getsockname(self) -> tuple[str, int]:
+        return "127.0.0.1", 1
+
+    def accept(self) -> tuple[socket.socket, str]:
+        self.tries += 1
+        self.tried.set()
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    def shutdown(self, _how: int) -> None:
+        """Nobody waits in `accept`."""
+
+    def close(self) -> None:
+        """There is nothing to close."""
+
+
+def test_a_page_without_file_descriptors_does_not_try_without_end(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    full = Full()
+    monkeypatch.setattr(page_module.socket, "create_server", lambda _: full)
+    monkeypatch.setattr(page_module, "_BREATH_AFTER", 10 * SOON)
+    page = page_module.LoopbackPage(lambda _: pytest.fail("nobody asked for it"))
+    (serving,) = (one for one in threading.enumerate() if one.name == "aemesh page")
+    assert full.tried.wait(SOON)
+
+    page.close()
+    serving.join(SOON)
+
+    assert not serving.is_alive()
+    assert full.tries == 1
 
 
 class EchoPage:
