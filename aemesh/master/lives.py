@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 # An engine that died may have met bad luck, or something that kills it each time.
 _AGAIN_AFTER = 1.0
 _AGAIN_CAP_AFTER = 60.0
+# One that lived so long had no part in what went before.
+_WELL_AFTER = 600.0
 
 
 class Lives:
@@ -112,6 +114,7 @@ class Lives:
         """Run a group; one whose engine failed is opened anew, ever more slowly."""
         pause = _AGAIN_AFTER
         while self._groups.get(group.name) is group:
+            began = trio.current_time()
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._look_on_change, group)
                 await group.run()
@@ -123,6 +126,8 @@ class Lives:
             elif group.state != "failed":
                 return
             else:
+                if trio.current_time() - began > _WELL_AFTER:
+                    pause = _AGAIN_AFTER
                 await trio.sleep(pause)
                 pause = min(2 * pause, _AGAIN_CAP_AFTER)
             if self._groups.get(group.name) is group:

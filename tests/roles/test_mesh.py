@@ -207,6 +207,26 @@ async def test_a_group_whose_engine_died_gets_a_new_one(autojump_clock) -> None:
         assert mesh.engine.told.count("open A") == 2
 
 
+async def test_an_engine_that_ran_for_long_does_not_pay_for_its_former_failures(
+    autojump_clock,
+) -> None:
+    async def pause() -> float:
+        """Have the engine die; return how long the group waited for the next one."""
+        count = mesh.engine.told.count("open A")
+        mesh.engine.dies.set()
+        died_at = trio.current_time()
+        while mesh.engine.told.count("open A") == count:
+            await trio.sleep(0.1)
+        return trio.current_time() - died_at
+
+    async with open_mesh("A") as mesh:
+        await mesh.wait_event("group.ready")
+        assert [round(await pause()) for _ in range(4)] == [1, 2, 4, 8]
+
+        await trio.sleep(3600)
+        assert [round(await pause()) for _ in range(2)] == [1, 2]
+
+
 async def test_exec_runs_on_every_member_of_any_group(autojump_clock) -> None:
     """Shows: E4."""
     async with open_mesh("A") as mesh:
