@@ -90,6 +90,8 @@ class Membership:
         if new is None:
             msg = f"a worker that is {self.state.value} cannot be {happening.value}"
             raise BugError(msg)
+        if happening is Happening.STAYS and self.group is None:
+            new = S.TRUSTED  # it served nobody before
         if new is not self.state:
             self.since = now
         self.state = new

@@ -63,7 +63,7 @@ TABLE = {
 @pytest.mark.parametrize("state", S)
 @pytest.mark.parametrize("happening", H)
 def test_a_step_leads_where_the_table_says_or_nowhere(state, happening):
-    member = Membership(state=state)
+    member = Membership(state=state, group=A if state in SERVING_STATES else None)
     expected = TABLE[state].get(happening)
 
     if expected is None:
@@ -123,6 +123,13 @@ def test_a_suspect_keeps_its_group_and_a_lost_one_has_none():
 
     assert member.state is S.LOST
     assert member.group is None
+
+
+def test_who_stays_and_served_nobody_is_free_again():
+    member = Membership(state=S.TRUSTED)
+    walk(member, H.LEAVING, H.STAYS)
+
+    assert (member.state, member.group) == (S.TRUSTED, None)
 
 
 def test_only_a_free_worker_is_assigned():
