@@ -424,7 +424,8 @@ RUN_ROW_BYTES = 64 * 1024
 RUN_PAGE_BYTES = 1024 * 1024
 # Items of one run, 300 bytes each beside their values; more: refused.
 RUN_ITEMS = 1_000_000
-# All values of one run: what a laptop's disk can spare; more: refused.
+# All values of one run, with the states of what is in the middle: what a laptop's disk
+# can spare; more: refused.
 RUN_BYTES = 64 * 1024 * 1024 * 1024
 # Items of one run that are in the middle at one time: one for each core of a group.
 RUN_CHECKPOINTS = 16_384

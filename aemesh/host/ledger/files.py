@@ -5,7 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import sqlite3
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from aemesh.errors import LedgerError
@@ -24,6 +24,7 @@ class LedgerFiles:
     db: sqlite3.Connection
     blobs: Blobs | None = None
     lock: int | None = None
+    loose: set[str] = field(default_factory=set)  # blobs that a row has let go
 
     def alone(self) -> bool:
         """Whether no other process has it open; none comes until `share`."""

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import hashlib
 import sqlite3
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -27,6 +27,7 @@ from aemesh.errors import (
     UnknownRunError,
 )
 from aemesh.host.ledger.files import memory_files, open_files
+from aemesh.host.ledger.litter import remove_unnamed, sweep
 from aemesh.host.ledger.reading import LedgerReader
 from aemesh.host.ledger.schema import broken
 from aemesh.model.run import Checkpoint, Commit, Piece, RunView
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from aemesh.model.names import GroupName
-    from aemesh.model.run import Order, RunKey
+    from aemesh.model.run import ItemId, Order, RunKey, RunName
 
 
 class Ledger(LedgerReader):
@@ -102,32 +103,26 @@ class Ledger(LedgerReader):
         """Write what arrived together; return for each None, or why it was not done.
 
         One transaction and one sync of the disk.  If that itself goes wrong nothing of
-        it counts, and all are told.
+        it counts, and all are told.  Files of states that were replaced go after it.
         """
         try:
             with self._writing():
-                return [self._apply_one(order) for order in orders]
+                told = [self._apply_one(order) for order in orders]
         except LedgerError as error:
             return [error] * len(orders)
+        self._remove_loose()
+        return told
 
     def sweep(self) -> None:
         """Remove files that no row names, unless another process has us open too."""
-        files = self._files
-        if files.blobs is None or not files.alone():
-            return
-        try:
-            used = {
-                row[0]
-                for table in ("items", "checkpoints")
-                for row in files.db.execute(
-                    f"select digest from {table} where value is null"  # noqa: S608 - ours
-                )
-            }
-            for name in list(files.blobs.names()):
-                if name not in used:
-                    files.blobs.drop(name)
-        finally:
-            files.share()
+        sweep(self._files)
+
+    def _remove_loose(self) -> None:
+        """Remove the files of states that are gone, where no other row names them."""
+        loose, self._files.loose = self._files.loose, set()
+        if loose:
+            with suppress(LedgerError), self._writing():  # the rest is for the sweep
+                remove_unnamed(self._files, loose)
 
     def check(self) -> None:
         """Assert what always holds."""
@@ -167,14 +162,11 @@ class Ledger(LedgerReader):
         life = order.run.life
         have = set(self.known(order.run, [piece.id for piece in order.items]))
         fresh = {piece.id: piece for piece in order.items if piece.id not in have}
-        count, size = self._db.execute(
-            "select items, bytes from runs where life = ?", (life,)
-        ).fetchone()
+        if not fresh:
+            return
         more = sum(len(piece.value) for piece in fresh.values())
-        if count + len(fresh) > limits.RUN_ITEMS or size + more > limits.RUN_BYTES:
-            msg = f"run {order.run.key} is full"
-            most = f"at most {limits.RUN_ITEMS} items and {limits.RUN_BYTES} bytes"
-            raise RunFullError(msg, why=most)
+        self._drop_states(order.run, list(fresh))
+        self._check_room(order.run, items=len(fresh), size=more)
         now = self._wall()
         for piece in fresh.values():
             digest, row = self._kept(piece)
@@ -188,28 +180,49 @@ class Ledger(LedgerReader):
             "update runs set items = items + ?, bytes = bytes + ? where life = ?",
             (len(fresh), more, life),
         )
-        self._db.executemany(
-            "delete from checkpoints where life = ? and id = ?",
-            [(life, item) for item in fresh],
-        )
 
     def _checkpoint(self, order: Checkpoint) -> None:
         life, piece = order.run.life, order.item
         if self.known(order.run, [piece.id]):
             return  # it is finished: another one of it was faster
-        (count,) = self._db.execute(
-            "select count(*) from checkpoints where life = ? and id != ?",
-            (life, piece.id),
-        ).fetchone()
-        if count >= limits.RUN_CHECKPOINTS:
-            msg = f"run {order.run.key} has {count} items in the middle"
-            raise RunFullError(msg, why=f"at most {limits.RUN_CHECKPOINTS}")
+        self._drop_states(order.run, [piece.id])
+        self._check_room(order.run, states=1, size=len(piece.value))
         digest, row = self._kept(piece)
         self._db.execute(
-            "insert or replace into checkpoints (life, id, digest, size, value, worker,"
-            " at) values (?, ?, ?, ?, ?, ?, ?)",
+            "insert into checkpoints (life, id, digest, size, value, worker, at)"
+            " values (?, ?, ?, ?, ?, ?, ?)",
             (life, piece.id, digest, len(piece.value), row, order.worker, self._wall()),
         )
+
+    def _drop_states(self, run: RunName, items: Sequence[ItemId]) -> None:
+        """Remove what items have in the middle, and note the files of that."""
+        marks = ",".join("?" * len(items))
+        which = f"from checkpoints where life = ? and id in ({marks})"
+        blobs = self._db.execute(
+            f"select digest {which} and value is null",
+            (run.life, *items),
+        )
+        self._files.loose.update(digest for (digest,) in blobs)
+        self._db.execute(f"delete {which}", (run.life, *items))
+
+    def _check_room(
+        self, run: RunName, *, size: int, items: int = 0, states: int = 0
+    ) -> None:
+        """Raise `RunFullError` if a run has no room for so much more."""
+        done, kept = self._db.execute(
+            "select items, bytes from runs where life = ?", (run.life,)
+        ).fetchone()
+        begun, held = self._db.execute(
+            "select count(*), coalesce(sum(size), 0) from checkpoints where life = ?",
+            (run.life,),
+        ).fetchone()
+        if begun + states > limits.RUN_CHECKPOINTS:
+            msg = f"run {run.key} has {begun} items in the middle"
+            raise RunFullError(msg, why=f"at most {limits.RUN_CHECKPOINTS}")
+        if done + items > limits.RUN_ITEMS or kept + held + size > limits.RUN_BYTES:
+            msg = f"run {run.key} is full"
+            most = f"at most {limits.RUN_ITEMS} items and {limits.RUN_BYTES} bytes"
+            raise RunFullError(msg, why=most)
 
     def _kept(self, piece: Piece) -> tuple[str, bytes | None]:
         """Return a value's digest and what stands in its row; a blob is written now."""

@@ -130,8 +130,15 @@ class LedgerReader:
     def state(self, run: RunName, item: ItemId) -> bytes | None:
         """Return the last checkpoint of an item that is in the middle, or None."""
         self._check(run)
-        rows = self._of("checkpoints", "digest, value", run, [item])
-        return self._proved(run, *rows[0]) if rows else None
+        former = None
+        while True:
+            rows = self._of("checkpoints", "digest, value", run, [item])
+            try:
+                return self._proved(run, *rows[0]) if rows else None
+            except LedgerError:
+                if rows == former:
+                    raise
+                former = rows  # another process may have put the next in its place
 
     def _of(
         self, table: str, columns: str, run: RunName, ids: Sequence[str]

@@ -31,6 +31,13 @@ create table checkpoints (
     primary key (life, id)
 ) strict;
 """
+# Whether a row names a blob, and what a run's states take; older ledgers lack them.
+_INDEXES = """
+create index if not exists items_blob on items (digest) where value is null;
+create index if not exists checkpoints_blob on checkpoints (digest)
+    where value is null;
+create index if not exists checkpoints_size on checkpoints (life, size);
+"""
 
 
 @contextmanager
@@ -48,7 +55,10 @@ def broken(exc: Exception) -> LedgerError:
 
 
 def prepare(db: sqlite3.Connection) -> None:
-    """Make the tables if they are not there; raises `LedgerError` for newer ones."""
+    """Make the tables and indexes that are not there.
+
+    Raises `LedgerError` for those of a newer aemesh.
+    """
     db.execute("pragma auto_vacuum = full")  # a run that is removed gives its room back
     db.execute("pragma journal_mode = wal")
     db.execute("pragma synchronous = full")
@@ -62,4 +72,6 @@ def prepare(db: sqlite3.Connection) -> None:
         for table in _TABLES.split(";"):
             db.execute(table)
         db.execute(f"pragma user_version = {_VERSION}")
+    for index in _INDEXES.split(";"):
+        db.execute(index)
     db.execute("commit")

@@ -10,6 +10,7 @@ import sqlite3
 import stat
 import subprocess
 import sys
+import tempfile
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from hypothesis import strategies as st
 
 from aemesh import limits
 from aemesh.errors import LedgerError, OtherWorkError, RunFullError, UnknownRunError
+from aemesh.host.ledger.blobs import Blobs
 from aemesh.host.ledger.ledger import Ledger, memory_ledger, open_ledger
 from aemesh.model.names import GroupName
 from aemesh.model.run import Checkpoint, Commit, ItemId, Piece, RunKey, RunName
@@ -27,6 +29,7 @@ from aemesh.model.run import Checkpoint, Commit, ItemId, Piece, RunKey, RunName
 A, B = GroupName("A"), GroupName("B")
 K = RunKey("k")
 LARGE = b"x" * (limits.RUN_ROW_BYTES + 1)
+LARGER = b"y" * (limits.RUN_ROW_BYTES + 2)
 
 
 def item(number: int) -> ItemId:
@@ -45,6 +48,18 @@ def begin(
 def commit(ledger: Ledger, run: RunName, **values: bytes) -> Any:
     pieces = tuple(Piece(item(int(n[1:])), value) for n, value in values.items())
     return ledger.apply([Commit(run, pieces)])[0]
+
+
+def checkpoint(ledger: Ledger, run: RunName, number: int, state: bytes) -> Any:
+    return ledger.apply([Checkpoint(run, Piece(item(number), state))])[0]
+
+
+def files(folder: Path) -> set[str]:
+    return {path.name for path in (folder / "blobs").rglob("*") if path.is_file()}
+
+
+def digests(*values: bytes) -> set[str]:
+    return {hashlib.sha256(value).hexdigest() for value in values}
 
 
 def opened(folder: Path | None) -> Any:
@@ -95,6 +110,185 @@ def test_a_checkpoint_takes_the_place_of_the_one_before_and_goes_with_the_end() 
         assert ledger.state(run, item(1)) is None
         ledger.apply([Checkpoint(run, Piece(item(1), b"late"))])
         assert ledger.state(run, item(1)) is None
+
+
+def test_the_file_of_a_state_goes_when_the_next_one_or_the_end_is_on_the_disk(
+    tmp_path: Path,
+) -> None:
+    with opened(tmp_path / "l") as ledger:
+        run = begin(ledger)
+        for state in (LARGE, LARGER, LARGER):
+            assert checkpoint(ledger, run, 1, state) is None
+            assert files(tmp_path / "l") == digests(state)
+        assert checkpoint(ledger, run, 1, b"small") is None
+        assert files(tmp_path / "l") == set()
+        assert checkpoint(ledger, run, 1, LARGE) is None
+
+        assert commit(ledger, run, i1=b"done") is None
+
+        assert files(tmp_path / "l") == set()
+        ledger.check()
+
+
+def test_the_file_of_a_state_stays_while_another_row_names_it(tmp_path: Path) -> None:
+    with opened(tmp_path / "l") as ledger:
+        mine, other = begin(ledger, A), begin(ledger, B)
+        checkpoint(ledger, mine, 1, LARGE)
+        checkpoint(ledger, mine, 2, LARGE)
+        commit(ledger, other, i1=LARGE)
+
+        commit(ledger, mine, i1=b"done")
+        checkpoint(ledger, mine, 2, LARGER)
+
+        assert files(tmp_path / "l") == digests(LARGE, LARGER)
+        assert ledger.value(other, item(1)) == LARGE
+        ledger.check()
+
+
+def test_the_file_of_a_state_stays_when_the_next_one_is_not_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with opened(tmp_path / "l") as ledger:
+        run = begin(ledger)
+        checkpoint(ledger, run, 1, LARGE)
+        monkeypatch.setattr(limits, "RUN_VALUE_BYTES", len(LARGE))
+        assert isinstance(checkpoint(ledger, run, 1, LARGER), RunFullError)
+        (pages,) = ledger._db.execute("pragma page_count").fetchone()
+        ledger._db.execute(f"pragma max_page_count = {pages}")
+        assert isinstance(checkpoint(ledger, run, 1, b"a" * 60_000), LedgerError)
+
+        assert ledger.state(run, item(1)) == LARGE
+
+
+def test_the_file_of_a_state_goes_after_its_row_is_on_the_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Shows: L3; a power cut takes what a kill does not."""
+    done: list[str] = []
+    with opened(tmp_path / "l") as ledger:
+        run = begin(ledger)
+        checkpoint(ledger, run, 1, LARGE)
+        drop = ledger._files.blobs.drop
+
+        def noted(name: str) -> None:
+            done.append("drop")
+            drop(name)
+
+        monkeypatch.setattr(ledger._files.blobs, "drop", noted)
+        ledger._db.set_trace_callback(lambda text: done.append(text.split()[0]))
+        checkpoint(ledger, run, 1, LARGER)
+        ledger._db.set_trace_callback(None)
+
+    steps = [one for one in done if one in {"insert", "commit", "drop"}]
+    assert steps == ["insert", "commit", "drop", "commit"]
+
+
+def test_a_state_that_cannot_be_removed_is_left_to_the_next_sweep(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(name: str) -> None:
+        raise OSError(errno.EIO, name)
+
+    with opened(tmp_path / "l") as ledger:
+        run = begin(ledger)
+        checkpoint(ledger, run, 1, LARGE)
+        monkeypatch.setattr(ledger._files.blobs, "drop", broken)
+
+        assert checkpoint(ledger, run, 1, LARGER) is None
+
+        assert files(tmp_path / "l") == digests(LARGE, LARGER)
+    with opened(tmp_path / "l"):
+        assert files(tmp_path / "l") == digests(LARGER)
+
+
+def test_of_two_processes_each_removes_its_states_and_none_that_the_other_names(
+    tmp_path: Path,
+) -> None:
+    with opened(tmp_path / "l") as first, opened(tmp_path / "l") as second:
+        mine, other = begin(first, A), begin(second, B)
+        checkpoint(first, mine, 1, LARGE)
+        checkpoint(second, other, 1, LARGE)
+
+        checkpoint(first, mine, 1, LARGER)
+
+        assert files(tmp_path / "l") == digests(LARGE, LARGER)
+        assert second.state(other, item(1)) == LARGE
+        commit(second, other, i1=b"done")
+        assert files(tmp_path / "l") == digests(LARGER)
+
+
+def test_who_reads_a_state_while_another_process_replaces_it_has_one_of_the_two(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with opened(tmp_path / "l") as first, opened(tmp_path / "l") as second:
+        run = begin(first)
+        checkpoint(first, run, 1, LARGE)
+        blobs = second._files.blobs
+        get = blobs.get
+
+        def replaced(digest: str) -> bytes:
+            if digest in digests(LARGE):
+                checkpoint(first, run, 1, LARGER)
+            return get(digest)
+
+        monkeypatch.setattr(blobs, "get", replaced)
+
+        assert second.state(run, item(1)) == LARGER
+        for shard in (tmp_path / "l" / "blobs").iterdir():
+            for file in shard.iterdir():
+                file.unlink()
+        with pytest.raises(LedgerError, match="cannot be read"):
+            second.state(run, item(1))
+
+
+def test_what_a_checkpoint_costs_does_not_grow_with_what_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Counted in steps of SQLite's machine; nobody looks into the folder."""
+    steps: list[int] = []
+
+    def counted(ledger: Ledger, run: RunName) -> int:
+        steps.clear()
+        ledger._db.set_progress_handler(lambda: steps.append(1), 1)
+        assert checkpoint(ledger, run, 1, os.urandom(len(LARGE))) is None
+        ledger._db.set_progress_handler(None, 1)
+        return len(steps)
+
+    with opened(tmp_path / "l") as ledger:
+        run = begin(ledger)
+        checkpoint(ledger, run, 1, LARGE)
+        monkeypatch.setattr(Blobs, "names", None)
+        few = counted(ledger, run)
+        for table, columns in (("items", "title, "), ("checkpoints", "")):
+            ledger._db.execute(
+                f"insert into {table} ({columns}life, id, digest, size, worker, at)"
+                " with recursive n (n) as (select 1 union all select n + 1 from n"
+                f" where n < 5000) select {'n, ' if columns else ''}?, 'of ' || n,"
+                " 'of ' || n, 0, '', 0 from n",
+                (run.life + (not columns),),
+            )
+
+        assert counted(ledger, run) < 1.5 * few
+
+
+def test_a_ledger_of_the_first_aemesh_is_used_as_one_of_today(tmp_path: Path) -> None:
+    with opened(tmp_path / "l") as ledger:
+        run = begin(ledger)
+        checkpoint(ledger, run, 1, LARGE)
+        for (name,) in ledger._db.execute(
+            "select name from sqlite_schema where type = 'index' and sql is not null"
+        ).fetchall():
+            ledger._db.execute(f"drop index {name}")
+
+    with opened(tmp_path / "l") as ledger:
+        for table in ("items", "checkpoints"):
+            (*_, plan) = ledger._db.execute(
+                f"explain query plan select 1 from {table}"
+                " where digest = '' and value is null"
+            ).fetchone()
+            assert f"INDEX {table}_blob" in plan
+        checkpoint(ledger, run, 1, LARGER)
+        assert files(tmp_path / "l") == digests(LARGER)
 
 
 def test_another_function_under_the_key_is_refused() -> None:
@@ -162,6 +356,28 @@ def test_bounds_of_items_bytes_and_runs(monkeypatch: pytest.MonkeyPatch) -> None
         monkeypatch.setattr(limits, "RUNS", 1)
         with pytest.raises(RunFullError, match="runs are kept"):
             begin(ledger, B)
+
+
+def test_states_count_among_the_bytes_of_a_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Threat: 87: what a member can have us keep on the disk is bounded."""
+    monkeypatch.setattr(limits, "RUN_BYTES", 10)
+    with opened(None) as ledger:
+        run = begin(ledger)
+        assert checkpoint(ledger, run, 1, b"12345") is None
+        assert commit(ledger, run, i2=b"12") is None
+        assert isinstance(checkpoint(ledger, run, 3, b"1234"), RunFullError)
+        assert isinstance(checkpoint(ledger, run, 1, b"123456789"), RunFullError)
+        assert isinstance(commit(ledger, run, i3=b"1234"), RunFullError)
+        assert ledger.state(run, item(1)) == b"12345"
+
+        assert checkpoint(ledger, run, 1, b"12345678") is None
+        assert commit(ledger, run, i2=b"1234") is None  # it has its value already
+        assert commit(ledger, run, i1=b"87654321") is None
+
+        view = ledger.run(A, K)
+        assert (view.items, view.bytes, view.checkpoints) == (2, 10, 0)
+        assert checkpoint(ledger, run, 3, b"") is None
+        ledger.check()
 
 
 def test_a_removed_run_takes_its_files_with_it_and_no_others(tmp_path: Path) -> None:
@@ -320,6 +536,7 @@ def test_a_newer_or_damaged_ledger_is_refused(tmp_path: Path) -> None:
 
 WRITER = """
 import sys
+import tempfile
 from contextlib import nullcontext
 from pathlib import Path
 sys.path.insert(0, sys.argv[2])
@@ -356,6 +573,76 @@ def test_what_was_told_survives_a_kill_at_any_moment(tmp_path: Path) -> None:
             run = begin(ledger)
             ids = [item(number) for number in range(last + 1)]
             assert ledger.known(run, ids) == ids
+            ledger.check()
+
+
+SAVER = """
+import os, sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[2])
+from aemesh.host.ledger.ledger import open_ledger
+from aemesh.model.run import Checkpoint, Commit, ItemId, Piece, RunName
+with open_ledger(Path(sys.argv[1]), wall=lambda: 1.0) as ledger:
+    view = ledger.open_run("A", "k", fingerprint="f", title="f", total=9)
+    run = RunName("A", "k", view.life)
+    for number in range(100_000):
+        state = Piece(f"{number % 3:032x}", number.to_bytes(4, "big") * 40_000)
+        assert ledger.apply([Checkpoint(run, state)]) == [None]
+        done = Piece(f"{number + 3:032x}", state.value)
+        assert ledger.apply([Commit(run, (done,))]) == [None]
+        print(number, flush=True)
+"""
+
+
+def test_a_state_survives_a_kill_at_any_moment_and_the_former_ones_are_gone(
+    tmp_path: Path,
+) -> None:
+    """Shows: L3."""
+    root = str(Path(__file__).parents[3])
+    for lines in (1, 6, 15):
+        folder = tmp_path / str(lines)
+        saver = subprocess.Popen(
+            [sys.executable, "-c", SAVER, str(folder), root], stdout=subprocess.PIPE
+        )
+        assert saver.stdout is not None
+        for _ in range(lines):
+            saver.stdout.readline()
+        os.kill(saver.pid, signal.SIGKILL)
+        saver.stdout.read()
+        saver.wait()
+        saver.stdout.close()
+
+        with opened(folder) as ledger:
+            begin(ledger)
+            ledger.check()
+            assert files(folder) == named(ledger)
+
+
+def named(ledger: Ledger) -> set[str]:
+    """Return the files that rows name."""
+    rows = ledger._db.execute(
+        "select digest from items where value is null"
+        " union select digest from checkpoints where value is null"
+    )
+    return {digest for (digest,) in rows}
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    st.lists(
+        st.tuples(st.booleans(), st.integers(0, 2), st.integers(0, 2)), max_size=12
+    )
+)
+def test_the_files_are_those_that_rows_name(steps: list[tuple[bool, int, int]]) -> None:
+    values = (b"small", LARGE, LARGER)
+    with tempfile.TemporaryDirectory() as name, opened(Path(name) / "l") as ledger:
+        run = begin(ledger)
+        for ends, number, value in steps:
+            if ends:
+                ledger.apply([Commit(run, (Piece(item(number), values[value]),))])
+            else:
+                checkpoint(ledger, run, number, values[value])
+            assert files(Path(name) / "l") == named(ledger)
             ledger.check()
 
 
