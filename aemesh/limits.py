@@ -451,11 +451,15 @@ JOB_CALLERS = 512
 # worker that sends more is cut off.
 JOB_QUESTIONS = JOB_CALLERS
 # A question up to here is small: all callers of a job may have 32 MiB of them in our
-# memory.  Larger ones of all jobs of an agent take turns, so many at one time; and that
-# is what a master may be asked to hold of one job.
+# memory.  Larger ones of all jobs of an agent, and those for a state, take turns, so
+# many at one time; and that is what a master may be asked to hold of one job.
 JOB_SMALL_BYTES = 64 * 1024
 JOB_LARGE_AT_ONCE = 4
 JOB_HELD_BYTES = JOB_LARGE_AT_ONCE * RUN_MESSAGE_BYTES + JOB_CALLERS * JOB_SMALL_BYTES
+# States in a master's memory at one time, on their way to jobs that go on from them:
+# one of each member, so that none has all of the room.  More: they wait.  Who does not
+# take a MiB of an answer in FRAME_AFTER loses its stream, and with it the place.
+STATES_AT_ONCE = 8
 # A job that begins a large question ends it within this time, or gives its turn up.
 JOB_SAYS_AFTER = 30.0
 

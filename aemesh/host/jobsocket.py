@@ -24,7 +24,7 @@ from aemesh import limits
 from aemesh.errors import AemeshError, BadMessage
 from aemesh.host.control.shortpath import short_path
 from aemesh.host.control.sockets import is_ours
-from aemesh.protocol.questions import refused
+from aemesh.protocol.questions import brings_state, refused
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -62,15 +62,17 @@ async def serve_job_socket(
 ) -> None:
     """Answer what a job asks until cancelled; `large` questions take turns.
 
-    `answer` is asked for each question anew: a spare is nobody's job yet.
+    So do those for a state, which is in memory until the job has taken it; of these
+    each job has one at a time.  `answer` is asked for each question anew: a spare is
+    nobody's job yet.
     """
-    room = trio.Semaphore(limits.JOB_CALLERS)
+    room, states = trio.Semaphore(limits.JOB_CALLERS), trio.Lock()
     listener = trio.SocketListener(trio.socket.from_stdlib_socket(sock))
     async with listener, trio.open_nursery() as nursery:
         while True:
             await room.acquire()
             stream = await listener.accept()
-            caller = _Caller(stream, answer, large)
+            caller = _Caller(stream, answer, large, states)
             nursery.start_soon(_serve, caller, room)
 
 
@@ -92,10 +94,12 @@ class _Caller:
         stream: trio.SocketStream,
         answer: Callable[[], Answer | None],
         large: trio.Semaphore,
+        states: trio.Lock,
     ) -> None:
         self.stream = stream
         self._answer = answer
         self._large = large
+        self._states = states
         self._buffer = bytearray()
 
     async def run(self) -> None:
@@ -111,22 +115,34 @@ class _Caller:
                 if length > limits.RUN_MESSAGE_BYTES:
                     msg = f"a question of {length} bytes"
                     raise BadMessage(msg)
-                if length <= limits.JOB_SMALL_BYTES:
-                    await self._one(length)
-                else:
+                if length > limits.JOB_SMALL_BYTES:
                     async with self._large:
-                        await self._one(length)
+                        await self._reply(await self._question(length))
+                elif brings_state(question := await self._question(length)):
+                    async with self._states, self._large:
+                        await self._reply(question)
+                else:
+                    await self._reply(question)
 
-    async def _one(self, length: int) -> None:
+    async def _question(self, length: int) -> bytes:
         with trio.fail_after(limits.JOB_SAYS_AFTER):
             if not await self._fill(_LENGTH + length):
                 msg = "it hung up within a question"
                 raise BadMessage(msg)
         question = bytes(self._buffer[_LENGTH : _LENGTH + length])
         del self._buffer[: _LENGTH + length]
-        said = await self._say(question)
-        await self.stream.send_all(len(said).to_bytes(_LENGTH, "big"))
-        await self.stream.send_all(said)
+        return question
+
+    async def _reply(self, question: bytes) -> None:
+        """Answer; raises `trio.TooSlowError` if the job does not take it."""
+        said = memoryview(await self._say(question))
+        await self._send(len(said).to_bytes(_LENGTH, "big"))
+        for at in range(0, len(said), limits.FRAME_BYTES):
+            await self._send(said[at : at + limits.FRAME_BYTES])
+
+    async def _send(self, data: bytes | memoryview) -> None:
+        with trio.fail_after(limits.FRAME_AFTER):
+            await self.stream.send_all(data)
 
     async def _say(self, question: bytes) -> bytes:
         answer = self._answer()

@@ -7,8 +7,12 @@ long as the member serves it.  Who lost its lease is refused, however late it sa
 from __future__ import annotations
 
 import logging
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
+import trio
+
+from aemesh import limits
 from aemesh.errors import AemeshError, BadMessage, BugError, RefusedError
 from aemesh.protocol.questions import (
     AskCheckpoint,
@@ -27,13 +31,10 @@ from aemesh.protocol.questions import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import AsyncIterator, Awaitable, Callable
 
     from aemesh.host.ledger.clerk import Clerk
     from aemesh.model.names import GroupName, NodeName
-    from aemesh.protocol.pieces import Message
-
-    Reply = Callable[[Message], Awaitable[None]]
 
 _log = logging.getLogger(__name__)
 
@@ -44,22 +45,27 @@ class Questions:
     def __init__(self, clerk: Clerk, spawn: Callable[..., None]) -> None:
         self.spawn = spawn  # starts a task beside all else
         self._clerk = clerk
+        self._states = trio.Semaphore(limits.STATES_AT_ONCE)
 
     def __repr__(self) -> str:
-        return "<Questions>"
+        return f"<Questions: room for {self._states.value} states>"
 
     def by(self, group: GroupName, worker: NodeName) -> Asked:
         """Return who answers the jobs of one member."""
-        return Asked(self._clerk, group, worker)
+        return Asked(self._clerk, group, worker, self._states)
 
 
 class Asked:
     """Answers the jobs of one member of a group."""
 
-    def __init__(self, clerk: Clerk, group: GroupName, worker: NodeName) -> None:
+    def __init__(
+        self, clerk: Clerk, group: GroupName, worker: NodeName, states: trio.Semaphore
+    ) -> None:
         self._clerk = clerk
         self._group = group
         self._worker = worker
+        self._states = states
+        self._turn = trio.Lock()
         self._over = False
 
     def __repr__(self) -> str:
@@ -69,10 +75,23 @@ class Asked:
         """The member serves this group no more: its jobs are refused."""
         self._over = True
 
-    async def answer(self, question: bytes) -> bytes:
-        """Return what a job is answered; nothing that it says is an error of ours."""
+    @asynccontextmanager
+    async def room(self) -> AsyncIterator[None]:
+        """Have room for one state in memory: one of this member, few of all."""
+        async with self._turn, self._states:
+            yield
+
+    async def answer(
+        self,
+        question: bytes,
+        take_room: Callable[[], Awaitable[None]] = trio.lowlevel.checkpoint,
+    ) -> bytes:
+        """Return what a job is answered; nothing that it says is an error of ours.
+
+        `take_room` is awaited before a state is brought into memory.
+        """
         try:
-            return await self._answer(question)
+            return await self._answer(question, take_room)
         except AemeshError as error:
             return refused(error)
         except Exception as error:  # noqa: BLE001 - per question; told and logged
@@ -80,8 +99,12 @@ class Asked:
             what = "the master met a bug of its own"
             return refused(BugError(what, why=type(error).__name__))
 
-    async def _answer(self, question: bytes) -> bytes:
+    async def _answer(
+        self, question: bytes, take_room: Callable[[], Awaitable[None]]
+    ) -> bytes:
         words, blob = question_untrusted(question)
+        if isinstance(words, AskResume):
+            await take_room()
         if self._over:
             what = f"{self._worker} serves group {self._group} no more"
             raise RefusedError(what)

@@ -60,7 +60,7 @@ class Lives:
         self._groups = groups
         self._spawn = spawn
         self._history = history
-        self._clerk = clerk
+        self._questions = Questions(clerk, spawn)
         self._roster = roster
         self._sharing = sharing
         self._invitation = invitation
@@ -107,7 +107,7 @@ class Lives:
             delegation=self._delegations.of(name),
             estate=estate,
             tenure=tenure,
-            questions=Questions(self._clerk, self._spawn),
+            questions=self._questions,
         )
 
     async def _run(self, group: Group) -> None:

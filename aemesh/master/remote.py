@@ -200,7 +200,10 @@ class RemoteJob:
         self._answering: Answering | None = None
         if member.asked is not None and member.spawn is not None:
             self._answering = Answering(
-                member.asked, spawn=member.spawn, send=self._send
+                member.asked,
+                spawn=member.spawn,
+                send=self._send,
+                hang_up=self.hang_up,
             )
         self._reader = StreamReader(Side.MASTER if self._answering else Side.OUTSIDE)
         self._early = early

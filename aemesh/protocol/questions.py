@@ -169,6 +169,15 @@ def question_untrusted(data: bytes) -> tuple[Words, memoryview]:
     return _decoded(data, QUESTIONS)
 
 
+def brings_state(data: bytes) -> bool:
+    """Whether a question is answered by a state; all other answers are short."""
+    try:
+        words, _ = question_untrusted(data)
+    except BadMessage:  # it is refused
+        return False
+    return isinstance(words, AskResume)
+
+
 def answer_untrusted(data: bytes) -> tuple[Words, memoryview]:
     """Return what a job is answered, and the bytes behind it; raises `BadMessage`."""
     return _decoded(data, ANSWERS)

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import trio
 
 import aemesh
 from aemesh import limits
@@ -126,7 +127,7 @@ async def test_a_batch_of_a_run_computes_and_keeps_what_is_not_kept(
     view = ledger.open_run(A, K, fingerprint="f", title="t", total=5)
     run = RunName(A, K, view.life)
     ledger.apply([Commit(run, (Piece(IDS[1], b"first"),))])
-    asked = Asked(Clerk(ledger), A, NodeName("office-1"))
+    asked = Asked(Clerk(ledger), A, NodeName("office-1"), trio.Semaphore(1))
     spec = JobSpec(argv=(sys.executable, "-c", PROGRAM, K, str(view.life), *IDS))
     async with open_jobs(tmp_path / "run") as jobs:
         for computed, ran, at in ((4, "0234", "None"), (1, "4", "40")):
@@ -173,7 +174,7 @@ async def test_a_state_is_of_any_class_and_of_so_many_bytes(tmp_path: Path) -> N
     """Shows: L3."""
     ledger = memory_ledger(wall=lambda: 1.0)
     view = ledger.open_run(A, K, fingerprint="f", title="t", total=5)
-    asked = Asked(Clerk(ledger), A, NodeName("office-1"))
+    asked = Asked(Clerk(ledger), A, NodeName("office-1"), trio.Semaphore(1))
     words = (sys.executable, "-c", STATES, K, str(view.life), IDS[0])
     async with open_jobs(tmp_path / "run") as jobs:
         for at in "12":

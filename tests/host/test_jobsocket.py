@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+from contextlib import aclosing
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,13 @@ from aemesh.host.jobs import open_jobs
 from aemesh.model.job import JobSpec
 from aemesh.model.names import JobId
 from aemesh.protocol.parcel import pack, unpack_untrusted
+from aemesh.protocol.questions import (
+    AskKnown,
+    Items,
+    State,
+    encode,
+    question_untrusted,
+)
 
 ONE = JobId("one")
 ROOT = str(Path(__file__).parents[2])
@@ -164,6 +172,76 @@ async def test_a_job_that_says_half_a_question_gives_its_turn_up(
         job = await jobs.start(ONE, python(code), answer=echo)
 
         assert await said(job) == "0\n"
+
+
+STATES = f"""
+import os, socket, sys
+sys.path.insert(0, {ROOT!r})
+from aemesh.protocol.questions import AskKnown, AskResume, answer_untrusted, encode
+resume = encode(AskResume(run="k", life=1, item="0" * 32))
+known = encode(AskKnown(run="k", life=1, items=()))
+def ask(question):
+    line = socket.socket(socket.AF_UNIX)
+    line.connect(os.environ["AEMESH_JOB_SOCKET"])
+    line.sendall(len(question).to_bytes(4, "big") + question)
+    return line.makefile("rb")
+def read(line):
+    data = line.read(int.from_bytes(line.read(4), "big"))
+    return len(answer_untrusted(data)[1])
+"""
+
+
+class Master:
+    """Answers with a state of some MiB, and counts how often."""
+
+    def __init__(self) -> None:
+        self.states = 0
+
+    async def answer(self, question: bytes) -> bytes:
+        words, _ = question_untrusted(question)
+        await trio.lowlevel.checkpoint()
+        if isinstance(words, AskKnown):
+            return encode(Items(items=()))
+        self.states += 1
+        return encode(State(found=True), bytes(4_000_000))
+
+
+async def test_a_state_that_a_job_does_not_take_is_the_only_one_of_it_in_memory(
+    tmp_path: Path,
+) -> None:
+    """Threat: 87; and its short questions are answered meanwhile."""
+    code = STATES + (
+        "lines = [ask(resume) for _ in range(9)]\n"
+        "print([read(ask(known)) for _ in range(20)][0], flush=True)\n"
+        "input()\n"
+        "print(sum(map(read, lines)))\n"
+    )
+    master = Master()
+    async with open_jobs(tmp_path / "run") as jobs:
+        job = await jobs.start(ONE, python(code), answer=master.answer)
+        async with aclosing(job.output()) as output:
+            assert (await anext(output)).data == b"0\n"
+            assert master.states == 1
+            await job.send(b"\n")
+
+            assert (await anext(output)).data == b"36000000\n"
+
+
+async def test_a_job_that_does_not_take_a_state_gives_its_turn_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Threat: 87."""
+    monkeypatch.setattr(limits, "FRAME_AFTER", 1.0)
+    code = STATES + (
+        "first = ask(resume)\n"
+        "first.peek(1)\n"
+        "print(read(ask(resume)))\n"
+        "print(len(first.read(4_000_000)) < 4_000_000)\n"
+    )
+    async with open_jobs(tmp_path / "run") as jobs:
+        job = await jobs.start(ONE, python(code), answer=Master().answer)
+
+        assert await said(job) == "4000000\nTrue\n"
 
 
 async def test_who_was_interrupted_while_it_asked_hears_the_answer_to_its_next(

@@ -230,7 +230,7 @@ async def test_a_worker_that_floods_its_master_with_questions_is_cut_off(
         (held,) = machine.worker.held.leased.running
         ended: list[bool] = []
 
-        async def never(_question: bytes) -> bytes:
+        async def never(*_args: object) -> bytes:
             return await trio.sleep_forever()
 
         (member,) = mesh.master._groups[A].members.values()
@@ -254,3 +254,49 @@ async def test_a_worker_that_floods_its_master_with_questions_is_cut_off(
         await trio.sleep(1)
 
         assert ended == [True]
+
+
+async def test_a_worker_that_asks_for_states_and_takes_none_is_hung_up_on(
+    autojump_clock, monkeypatch
+):
+    """Threat: 87: 40 kB of questions make the master hold one state, for a while."""
+    async with open_job() as (mesh, job):
+        run = begin(mesh)
+        state = bytes(300_000)
+        head = ValueHead(ONE, len(state))
+        await ask(job, AskCheckpoint(run=K, life=run.life, item=head), state)
+        (member,) = mesh.master._groups[A].members.values()
+        (remote,) = member.running
+
+        async def full(_data: bytes) -> None:
+            await trio.sleep_forever()
+
+        monkeypatch.setattr(remote._stream, "send_all", full)
+        fetched = count_states(mesh, monkeypatch)
+        machine = mesh.machines["office-1"]
+        assert machine.worker is not None
+        (held,) = machine.worker.held.leased.running
+        stream = held.stream._stream
+        assert stream is not None
+
+        question = encode(AskResume(run=K, life=run.life, item=ONE))
+        for number in range(limits.JOB_QUESTIONS):
+            for frame in encode_question(Message(number, question)):
+                await stream.send_all(frame)
+        await trio.sleep(limits.FRAME_AFTER / 2)
+        assert (len(fetched), remote in member.running) == (1, True)
+        await trio.sleep(limits.FRAME_AFTER)
+
+        assert (len(fetched), remote in member.running) == (1, False)
+
+
+def count_states(mesh: Mesh, monkeypatch: pytest.MonkeyPatch) -> list[ItemId]:
+    """Return what grows with each state that the master brings into memory."""
+    state, fetched = mesh.ledger.state, list[ItemId]()
+
+    def counted(run: RunName, item: ItemId) -> bytes | None:
+        fetched.append(item)
+        return state(run, item)
+
+    monkeypatch.setattr(mesh.ledger, "state", counted)
+    return fetched
