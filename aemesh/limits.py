@@ -447,6 +447,10 @@ CHECKPOINT_BYTES = 1024 * 1024 * 1024
 # Connections of one job to its agent: its processes have one each, and a machine has
 # some hundred cores.  More: they wait to be accepted.
 JOB_CALLERS = 512
+# Those of all jobs of an agent: each is an open file, of which some systems grant 4096.
+# These few each job has, whatever others hold.
+AGENT_CALLERS = 1024
+JOB_OWN_CALLERS = 4
 # Questions of one job that its master has not answered: those of all its callers.  A
 # worker that sends more is cut off.
 JOB_QUESTIONS = JOB_CALLERS

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import resource
 import shlex
 import sys
 from collections.abc import Sequence
-from contextlib import ExitStack, closing, suppress
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -24,6 +23,7 @@ from aemesh.client.mesh import Mesh
 from aemesh.client.spread import Order, Spread
 from aemesh.client.template import Args, Template, lines_of, parse, split_lines
 from aemesh.errors import UsageError
+from aemesh.host.openfiles import take_files
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -122,7 +122,7 @@ def map_(  # noqa: PLR0913, PLR0917 - the options of the command
         msg = "--anew without a key"
         raise UsageError(msg, why="there is nothing that was kept")
     mesh, wish = Mesh(state), wish_of(delegate, delegate_from)
-    _take_files()
+    take_files()  # with -k, each long output that waits its turn is one
     mesh.connect(group_name)  # waits for it to have members
     run = _run(mesh, group_name, key, template, count=len(items), fresh=anew)
     spread = Spread(
@@ -145,16 +145,6 @@ def map_(  # noqa: PLR0913, PLR0917 - the options of the command
             writers.append(log.write)
         show = _Show(items, as_json=as_json, tag=tag, silent=results is not None)
         return _follow(spread, writers, show, keep_order=keep_order)
-
-
-def _take_files() -> None:
-    """Have as many open files as may be: each long output that waits its turn has one.
-
-    The usual number is that of the time of `select`, and with -k thousands may wait.
-    """
-    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    with suppress(ValueError, OSError):  # where "no limit" is more than there are
-        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 def _lines(name: str, null: bool) -> list[str]:

@@ -22,6 +22,7 @@ from aemesh.cli.settings import KeeperOptions, MasterOptions, WorkerOptions
 from aemesh.errors import AlreadyRunningError
 from aemesh.host.guard import Guard, open_guard
 from aemesh.host.jobs import JobRunner, open_jobs
+from aemesh.host.openfiles import take_files
 from aemesh.host.plugins import engine_names, find_engine
 from aemesh.host.sandbox import find_sandbox
 from aemesh.host.statedir import KEEPER, StateDir, held_state
@@ -56,6 +57,7 @@ class Agent(Protocol):
 
 def run_agent(role: str, options: dict[str, Any]) -> int:
     """Run an agent with these options until it leaves; return the exit code."""
+    take_files()
     if role == Role.MASTER.value:
         return _run_held(Role.MASTER, MasterOptions(**options))
     if role == KEEPER:

@@ -18,6 +18,7 @@ import trio
 
 from aemesh import limits
 from aemesh.errors import EngineError, JobRefusedError
+from aemesh.host.callers import Callers
 from aemesh.host.folders import make_private, remove_tree
 from aemesh.host.jobroom import add_tls, check_spec, checkpoint_folder, tls_file
 from aemesh.host.jobsocket import Answer, job_socket, serve_job_socket
@@ -65,6 +66,7 @@ class JobRunner:
         self.warm = Spares(self._launch_spare, nursery, count=spares)
         self._starting: set[JobId] = set()
         self._large = trio.Semaphore(limits.JOB_LARGE_AT_ONCE)  # questions of jobs
+        self._callers = Callers()
         self._closing = False
         self._listeners = Listeners()
 
@@ -198,7 +200,9 @@ class JobRunner:
             job_socket(job.room).unlink(missing_ok=True)
 
     async def _answer(self, job: LocalJob) -> None:
-        await serve_job_socket(job.socket, lambda: job.answer, large=self._large)
+        await serve_job_socket(
+            job.socket, lambda: job.answer, large=self._large, callers=self._callers
+        )
 
     def _drop(self, job: LocalJob) -> None:
         self._jobs = {name: other for name, other in self._jobs.items() if other != job}

@@ -16,6 +16,7 @@ import contextlib
 import logging
 import socket
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import TYPE_CHECKING
 
 import trio
@@ -25,9 +26,12 @@ from aemesh.errors import AemeshError, BadMessage
 from aemesh.host.control.shortpath import short_path
 from aemesh.host.control.sockets import is_ours
 from aemesh.protocol.questions import brings_state, refused
+from aemesh.tasks.accepting import accept
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from aemesh.host.callers import Callers
 
 # What answers a job; it may take any time.  Raises `BadMessage` for nonsense.
 Answer = Callable[[bytes], Awaitable[bytes]]
@@ -58,7 +62,11 @@ def open_job_socket(room: Path) -> socket.socket:
 
 
 async def serve_job_socket(
-    sock: socket.socket, answer: Callable[[], Answer | None], *, large: trio.Semaphore
+    sock: socket.socket,
+    answer: Callable[[], Answer | None],
+    *,
+    large: trio.Semaphore,
+    callers: Callers,
 ) -> None:
     """Answer what a job asks until cancelled; `large` questions take turns.
 
@@ -66,24 +74,27 @@ async def serve_job_socket(
     each job has one at a time.  `answer` is asked for each question anew: a spare is
     nobody's job yet.
     """
-    room, states = trio.Semaphore(limits.JOB_CALLERS), trio.Lock()
-    listener = trio.SocketListener(trio.socket.from_stdlib_socket(sock))
-    async with listener, trio.open_nursery() as nursery:
-        while True:
-            await room.acquire()
-            stream = await listener.accept()
-            caller = _Caller(stream, answer, large, states)
-            nursery.start_soon(_serve, caller, room)
+    states, leave = trio.Lock(), partial(callers.leave, sock)
+    try:
+        with trio.socket.from_stdlib_socket(sock) as listener:
+            async with trio.open_nursery() as nursery:
+                while True:
+                    await callers.enter(sock)
+                    stream = trio.SocketStream(await accept(listener))
+                    caller = _Caller(stream, answer, large, states)
+                    nursery.start_soon(_serve, caller, leave)
+    finally:
+        callers.forget(sock)
 
 
-async def _serve(caller: _Caller, room: trio.Semaphore) -> None:
+async def _serve(caller: _Caller, leave: Callable[[], None]) -> None:
     try:
         async with caller.stream:
             await caller.run()
     except Exception:  # noqa: BLE001 - per connection; logged
         _log.exception("a connection of a job met a bug")
     finally:
-        room.release()
+        leave()
 
 
 class _Caller:

@@ -25,6 +25,7 @@ from aemesh.host.jobroom import (
 from aemesh.host.jobsocket import VARIABLE, job_socket, open_job_socket
 from aemesh.host.jobtree import JobTree
 from aemesh.host.localjob import Started
+from aemesh.host.openfiles import give_usual
 from aemesh.host.processes import read_process
 from aemesh.host.sandbox import Command, Sandbox
 from aemesh.model.job import Channel, JobSpec
@@ -112,6 +113,7 @@ async def _open(start: Start, plain: Command) -> tuple[trio.Process, JobOutput]:
                 pass_fds=command.fds,
                 start_new_session=True,
             )
+        give_usual(process.pid)
     except BaseException:
         output.close()
         raise

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import ipaddress
-import logging
 import os
 import socket
 
@@ -14,18 +14,14 @@ from aemesh import limits
 from aemesh.errors import SettingsError, UnreachableError, quoted
 from aemesh.model.address import Address
 from aemesh.net.transport import Connection, Handler
+from aemesh.tasks.accepting import accept
 from aemesh.tasks.nursery import open_crew
-
-_log = logging.getLogger(__name__)
 
 # One documented port, for firewalls; a second node on a machine takes any other.
 DEFAULT_PORT = 7472
 # For masters that may take over from another one.
 KEEPER_PORT = 7473
 _BACKLOG = 128
-# When file descriptors run out, accepting goes on after a breath (as trio does).
-_BREATH_AFTER = 0.1
-_OUT_OF_SOMETHING = {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS}
 
 
 class TcpNetwork:
@@ -146,22 +142,12 @@ async def _bind_all(port: int, hosts: tuple[str, ...]) -> list[trio.socket.Socke
 
 
 async def _accept(listener: trio.socket.SocketType, handler: Handler) -> None:
-    paused = False
     with listener:
         async with open_crew() as crew:
             while True:
-                try:
-                    sock, _ = await listener.accept()
-                    connection = await _connection(trio.SocketStream(sock))
-                except OSError as exc:
-                    if exc.errno in _OUT_OF_SOMETHING:
-                        if not paused:  # told once, not ten times a second
-                            _log.warning("accepting pauses: %s", exc.strerror)
-                        paused = True
-                        await trio.sleep(_BREATH_AFTER)
-                    continue
-                paused = False
-                crew.start_soon(handler, connection)
+                stream = trio.SocketStream(await accept(listener))
+                with contextlib.suppress(OSError):  # it is gone already
+                    crew.start_soon(handler, await _connection(stream))
 
 
 async def _connection(stream: trio.SocketStream) -> Connection:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import os
-import resource
 from typing import Any
 
 import pytest
 
-from aemesh.cli.map import _orders, _take_files
+from aemesh.cli.map import _orders
 from aemesh.client.spread import Said
 from aemesh.client.template import Template
+from aemesh.host.openfiles import take_files
+from tests.files import few_files
 
 RUN: Any = object()  # some run: what it is does not count
 
@@ -30,15 +30,9 @@ def test_an_item_is_found_again_if_its_command_is_the_same(
 
 
 def test_more_long_outputs_wait_than_a_process_has_files_by_default() -> None:
-    limit = resource.RLIMIT_NOFILE
-    before = resource.getrlimit(limit)
-    few = len(os.listdir("/proc/self/fd")) + 20
-    resource.setrlimit(limit, (few, before[1]))
-    try:
-        _take_files()
+    with few_files(left=20):
+        take_files()
         waiting = [Said() for _ in range(40)]
         for said in waiting:
             said.add(bytes(1024 * 1024 + 1))
         assert all(said.size == 1024 * 1024 + 1 for said in waiting)
-    finally:
-        resource.setrlimit(limit, before)

@@ -26,6 +26,7 @@ from aemesh.protocol.questions import (
     encode,
     question_untrusted,
 )
+from tests.files import few_files
 
 ONE = JobId("one")
 ROOT = str(Path(__file__).parents[2])
@@ -328,6 +329,40 @@ async def test_a_process_that_is_killed_within_a_question_leaves_its_place(
 
         with trio.fail_after(20):
             assert await said(job) == "1 300002\n"
+
+
+async def test_a_job_that_connects_until_no_file_is_left_ends_nobody(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Threat: T5: what a job does to its agent harms no other job."""
+    code = (
+        "import os, socket, sys\n"
+        "lines = []\n"
+        "for _ in range(100):\n"
+        "    line = socket.socket(socket.AF_UNIX)\n"
+        "    line.connect(os.environ['AEMESH_JOB_SOCKET'])\n"
+        "    lines.append(line)\n"
+        "print('full', flush=True)\n"
+        "input()\n"
+        "for line in lines: line.close()\n" + ASK
+    )
+    with trio.fail_after(30):
+        async with open_jobs(tmp_path / "run") as jobs:
+            other = await jobs.start(JobId("other"), JobSpec(argv=("cat",)))
+            job = await jobs.start(ONE, python(code), answer=echo)
+            with few_files(left=40):
+                output = job.output()
+                assert (await anext(output)).data == b"full\n"
+                while not caplog.records:  # until it has no file to accept with
+                    await trio.sleep(0.001)
+                await job.send(b"\n")
+                said = b"".join([chunk.data async for chunk in output])
+
+            assert said == b"1 300002\n"
+            assert other.running
+    assert [one.getMessage() for one in caplog.records] == [
+        "accepting pauses: Too many open files"
+    ]
 
 
 def test_what_a_job_imports_is_cheap() -> None:
