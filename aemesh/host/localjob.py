@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 import signal
@@ -139,7 +140,9 @@ class LocalJob:
         """
         within = self._within() if self._wrapped else []
         if not within:
-            os.killpg(self.pid, signal.SIGTERM)  # not reaped yet, so it is ours
+            # Not reaped yet, so it is ours; but it may have taken another user's rights.
+            with contextlib.suppress(PermissionError, ProcessLookupError):
+                os.killpg(self.pid, signal.SIGTERM)
         for process in within:
             kill(process, signal.SIGTERM)
 

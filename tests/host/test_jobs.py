@@ -386,6 +386,34 @@ async def test_the_shorter_span_counts_when_it_is_ended_twice(tmp_path: Path):
         assert await job.end(term_after=0, reason="second") == JobExit(137, "first")
 
 
+async def test_a_job_that_may_not_be_signalled_keeps_no_other_from_its_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """It took another user's rights: a set-uid program. Threat: T6."""
+    monkeypatch.setattr(limits, "GONE_AFTER", 0.05)
+    polite = "trap 'echo asked; exit 3' TERM; echo up; while :; do sleep 0.01; done"
+    killpg, denied = os.killpg, set()
+
+    def deny(group: int, number: int) -> None:
+        if group in denied:
+            raise PermissionError
+        killpg(group, number)
+
+    monkeypatch.setattr(os, "killpg", deny)
+    async with jobs_in(tmp_path) as jobs:
+        above = await jobs.start(ONE, JobSpec(argv=("sleep", "1000")))
+        plain = await jobs.start(TWO, shell(polite))
+        output = plain.output()
+        assert (await anext(output)).data == b"up\n"
+        denied.add(above.pid)
+
+        jobs.end_all(term_after=60, reason="released")
+
+        assert await plain.wait() == JobExit(3, "released")
+        end = await above.end(term_after=0)
+        assert end == JobExit(128 + signal.SIGKILL, "released")
+
+
 async def test_ending_an_ended_job_returns_its_own_exit(tmp_path: Path):
     async with jobs_in(tmp_path) as jobs:
         job = await jobs.start(ONE, shell("exit 4"))
