@@ -26,7 +26,8 @@ from aemesh.host.jobstart import Start, launch
 from aemesh.host.leftovers import note_jobs
 from aemesh.host.listeners import Listeners
 from aemesh.host.localjob import LocalJob
-from aemesh.host.orphans import tend_orphans
+from aemesh.host.orphans import adopts, bury, end_orphans, find_strangers
+from aemesh.host.reaper import Reaper
 from aemesh.host.spares import Spares
 from aemesh.model.job import PROXY_FILE
 from aemesh.model.names import JobId, job_id_untrusted
@@ -67,6 +68,8 @@ class JobRunner:
         self._starting: set[JobId] = set()
         self._large = trio.Semaphore(limits.JOB_LARGE_AT_ONCE)  # questions of jobs
         self._callers = Callers()
+        self._reaper = Reaper()
+        self._due = trio.Event()  # orphans are to be looked for
         self._closing = False
         self._listeners = Listeners()
 
@@ -154,7 +157,7 @@ class JobRunner:
             yield
         finally:
             self._starting.discard(job_id)
-            self._tend()  # what could not be done while this was starting
+            self._due.set()  # what could not be done while this was starting
 
     async def _launch(
         self,
@@ -178,7 +181,7 @@ class JobRunner:
             env=env,
             sandbox=self._sandbox,
         )
-        job = LocalJob(job_id, await launch(start))
+        job = LocalJob(job_id, await launch(start), self._reaper)
         self._nursery.start_soon(self._watch, job)
         return job
 
@@ -208,7 +211,7 @@ class JobRunner:
         self._jobs = {name: other for name, other in self._jobs.items() if other != job}
         self.warm.drop(job)
         self._note()
-        self._tend()
+        self._due.set()
 
     def _note(self) -> None:
         trees = [job.tree for job in (*self.jobs, *self.spares)]
@@ -217,17 +220,24 @@ class JobRunner:
         except OSError as error:  # a full disk: the warden still ends all
             logger.warning("jobs are not noted in %s: %s", self._folder, error)
 
-    def _tend(self) -> None:
-        if not self._starting:  # its leader is not known yet
-            tend_orphans(
-                [job.tree for job in self.jobs], [job.tree for job in self.spares]
-            )
-
     async def tend(self) -> None:
         """Bury the orphans of jobs now and then, until cancelled."""
-        while True:
-            await trio.sleep(_TEND_EVERY)
-            self._tend()
+        while adopts():
+            with trio.move_on_after(_TEND_EVERY):
+                await self._due.wait()
+            self._due = trio.Event()
+            await self._tend()
+
+    async def _tend(self) -> None:
+        """Bury the dead orphans; end the living ones if no job has a tree."""
+        found = await trio.to_thread.run_sync(find_strangers)
+        if self._starting:  # its leader is not known yet
+            return
+        leaders = {job.pid for job in (*self.jobs, *self.spares)}
+        alive = bury(process for process in found if process.pid not in leaders)
+        if alive and not self.jobs:
+            spares = [spare.tree for spare in self.spares]
+            await trio.to_thread.run_sync(end_orphans, alive, spares)
 
     def close(self) -> None:
         """Refuse new jobs, and ask those that run to end."""

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -20,17 +21,19 @@ from typing import TYPE_CHECKING
 from aemesh.host.processes import (
     Process,
     all_processes,
-    descendants,
+    below,
+    families,
     kill_all,
     read_process,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Collection, Iterable, Iterator, Mapping
 
 # The variable that marks a job's processes.  Its value is drawn by each agent, since
 # two agents of one user may both have a job "7".
 MARKER = "AEMESH_TREE"
+_MARK = re.compile(rb"\0%b=([^\0]*)(?=\0)" % MARKER.encode())
 # The parent of the kernel's own threads, which have no environment at all.
 _KERNEL = 2
 # An exec takes a tenth of a millisecond; on a busy machine it waits for its turn.
@@ -47,30 +50,85 @@ class JobTree:
 
     def members(self, table: Mapping[int, Process]) -> list[Process]:
         """Return those of the tree that still run."""
-        younger = [p for p in table.values() if p.started >= self.started]
-        roots = {p.pid for p in younger if self._of_leader(p, table)}
-        known = roots | descendants(table, roots)
-        others = (p for p in younger if p.pid not in known)
-        away = {p.pid for p in marked(others, f"{MARKER}={self.marker}\0")}
-        pids = known | away | descendants(table, away)
-        return [table[pid] for pid in sorted(pids) if table[pid].alive]
+        return find_members([self], table)[self]
 
-    def _of_leader(self, process: Process, table: Mapping[int, Process]) -> bool:
-        if self.leader not in {process.session, process.group}:
-            return False
-        # The kernel gives no number away that still names a session; so if a
-        # younger process has it, the session of our leader is gone.
+    def has_number(self, table: Mapping[int, Process]) -> bool:
+        """Whether the number of its leader still names its session.
+
+        The kernel gives no number away that still names a session; so if a younger
+        process has it, the session of our leader is gone.
+        """
         now = table.get(self.leader)
         return now is None or now.started == self.started
 
 
+def find_members(
+    trees: Collection[JobTree], table: Mapping[int, Process]
+) -> dict[JobTree, list[Process]]:
+    """Return those of each tree that still run.
+
+    Of what is none of the leaders' the environment is looked at, once for all trees.
+    """
+    children = families(table)
+    found = _of_leaders(trees, table)
+    for pids in found.values():
+        pids.update(below(children, pids))
+    known = set().union(*found.values())
+    for tree, pid in _away(trees, (p for p in table.values() if p.pid not in known)):
+        found[tree] |= {pid} | below(children, [pid])
+    return {
+        tree: [table[pid] for pid in sorted(pids) if table[pid].alive]
+        for tree, pids in found.items()
+    }
+
+
+def _of_leaders(
+    trees: Iterable[JobTree], table: Mapping[int, Process]
+) -> dict[JobTree, set[int]]:
+    """Return the session and the group of each leader."""
+    found: dict[JobTree, set[int]] = {tree: set() for tree in trees}
+    by_number: dict[int, list[JobTree]] = {}
+    for tree in found:
+        if tree.has_number(table):
+            by_number.setdefault(tree.leader, []).append(tree)
+    for process in table.values():
+        for number in (process.session, process.group):
+            for tree in by_number.get(number, ()):
+                if process.started >= tree.started:
+                    found[tree].add(process.pid)
+    return found
+
+
+def _away(
+    trees: Collection[JobTree], processes: Iterable[Process]
+) -> Iterator[tuple[JobTree, int]]:
+    """Yield those that carry the mark of one of these trees."""
+    if not trees:
+        return
+    by_mark = {tree.marker.encode(): tree for tree in trees}
+    oldest = min(tree.started for tree in trees)
+    younger = [process for process in processes if process.started >= oldest]
+    for process, shown in started_with(younger):
+        for mark in _MARK.findall(b"\0" + shown):
+            tree = by_mark.get(mark)
+            if tree is not None and process.started >= tree.started:
+                yield tree, process.pid
+
+
 def marked(processes: Iterable[Process], text: str) -> list[Process]:
-    """Return those that were started with `text` in their environment, and run.
+    """Return those that were started with `text` in their environment, and run."""
+    mark = b"\0" + text.encode()
+    shown = started_with(processes)
+    return [process for process, found in shown if mark in b"\0" + found]
+
+
+def started_with(processes: Iterable[Process]) -> Iterator[tuple[Process, bytes]]:
+    """Yield those that run, each with the environment that it was started with.
 
     One in the midst of an exec shows none for a moment: all such are waited for at one
     time, so that a thousand that will never have one cost no more than one.
     """
-    found, waiting = [], [one for one in processes if one.alive]
+    waiting = [one for one in processes if one.alive]
     until, again = math.inf, False
     while waiting:
         hidden = []
@@ -78,8 +136,8 @@ def marked(processes: Iterable[Process], text: str) -> list[Process]:
             shown = _environment(process, again=again)
             if shown is None:
                 hidden.append(process)
-            elif b"\0" + text.encode() in b"\0" + shown:
-                found.append(process)
+            else:
+                yield process, shown
         now = time.monotonic()
         if now > until:
             break
@@ -87,7 +145,6 @@ def marked(processes: Iterable[Process], text: str) -> list[Process]:
             until = now + _EXEC_WITHIN
         waiting, again = hidden, True
         os.sched_yield()
-    return found
 
 
 def _environment(process: Process, *, again: bool) -> bytes | None:
@@ -114,8 +171,11 @@ def _read(path: str) -> bytes:
         return file.read()
 
 
-def kill_tree(tree: JobTree) -> list[Process]:
-    """End all that runs of a tree; return what there was: call until it is empty."""
-    members = tree.members(all_processes())
-    kill_all(members)
-    return members
+def kill_trees(trees: Collection[JobTree]) -> dict[JobTree, list[Process]]:
+    """End all that runs of these trees; return what there was: call until it is empty.
+
+    The table is read once for all.
+    """
+    found = find_members(trees, all_processes())
+    kill_all(list({one.pid: one for each in found.values() for one in each}.values()))
+    return found

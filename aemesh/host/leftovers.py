@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from aemesh import limits
-from aemesh.host.jobtree import MARKER, JobTree, marked
+from aemesh.host.jobtree import MARKER, JobTree, find_members, marked
 from aemesh.host.processes import Process, all_processes, kill_all
 
 if TYPE_CHECKING:
@@ -63,11 +63,12 @@ def _members(note: dict[str, Any]) -> list[Process]:
     table = all_processes()
     found: dict[int, Process] = {}
     marker = note["marker"]
-    for pid, started in note["leaders"]:
-        leader = table.get(pid)
-        if leader is not None and leader.started == started:
-            tree = JobTree(pid, started, marker)
-            found |= {process.pid: process for process in tree.members(table)}
+    leaders = [JobTree(pid, started, marker) for pid, started in note["leaders"]]
+    trees = [
+        tree for tree in leaders if tree.leader in table and tree.has_number(table)
+    ]
+    for members in find_members(trees, table).values():
+        found |= {process.pid: process for process in members}
     for process in marked(table.values(), f"{MARKER}={marker}."):
         found[process.pid] = process
     return list(found.values())

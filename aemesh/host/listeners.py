@@ -12,12 +12,11 @@ import os
 import sys
 from typing import TYPE_CHECKING, NamedTuple
 
+from aemesh.host.jobtree import JobTree, find_members
 from aemesh.host.processes import all_processes
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
-
-    from aemesh.host.jobtree import JobTree
+    from collections.abc import Collection, Iterator, Sequence
 
 # The state of a listening socket, <net/tcp_states.h>.
 _LISTEN = "0A"
@@ -86,11 +85,10 @@ def _reached(host: str) -> str:
     return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104
 
 
-def _owner(inode: int, trees: Iterable[JobTree]) -> JobTree | None:
+def _owner(inode: int, trees: Collection[JobTree]) -> JobTree | None:
     """Return the tree in which a process has this socket open."""
-    table = all_processes()
-    for tree in trees:
-        for process in tree.members(table):
+    for tree, members in find_members(trees, all_processes()).items():
+        for process in members:
             if any(_has_open(process.pid, inode)):
                 return tree
     return None

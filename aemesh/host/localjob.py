@@ -16,16 +16,14 @@ import trio
 from aemesh import limits
 from aemesh.errors import BugError, UnreachableError
 from aemesh.host.joboutput import JobOutput
-from aemesh.host.jobtree import JobTree, kill_tree
-from aemesh.host.processes import Process, all_processes, kill, read_memory
+from aemesh.host.jobtree import JobTree
+from aemesh.host.processes import all_processes, children, kill, read_memory
 from aemesh.model.job import JobExit
 
 if TYPE_CHECKING:
     from aemesh.host.jobsocket import Answer
+    from aemesh.host.reaper import Reaper
     from aemesh.model.names import JobId
-
-# A killed process is gone after one or two milliseconds.
-_LOOK_AGAIN_AFTER = 0.002
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +44,7 @@ class LocalJob:
     After its end `output` still gives what is in the pipes, and `wait` the exit.
     """
 
-    def __init__(self, job_id: JobId, started: Started) -> None:
+    def __init__(self, job_id: JobId, started: Started, reaper: Reaper) -> None:
         self.id = job_id
         self.tree = started.tree
         self.room = started.room
@@ -54,6 +52,7 @@ class LocalJob:
         self.answer: Answer | None = None  # what answers it; None: it is nobody's yet
         self._process = started.process
         self._wrapped = started.wrapped
+        self._reaper = reaper
         self._output = started.output
         self._output_taken = False
         self._sending = trio.Lock()
@@ -61,6 +60,7 @@ class LocalJob:
         self._reason = ""
         # How long the leader may still run; only `end` makes it finite.
         self._patience = trio.CancelScope()
+        self._asked = trio.Event()
         self._over = trio.Event()
 
     @property
@@ -130,52 +130,47 @@ class LocalJob:
         self._patience.deadline = min(self._patience.deadline, deadline)
         if not self._reason:
             self._reason = reason
-            self._ask()
+            self._asked.set()
+            if not self._wrapped:
+                self._ask()
 
     def _ask(self) -> None:
-        """Send the polite signal to the leader's group.
+        """Send the polite signal to the leader's group."""
+        if self._process.poll() is None:  # not reaped yet, so the number is its own
+            # It may have taken another user's rights.
+            with contextlib.suppress(PermissionError, ProcessLookupError):
+                os.killpg(self.pid, signal.SIGTERM)
+
+    async def _ask_within(self) -> None:
+        """Wait until it is to be asked, and send the polite signal to what is within.
 
         Not to bubblewrap, where the job is within: it would end at once, and the rest
         with it.  Before there is anything else, it is the job.
         """
-        within = self._within() if self._wrapped else []
-        if not within:
-            # Not reaped yet, so it is ours; but it may have taken another user's rights.
-            with contextlib.suppress(PermissionError, ProcessLookupError):
-                os.killpg(self.pid, signal.SIGTERM)
-        for process in within:
-            kill(process, signal.SIGTERM)
-
-    def _within(self) -> list[Process]:
-        """Return the job's own process, and the group without bubblewrap's two.
-
-        It leads no session there, so it can leave the group, as timeout(1) does; it is
-        the oldest child of bubblewrap's inner process, which takes in orphans, too.
-        """
-        table = all_processes().values()
-        inner = {one.pid for one in table if one.parent == self.pid}
-        below = [one for one in table if one.parent in inner]
-        if not below:
-            return []
-        own = min(below, key=lambda one: (one.started, one.pid))
-        group = {one for one in table if one.group == self.pid}
-        outside = {self.pid} | inner
-        return [one for one in group | {own} if one.alive and one.pid not in outside]
+        await self._asked.wait()
+        if not await trio.to_thread.run_sync(_ask_below, self.pid):
+            self._ask()
 
     def read_memory(self) -> int:
-        """Return what its whole tree takes of memory now, in bytes of PSS."""
+        """Return what its whole tree takes of memory now, in bytes of PSS.
+
+        It takes its time; for a thread.
+        """
         members = self.tree.members(all_processes())
         return sum(read_memory(process.pid) for process in members)
 
     async def watch(self) -> list[int]:
         """Wait for the end, make it complete, and return the pids that remain.
 
-        None should: only what hangs in the kernel, or took another user's rights,
-        outlives `limits.GONE_AFTER`.  Run once, shielded.
+        See `Reaper.end`.  Run once, shielded.
         """
-        with self._patience:
-            await self._process.wait()
-        remaining = await self._kill_until_gone()
+        async with trio.open_nursery() as nursery:
+            if self._wrapped:
+                nursery.start_soon(self._ask_within)
+            with self._patience:
+                await self._process.wait()
+            nursery.cancel_scope.cancel()
+        remaining = await self._reaper.end(self.tree)
         with trio.move_on_after(limits.GONE_AFTER):
             await self._process.wait()
         await self.close_input()
@@ -186,13 +181,6 @@ class LocalJob:
         self._over.set()
         return remaining
 
-    async def _kill_until_gone(self) -> list[int]:
-        with trio.move_on_after(limits.GONE_AFTER):
-            # Nobody tells of the end of processes that are not our children.
-            while kill_tree(self.tree):  # noqa: ASYNC110
-                await trio.sleep(_LOOK_AGAIN_AFTER)
-        return [process.pid for process in kill_tree(self.tree)]
-
     def __repr__(self) -> str:
         if self._exit is not None:
             state = f"ended with {self._exit.code}"
@@ -201,3 +189,25 @@ class LocalJob:
         else:
             state = "running"
         return f"LocalJob({self.id}, pid {self.pid}, {state})"
+
+
+def _ask_below(leader: int) -> bool:
+    """Ask the job's own process, and the group without bubblewrap's two; False: none.
+
+    It leads no session there, so it can leave the group, as timeout(1) does; it is
+    the oldest child of bubblewrap's inner process, which takes in orphans, too.
+    """
+    inner = children(leader)
+    within = {pid: one for outer in inner for pid, one in children(outer).items()}
+    if not within:
+        return False
+    own = min(within.values(), key=lambda one: (one.started, one.pid))
+    waiting = list(within)
+    while waiting:
+        more = children(waiting.pop())
+        waiting += more.keys() - within.keys()
+        within |= more
+    for process in within.values():
+        if process.alive and (process == own or process.group == leader):
+            kill(process, signal.SIGTERM)
+    return True

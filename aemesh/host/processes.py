@@ -83,13 +83,23 @@ def all_processes() -> dict[int, Process]:
 
 def descendants(table: Mapping[int, Process], roots: Iterable[int]) -> set[int]:
     """Return the children of `roots`, and theirs; not the roots, unless they are."""
-    children: dict[int, list[int]] = {}
+    return below(families(table), roots)
+
+
+def families(table: Mapping[int, Process]) -> dict[int, list[int]]:
+    """Return the children of each parent."""
+    found: dict[int, list[int]] = {}
     for process in table.values():
-        children.setdefault(process.parent, []).append(process.pid)
+        found.setdefault(process.parent, []).append(process.pid)
+    return found
+
+
+def below(families: Mapping[int, Sequence[int]], roots: Iterable[int]) -> set[int]:
+    """Return the descendants of `roots`, of whom these are the families."""
     found: set[int] = set()
     waiting = list(roots)
     while waiting:
-        for child in children.get(waiting.pop(), ()):
+        for child in families.get(waiting.pop(), ()):
             if child not in found:
                 found.add(child)
                 waiting.append(child)

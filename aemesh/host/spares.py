@@ -141,8 +141,9 @@ class Spares:
     async def _warm_up(self, spare: Spare) -> None:
         """Wait until a spare says that it is warm; look then what it takes."""
         await spare.job.wait_said()
+        memory = await trio.to_thread.run_sync(spare.job.read_memory)
         if spare in self.waiting and spare.job.running:
-            spare.warm, spare.memory = True, spare.job.read_memory()
+            spare.warm, spare.memory = True, memory
             self._tell_changed()
 
     def _remove(self, spare: Spare) -> None:
