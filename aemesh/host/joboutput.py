@@ -21,12 +21,17 @@ class JobOutput:
 
     def __init__(self) -> None:
         self._channels: dict[int, Channel] = {}
-        self._closed = False
-        # Both pipes behind one epoll, so that one task can wait for either.
-        self._epoll = select.epoll()
+        self._closed = True  # until there is something to close
         # Readable once the job is over: a pipe may then still be held open by a
         # process that got away, and its end would never come.
         self._over = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        try:
+            # Both pipes behind one epoll, so that one task can wait for either.
+            self._epoll = select.epoll()
+        except OSError:
+            os.close(self._over)
+            raise
+        self._closed = False
         self._epoll.register(self._over, select.EPOLLIN)
 
     def pipe(self, channel: Channel) -> int:

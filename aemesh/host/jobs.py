@@ -130,7 +130,11 @@ class JobRunner:
         Its whole tree counts, and nobody else: not a service of this machine.
         """
         trees = [job.tree for job in self.jobs if job.id in job_ids]
-        return await trio.to_thread.run_sync(self._listeners.find, trees, port)
+        try:
+            return await trio.to_thread.run_sync(self._listeners.find, trees, port)
+        except OSError as error:  # files have run out
+            logger.warning("who listens on port %d is not known: %s", port, error)
+            return None
 
     def end_all(self, *, term_after: float, reason: str) -> None:
         """Ask all jobs to end, without waiting; spares end at once."""
@@ -226,7 +230,8 @@ class JobRunner:
             with trio.move_on_after(_TEND_EVERY):
                 await self._due.wait()
             self._due = trio.Event()
-            await self._tend()
+            with contextlib.suppress(OSError):  # files have run out: next time
+                await self._tend()
 
     async def _tend(self) -> None:
         """Bury the dead orphans; end the living ones if no job has a tree."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
@@ -57,7 +58,7 @@ async def launch(start: Start) -> Started:
         try:
             sock = await trio.to_thread.run_sync(_make_room, start, plain)
             try:
-                process, output = await _open(start, plain)
+                process, tree, output = await _open(start, plain)
             except BaseException:
                 sock.close()
                 job_socket(start.room).unlink(missing_ok=True)
@@ -67,10 +68,6 @@ async def launch(start: Start) -> Started:
             what = f"job {start.job} cannot start {quoted(start.spec.argv[0])}"
             why = getattr(error, "strerror", None) or str(error)
             raise EngineError(what, why=why) from error
-    # Not buried before `Process.wait`, so it is there even if it ended at once.
-    now = read_process(process.pid)
-    started = now.started if now is not None else 0
-    tree = JobTree(process.pid, started, start.marker)
     wrapped = start.sandbox is not None
     return Started(process, tree, output, start.room, sock, wrapped=wrapped)
 
@@ -98,10 +95,14 @@ def _in_sandbox(start: Start, plain: Command) -> AbstractContextManager[Command]
     return nullcontext(plain) if start.sandbox is None else start.sandbox.around(plain)
 
 
-async def _open(start: Start, plain: Command) -> tuple[trio.Process, JobOutput]:
+async def _open(
+    start: Start, plain: Command
+) -> tuple[trio.Process, JobTree, JobOutput]:
     output = JobOutput()
-    ends = [output.pipe(channel) for channel in (Channel.STDOUT, Channel.STDERR)]
+    ends: list[int] = []
     try:
+        ends.append(output.pipe(Channel.STDOUT))
+        ends.append(output.pipe(Channel.STDERR))
         with _in_sandbox(start, plain) as command:
             process = await trio.lowlevel.open_process(
                 command.argv,
@@ -114,10 +115,25 @@ async def _open(start: Start, plain: Command) -> tuple[trio.Process, JobOutput]:
                 start_new_session=True,
             )
         give_usual(process.pid)
+        tree = await _tree(process, start.marker)
     except BaseException:
         output.close()
         raise
     finally:
         for fd in ends:
             os.close(fd)
-    return process, output
+    return process, tree, output
+
+
+async def _tree(process: trio.Process, marker: str) -> JobTree:
+    """Return the tree of a leader; without files, end it and raise `OSError`."""
+    try:
+        # Not buried before `Process.wait`, so it is there even if it ended at once.
+        now = read_process(process.pid)
+    except OSError:
+        os.killpg(process.pid, signal.SIGKILL)
+        assert process.stdin is not None
+        await process.stdin.aclose()
+        await process.wait()
+        raise
+    return JobTree(process.pid, now.started if now is not None else 0, marker)

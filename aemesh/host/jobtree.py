@@ -22,6 +22,7 @@ from aemesh.host.processes import (
     Process,
     all_processes,
     below,
+    check_told,
     families,
     kill_all,
     read_process,
@@ -160,7 +161,8 @@ def _environment(process: Process, *, again: bool) -> bytes | None:
             return found
         if again and _read(f"{folder}/cmdline"):
             return _read(f"{folder}/environ")
-    except OSError:  # gone, or another user's
+    except OSError as error:  # gone, or another user's
+        check_told(error)
         return b""
     now = read_process(process.pid)
     return None if now is not None and now.alive else b""

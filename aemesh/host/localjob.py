@@ -148,8 +148,9 @@ class LocalJob:
         with it.  Before there is anything else, it is the job.
         """
         await self._asked.wait()
-        if not await trio.to_thread.run_sync(_ask_below, self.pid):
-            self._ask()
+        with contextlib.suppress(OSError):  # files have run out: its deadline comes
+            if not await trio.to_thread.run_sync(_ask_below, self.pid):
+                self._ask()
 
     def read_memory(self) -> int:
         """Return what its whole tree takes of memory now, in bytes of PSS.

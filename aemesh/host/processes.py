@@ -6,6 +6,7 @@ loaded.
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 from typing import TYPE_CHECKING, NamedTuple
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
 _DEAD = frozenset("ZXx")
 # Places in /proc/<pid>/stat after the command's name, which may hold anything.
 _STATE, _PARENT, _GROUP, _SESSION, _STARTED = 0, 1, 2, 3, 19
+# There was no file left to look with.
+_SHORT = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOMEM))
 
 
 class Process(NamedTuple):
@@ -35,12 +38,25 @@ class Process(NamedTuple):
         return self.state not in _DEAD
 
 
+def check_told(error: OSError) -> None:
+    """Raise the error again if it tells of us, and nothing of the process looked at.
+
+    Who takes it for the end of that would let it run on.
+    """
+    if error.errno in _SHORT:
+        raise error
+
+
 def read_process(pid: int) -> Process | None:
-    """Return what the kernel says of a process, or None when it is gone."""
+    """Return what the kernel says of a process, or None when it is gone.
+
+    This and all that looks at processes raises `OSError` when files have run out.
+    """
     try:
         with open(f"/proc/{pid}/stat", "rb") as file:
             line = file.read()
-    except OSError:
+    except OSError as error:
+        check_told(error)
         return None
     fields = line.rpartition(b") ")[2].split()
     return Process(
@@ -122,7 +138,8 @@ def kill(process: Process, number: signal.Signals = signal.SIGKILL) -> bool:
     """
     try:
         fd = os.pidfd_open(process.pid)
-    except OSError:
+    except OSError as error:
+        check_told(error)
         return True
     try:
         now = read_process(process.pid)

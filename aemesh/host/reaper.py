@@ -7,7 +7,9 @@ taken in a thread, one at a time, for all trees that wait for it.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Collection, Mapping, Sequence
+from functools import partial
 
 import trio
 
@@ -16,10 +18,14 @@ from aemesh.host.jobtree import JobTree, kill_trees
 from aemesh.host.processes import Process
 from aemesh.tasks.together import Together
 
+_log = logging.getLogger(__name__)
+
 # A killed process is gone after one or two milliseconds; what hangs in the kernel, or
 # took another user's rights, is looked for less and less often.
 _LOOK_AGAIN_AFTER = 0.002
 _LOOK_AT_LEAST_EVERY = 0.1
+# Until there are files again to look with.
+_BREATH_AFTER = 0.1
 
 _Members = Mapping[JobTree, Sequence[Process]]
 
@@ -55,4 +61,13 @@ class Reaper:
         return [process.pid for process in await self._looks.ask(tree)]
 
     async def _kill(self, trees: Collection[JobTree]) -> _Members:
-        return await trio.to_thread.run_sync(kill_trees, trees, limiter=self._thread)
+        told = False
+        while True:
+            kill = partial(kill_trees, trees)
+            try:
+                return await trio.to_thread.run_sync(kill, limiter=self._thread)
+            except OSError as error:  # files have run out, so nothing is known
+                if not told:
+                    _log.warning("jobs cannot be looked for: %s", error)
+                told = True
+                await trio.sleep(_BREATH_AFTER)

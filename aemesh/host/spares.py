@@ -8,6 +8,7 @@ took it has joined.
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
@@ -20,6 +21,8 @@ from aemesh.errors import EngineError
 from aemesh.host.localjob import LocalJob
 from aemesh.model.job import JobSpec
 from aemesh.policy.warmth import plan_spares
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(slots=True, eq=False)
@@ -140,8 +143,12 @@ class Spares:
 
     async def _warm_up(self, spare: Spare) -> None:
         """Wait until a spare says that it is warm; look then what it takes."""
-        await spare.job.wait_said()
-        memory = await trio.to_thread.run_sync(spare.job.read_memory)
+        try:
+            await spare.job.wait_said()
+            memory = await trio.to_thread.run_sync(spare.job.read_memory)
+        except OSError as error:  # files have run out: it serves as it is
+            _log.warning("it is not known whether %r is warm: %s", spare.job, error)
+            return
         if spare in self.waiting and spare.job.running:
             spare.warm, spare.memory = True, memory
             self._tell_changed()

@@ -157,7 +157,8 @@ def end_all_below() -> None:
         # before the interpreter has ended, and our exit status be lost.
         signal.signal(number, signal.SIG_IGN)
     for _ in range(_CLEAR_ROUNDS):
-        kill_all(_below())
+        with contextlib.suppress(OSError):  # files have run out: none to look with
+            kill_all(_below())
         if not _bury():
             return
         select.select([], [], [], _CLEAR_EVERY)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import pytest
@@ -10,13 +11,15 @@ import trio
 import trio.testing
 
 from aemesh import limits
+from aemesh.errors import EngineError, quoted
 from aemesh.host import jobtree, reaper
 from aemesh.host.jobs import open_jobs
 from aemesh.host.jobtree import JobTree, find_members
-from aemesh.host.processes import Process, all_processes
+from aemesh.host.processes import Process, all_processes, kill, read_process
 from aemesh.host.reaper import Reaper
 from aemesh.model.job import JobSpec
 from aemesh.model.names import JobId
+from tests.files import no_files, open_now
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -102,6 +105,52 @@ def test_what_is_no_leaders_is_looked_at_once_for_all_trees(
     pids = [[one.pid for one in found[tree]] for tree in trees]
     assert pids == [[10, 11], [50, 51], [31, 70]]
     assert sorted(looked) == [50, 51, 60, 70, 70, 80]
+
+
+async def test_without_a_file_to_look_with_no_process_is_taken_for_gone(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+):
+    """Threat: T5: a job that takes all files cannot outlive its end by that."""
+    looks = Looks(monkeypatch)
+    script = "setsid sh -c 'echo $$; exec sleep 1000' & read line"
+    with trio.fail_after(30):
+        async with open_jobs(tmp_path / "run", spares=0) as jobs:
+            job = await jobs.start(JobId("one"), JobSpec(argv=("sh", "-c", script)))
+            child = read_process(int((await anext(job.output())).data))
+            assert child is not None
+            job.end_nowait(term_after=0)
+            while job.running or not looks.threads:  # until it looks what is left
+                await trio.sleep(0.001)
+            with no_files():
+                looks.may.set()
+                while not caplog.records:
+                    await trio.sleep(0.001)
+                assert job.exit_now is None
+                with pytest.raises(OSError, match="Too many open files"):
+                    read_process(child.pid)
+                with pytest.raises(OSError, match="Too many open files"):
+                    kill(child)
+
+            await job.wait()
+
+            now = read_process(child.pid)
+            assert now is None or not now.alive
+    (record,) = caplog.records
+    assert "jobs cannot be looked for: [Errno 24]" in record.getMessage()
+
+
+@pytest.mark.parametrize("left", range(14))
+async def test_a_job_that_lacks_files_to_start_with_leaves_none_open(
+    tmp_path: Path, left: int
+):
+    quoted("")  # Python reads its codec then
+    before = open_now()
+    async with open_jobs(tmp_path / "run", spares=0) as jobs:
+        with no_files(but=left), suppress(EngineError):
+            job = await jobs.start(JobId("one"), JobSpec(argv=("true",)))
+            await job.output().aclose()
+
+    assert open_now() == before
 
 
 async def test_what_cannot_be_ended_is_named_and_looked_for_ever_less_often(
