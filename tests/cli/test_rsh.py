@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import pwd
+import shlex
 import signal
 import subprocess
 import sys
@@ -217,6 +218,32 @@ async def test_a_reader_that_goes_ends_the_command_there(rsh: Rsh):
         done = await trio.run_process(["bash", "-c", script], capture_stdout=True)
         await gone(rsh.runner)
     assert done.stdout == b"y\n141\n"
+
+
+@pytest.mark.parametrize(
+    ("closed", "words", "said"),
+    [
+        ("<&-", "cat; echo a; exit 3", b"a\n"),
+        (">&-", "echo a; echo b >&2; exit 3", b"b\n"),
+        (">&- 2>&-", "echo a; exit 3", b""),
+        ("<&- >&- 2>&-", "cat; echo a; exit 3", b""),
+    ],
+)
+async def test_a_standard_file_that_is_closed_is_an_empty_one(
+    rsh: Rsh, closed: str, words: str, said: bytes
+):
+    """The next file that is opened has its number: the socket to the master."""
+    script = f"{shlex.join([*rsh.argv, 'office-1', words])} {closed}"
+    with trio.fail_after(30):
+        done = await trio.run_process(
+            ["bash", "-c", script],
+            stdin=b"not this",
+            capture_stdout=True,
+            capture_stderr=True,
+            check=False,
+        )
+
+    assert (done.returncode, done.stdout + done.stderr) == (3, said)
 
 
 async def test_a_command_that_the_worker_ended_is_255(rsh: Rsh):
