@@ -26,7 +26,11 @@ _LINE_BYTES = 64 * 1024
 _LOST = 255
 
 
-@click.command("exec", context_settings={"ignore_unknown_options": True})
+# What stands behind the command's first word is the command's, with or without --.
+@click.command(
+    "exec",
+    context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False},
+)
 @group_option
 @delegate_options
 @click.argument("argv", nargs=-1, required=True, type=click.UNPROCESSED)
