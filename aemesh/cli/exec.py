@@ -27,10 +27,7 @@ _LOST = 255
 
 
 # What stands behind the command's first word is the command's, with or without --.
-@click.command(
-    "exec",
-    context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False},
-)
+@click.command("exec", context_settings={"allow_interspersed_args": False})
 @group_option
 @delegate_options
 @click.argument("argv", nargs=-1, required=True, type=click.UNPROCESSED)

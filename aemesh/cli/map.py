@@ -37,10 +37,7 @@ _TITLE_LENGTH = 80
 
 
 # What stands behind the command's first word is the command's, with or without --.
-_CONTEXT = {"ignore_unknown_options": True, "allow_interspersed_args": False}
-
-
-@click.command("map", context_settings=_CONTEXT)
+@click.command("map", context_settings={"allow_interspersed_args": False})
 @group_option
 @click.option(
     "-a",
