@@ -78,6 +78,19 @@ class SettingsFileError(SettingsError):
     name = "settings/defaults"
 
 
+class OutputError(SettingsError):
+    """What a command prints is not taken: the disk that it goes to is full, say."""
+
+    name = "settings/output"
+
+    def __init__(self, where: str, error: OSError) -> None:
+        super().__init__(
+            f"{where} cannot be written",
+            why=error.strerror,
+            hint="make room where it goes, or send it elsewhere",
+        )
+
+
 class KeyFileError(SettingsError):
     """The identity key is readable by others, damaged, or not of our kind."""
 

@@ -33,6 +33,7 @@ EXIT_CODES = {
     7: "the group is incomplete",
     8: "the engine failed",
     130: "interrupted",
+    141: "whoever read the output has gone",
 }
 
 

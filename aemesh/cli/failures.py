@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import importlib
+from contextlib import suppress
 
 from aemesh.cli import ui
-from aemesh.errors import AemeshError
+from aemesh.errors import AemeshError, OutputError
 
 INTERRUPTED = 130
+# What a shell says of who was ended by SIGPIPE, as programs are that print.
+READER_GONE = 128 + 13
 
 
 def failed(error: BaseException, *, as_json: bool) -> int:
     """Print what came out of a command; return its exit code."""
     if isinstance(error, SystemExit):
         raise error
-    if _is_interrupt(error):
-        ui.tell("")  # ends the line that has ^C, as click does
+    if _has(error, ui.ReaderGoneError):
+        return READER_GONE
+    if _has(error, KeyboardInterrupt):
+        with suppress(ui.ReaderGoneError, OutputError):
+            ui.tell("")  # ends the line that has ^C, as click does
         return INTERRUPTED
     told = error if isinstance(error, AemeshError) else _inside(error)
     if told is None or told.exit_code == 1:
@@ -30,9 +36,8 @@ def _inside(error: BaseException) -> AemeshError | None:
     return found
 
 
-def _is_interrupt(error: BaseException) -> bool:
-    """Whether Ctrl-C is in a group, as trio's nurseries hand it out."""
-    return isinstance(error, KeyboardInterrupt) or (
-        isinstance(error, BaseExceptionGroup)
-        and error.subgroup(KeyboardInterrupt) is not None
+def _has(error: BaseException, kind: type[BaseException]) -> bool:
+    """Whether this is it, or it is in a group, as trio's nurseries hand it out."""
+    return isinstance(error, kind) or (
+        isinstance(error, BaseExceptionGroup) and error.subgroup(kind) is not None
     )

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import signal
 import sys
 from typing import TYPE_CHECKING
 
@@ -181,17 +179,10 @@ class _Printer:
         while (piece := read_output(self._folder, self._at)).data:
             if piece.gone:
                 ui.say(f"({piece.gone} bytes came too fast to be shown)")
-            self._write(piece.data)
+            with ui.writing(sys.stdout):
+                sys.stdout.buffer.write(piece.data)
+                sys.stdout.buffer.flush()
             self._at = piece.end
-
-    @staticmethod
-    def _write(data: bytes) -> None:
-        try:
-            sys.stdout.buffer.write(data)
-            sys.stdout.buffer.flush()
-        except BrokenPipeError:  # `aemesh logs | head` has seen enough
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            raise SystemExit(128 + signal.SIGPIPE) from None
 
 
 def _state(view: ClientJobView) -> str:

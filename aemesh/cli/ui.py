@@ -13,12 +13,15 @@ from __future__ import annotations
 import json
 import os
 import sys
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Self
 
+from aemesh.errors import OutputError
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from typing import TextIO
 
     import trio
     from rich.progress import Progress
@@ -29,6 +32,27 @@ REPORT_AT = "https://github.com/aemesh/aemesh/issues"
 
 # One line as a person types it; a terminal hands over no more than 4096 at once.
 _ANSWER_BYTES = 4096
+
+
+# --- where it goes ----------------------------------------------------------
+
+
+class ReaderGoneError(Exception):
+    """Whoever read our output has seen enough, as `head` has; no more is to be said."""
+
+
+@contextmanager
+def writing(stream: TextIO) -> Iterator[None]:
+    """Raise `ReaderGoneError` or `OutputError` if what is written is not taken."""
+    try:
+        yield
+    except OSError as error:
+        # What it still holds would be written at our exit, in vain once more.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+        if isinstance(error, BrokenPipeError):
+            raise ReaderGoneError from None
+        named = "standard output" if stream is sys.stdout else "standard error"
+        raise OutputError(named, error) from error
 
 
 # --- data -------------------------------------------------------------------
@@ -44,7 +68,8 @@ def plain(text: str) -> str:
 
 def write(text: str) -> None:
     """Print one line of data."""
-    print(text, flush=True)
+    with writing(sys.stdout):
+        print(text, flush=True)
 
 
 def write_json(value: object) -> None:
@@ -58,14 +83,15 @@ def pass_on(data: bytes, *, error: bool = False) -> None:
     With `error` to stderr.
     """
     stream = sys.stderr if error else sys.stdout
-    if stream.isatty():
-        lines = data.decode(errors="replace").split("\n")
-        # Tabs are no danger to a terminal, and columns want them.
-        shown = ("\t".join(map(plain, line.split("\t"))) for line in lines)
-        stream.write("\n".join(shown))
-    else:
-        stream.buffer.write(data)
-    stream.flush()
+    with writing(stream):
+        if stream.isatty():
+            lines = data.decode(errors="replace").split("\n")
+            # Tabs are no danger to a terminal, and columns want them.
+            shown = ("\t".join(map(plain, line.split("\t"))) for line in lines)
+            stream.write("\n".join(shown))
+        else:
+            stream.buffer.write(data)
+        stream.flush()
 
 
 def _one_line(value: object) -> str:
@@ -131,10 +157,11 @@ def _rich_table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
 
 def tell(text: str) -> None:
     """Print text of ours to stderr, as it is; an open question stays last."""
-    if _open_question is None:
-        print(text, file=sys.stderr, flush=True)
-    else:
-        print(f"\n{text}\n{_open_question}", end="", file=sys.stderr, flush=True)
+    with writing(sys.stderr):
+        if _open_question is None:
+            print(text, file=sys.stderr, flush=True)
+        else:
+            print(f"\n{text}\n{_open_question}", end="", file=sys.stderr, flush=True)
 
 
 def say(text: str) -> None:
@@ -230,12 +257,12 @@ class Counting:
 def error(told: AemeshError, *, as_json: bool = False) -> int:
     """Print an error and its hint; return the exit code."""
     if as_json:
-        print(_one_line(told.fields()), file=sys.stderr, flush=True)
+        _last_words(_one_line(told.fields()))
         return told.exit_code
-    print(f"aemesh: error: {plain(str(told))}", file=sys.stderr)
+    lines = [f"aemesh: error: {plain(str(told))}"]
     if told.hint is not None:
-        print(f"aemesh: hint: {plain(told.hint)}", file=sys.stderr)
-    sys.stderr.flush()
+        lines.append(f"aemesh: hint: {plain(told.hint)}")
+    _last_words("\n".join(lines))
     return told.exit_code
 
 
@@ -243,14 +270,19 @@ def bug(broken: BaseException) -> int:
     """Print the traceback of a bug of ours, and where to report it."""
     import traceback  # noqa: PLC0415
 
-    traceback.print_exception(broken)
-    print(
-        f"aemesh: error: a bug of ours: {plain(str(broken)) or type(broken).__name__}\n"
-        f"aemesh: hint: please report the lines above at {REPORT_AT}",
-        file=sys.stderr,
-        flush=True,
+    said = plain(str(broken)) or type(broken).__name__
+    _last_words(
+        "".join(traceback.format_exception(broken))
+        + f"aemesh: error: a bug of ours: {said}\n"
+        f"aemesh: hint: please report the lines above at {REPORT_AT}"
     )
     return 1
+
+
+def _last_words(text: str) -> None:
+    """Print why we end; where that cannot be, the exit code alone says it."""
+    with suppress(ReaderGoneError, OutputError), writing(sys.stderr):
+        print(text, file=sys.stderr, flush=True)
 
 
 # --- questions --------------------------------------------------------------

@@ -13,7 +13,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from aemesh import limits
-from aemesh.errors import EngineError, UnreachableError, UsageError
+from aemesh.errors import EngineError, OutputError, UnreachableError, UsageError
 from aemesh.model.job import Channel
 
 if TYPE_CHECKING:
@@ -29,6 +29,7 @@ _AS_USER = (
     'u=$(id -un); if [ "$u" != "$2" ]; then'
     ' echo "aemesh: error: the worker runs as $u, not as $2" >&2; exit 255; fi; '
 )
+_NAMES = {1: "standard output", 2: "standard error"}
 # What a shell says of who was ended by SIGPIPE: our reader went away.
 _BROKEN_PIPE = 128 + 13
 
@@ -109,6 +110,10 @@ def _write(fd: int, data: bytes) -> None:
             left = left[os.write(fd, left) :]
         except BlockingIOError:
             _wait(fd, select.POLLOUT)
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            raise OutputError(_NAMES[fd], error) from error
 
 
 def _wait(fd: int, event: int) -> None:

@@ -223,9 +223,11 @@ class MemoryControl:
             raise UnknownNameError(kind, worker, sorted(self.members))
 
     def _meant(self, worker: str) -> str:
-        """Return the name of a member: by its name, its label, or their address."""
+        """Return a member's name: by name, label, key, or the address of all."""
         if worker == _ADDRESS:
             worker = next(iter(self.members), worker)
+        keys = {str(fake_key(name)): name for name in self.members}
+        worker = keys.get(worker, worker)
         name = worker.removesuffix(".1")
         self._known_worker(worker if name not in self.members else name)
         return name

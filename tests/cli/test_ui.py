@@ -219,6 +219,56 @@ async def test_a_bar_counts_and_stands_aside_for_data():
     assert "3/3" in after
 
 
+STDOUT = ["ui.write('x')", "ui.write_json({'x': 1})", "ui.pass_on(b'x')"]
+FULL = (
+    "aemesh: error: standard output cannot be written: No space left on device\n"
+    "aemesh: hint: make room where it goes, or send it elsewhere\n"
+)
+STDERR = ["ui.tell('x')", "ui.pass_on(b'x', error=True)"]
+
+
+def printed(way: str, file: int) -> tuple[int, str]:
+    """Print in a process whose output is `file`; return how it ended, and all else."""
+    code = (
+        "import sys\n"
+        "from aemesh.cli import ui\n"
+        "from aemesh.cli.failures import failed\n"
+        "try:\n"
+        f"    {way}\n"
+        "except Exception as error:\n"
+        "    error = ExceptionGroup('of a nursery', [error])\n"
+        "    sys.exit(failed(error, as_json=False))\n"
+    )
+    ours = {"stdout": file, "stderr": subprocess.PIPE}
+    if way in STDERR:
+        ours = {"stdout": subprocess.PIPE, "stderr": file}
+    argv = [sys.executable, "-c", code]
+    done = subprocess.run(argv, text=True, check=False, timeout=30, **ours)
+    return done.returncode, done.stderr or done.stdout or ""
+
+
+@pytest.mark.parametrize("way", STDOUT + STDERR)
+def test_who_prints_for_nobody_ends_as_by_a_broken_pipe(way: str):
+    reading, writing = os.pipe()
+    os.close(reading)
+    try:
+        assert printed(way, writing) == (141, "")
+    finally:
+        os.close(writing)
+
+
+@pytest.mark.parametrize("way", STDOUT + STDERR)
+def test_what_a_full_disk_does_not_take_is_told_where_it_can_be(way: str):
+    full = os.open("/dev/full", os.O_WRONLY)
+    try:
+        code, said = printed(way, full)
+    finally:
+        os.close(full)
+
+    assert code == 3
+    assert said == (FULL if way in STDOUT else "")
+
+
 def test_without_a_terminal_data_is_passed_on_as_it_is(
     capfdbinary: pytest.CaptureFixture[bytes],
 ):
