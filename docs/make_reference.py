@@ -34,6 +34,7 @@ EXIT_CODES = {
     8: "the engine failed",
     130: "interrupted",
     141: "whoever read the output has gone",
+    255: "any error of `aemesh map` or `aemesh rsh`: the others are the commands'",
 }
 
 

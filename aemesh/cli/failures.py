@@ -11,10 +11,16 @@ from aemesh.errors import AemeshError, OutputError
 INTERRUPTED = 130
 # What a shell says of who was ended by SIGPIPE, as programs are that print.
 READER_GONE = 128 + 13
+# A failure of ours where all other codes tell of what was run, as ssh and GNU
+# parallel have it.
+ASIDE = 255
 
 
-def failed(error: BaseException, *, as_json: bool) -> int:
-    """Print what came out of a command; return its exit code."""
+def failed(error: BaseException, *, as_json: bool, code: int | None = None) -> int:
+    """Print what came out of a command; return its exit code.
+
+    With `code` that is the one of all errors, whatever their own.
+    """
     if isinstance(error, SystemExit):
         raise error
     if _has(error, ui.ReaderGoneError):
@@ -25,8 +31,8 @@ def failed(error: BaseException, *, as_json: bool) -> int:
         return INTERRUPTED
     told = error if isinstance(error, AemeshError) else _inside(error)
     if told is None or told.exit_code == 1:
-        return ui.bug(error)
-    return ui.error(told, as_json=as_json)
+        return ui.bug(error, code=code)
+    return ui.error(told, as_json=as_json, code=code)
 
 
 def _inside(error: BaseException) -> AemeshError | None:

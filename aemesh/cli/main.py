@@ -2,18 +2,20 @@
 
 The table below is all that ``aemesh --help`` reads, so that no command pays for
 the imports of another; a test holds it equal to what the commands say themselves.
-Exit codes are those of `aemesh.errors`; 130 is Ctrl-C.
+Exit codes are those of `aemesh.errors`, but for commands that tell by theirs what
+came of what they ran; 130 is Ctrl-C.
 """
 
 from __future__ import annotations
 
 import importlib
+from typing import Any
 
 import click
 
 from aemesh.cli import ui
 from aemesh.cli.defaults import Section, bind
-from aemesh.cli.failures import INTERRUPTED, failed
+from aemesh.cli.failures import ASIDE, INTERRUPTED, failed
 from aemesh.errors import UsageError
 
 # Name: (module, the command in it, one line of help), in the order of the help.
@@ -63,6 +65,9 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "stop": ("aemesh.cli.stop", "stop", "Stop the master."),
 }
 
+# Their exit codes count what failed of what they ran.
+_COUNTING = frozenset({"map"})
+
 
 class LazyGroup(click.Group):
     """A group whose commands are imported when they are called."""
@@ -88,6 +93,8 @@ class LazyGroup(click.Group):
         name, command, rest = super().resolve_command(ctx, args)
         if name is not None:
             ctx.default_map = {name: Section(self, (name,))}
+            if name in _COUNTING and isinstance(ctx.obj, dict):
+                ctx.obj["code"] = ASIDE
         return name, command, rest
 
     def format_commands(
@@ -119,18 +126,19 @@ def cli(state: str | None) -> None:
 def run(args: list[str]) -> int:
     """Run one command line and return its exit code; errors have been printed."""
     # Words that cannot be read may be told before --json has been.
-    said = {"as_json": "--json" in args[: args.index("--") if "--" in args else None]}
+    as_json = "--json" in args[: args.index("--") if "--" in args else None]
+    said: dict[str, Any] = {"as_json": as_json, "code": None}
     try:
         code = cli.main(args, prog_name="aemesh", standalone_mode=False, obj=said)
     except click.exceptions.NoArgsIsHelpError as error:
         ui.tell(error.format_message())
         return UsageError.exit_code
     except click.ClickException as error:
-        return ui.error(_in_our_words(error), as_json=said["as_json"])
+        return ui.error(_in_our_words(error), **said)
     except (click.Abort, KeyboardInterrupt):
         return INTERRUPTED
     except BaseException as error:  # noqa: BLE001 - the last one that can say it
-        return failed(error, as_json=said["as_json"])
+        return failed(error, **said)
     return code if isinstance(code, int) else 0
 
 

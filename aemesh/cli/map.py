@@ -108,7 +108,8 @@ def map_(  # noqa: PLR0913, PLR0917 - the options of the command
     """Run a command for each argument, spread over a group.
 
     As with GNU parallel: `aemesh map --group A -- gzip -9 {} ::: *.csv`.  No shell
-    reads the words.  The exit code is the number of items that failed, at most 101.
+    reads the words.  The exit code is the number of items that failed, 101 if they are
+    more than 100; 255 is a failure of ours.
     """
     template, items = parse(words, files=files, read=lambda name: _lines(name, null))
     if dry_run:

@@ -13,22 +13,20 @@ from typing import Any
 import click
 
 from aemesh.cli import ui
-from aemesh.cli.failures import failed
+from aemesh.cli.failures import ASIDE, failed
 from aemesh.cli.options import TypedOption, state_option
 from aemesh.client.environment import GROUP_VARIABLE
 from aemesh.client.mesh import Mesh
 from aemesh.client.remoteshell import run_remote
 from aemesh.errors import UsageError
 
-# What ssh says of failures of its own, so that callers tell them from the command's.
-FAILED = 255
 # Of ssh's options: those that say how it connects, or that it is to be quiet.
 _FLAGS = "46AaCKkqTtvXxY"
 _VALUES = "BbceFIiJmopS"
 
 
 class _Rsh(click.Command):
-    """A command that reads its words as ssh does; those that are wrong are `FAILED`."""
+    """A command that reads its words as ssh does; those that are wrong are `ASIDE`."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Take options before the host, and behind it, too, up to the command."""
@@ -38,8 +36,8 @@ class _Rsh(click.Command):
             return super().parse_args(ctx, [*options, *more, "--", *rest[:1], *words])
         except click.UsageError as error:
             text = error.format_message()
-            ui.error(UsageError(text[:1].lower() + text[1:].rstrip(".")))
-            ctx.exit(FAILED)
+            told = UsageError(text[:1].lower() + text[1:].rstrip("."))
+            ctx.exit(ui.error(told, code=ASIDE))
 
 
 def _split(args: list[str]) -> tuple[list[str], list[str]]:
@@ -119,8 +117,7 @@ def rsh(  # noqa: PLR0913 - the options of the command
     named, at, place = host.rpartition("@")
     if not words:
         hint = f"say a command: `aemesh rsh {place} hostname`; there is no terminal"
-        ui.error(UsageError("what is to run?", hint=hint))
-        return FAILED
+        return ui.error(UsageError("what is to run?", hint=hint), code=ASIDE)
     try:
         return run_remote(
             Mesh(state),
@@ -131,5 +128,4 @@ def rsh(  # noqa: PLR0913 - the options of the command
             takes_input=not no_input,
         )
     except Exception as error:  # noqa: BLE001 - whatever it is, callers know one code
-        failed(error, as_json=False)
-        return FAILED
+        return failed(error, as_json=False, code=ASIDE)

@@ -254,20 +254,21 @@ class Counting:
 # --- errors -----------------------------------------------------------------
 
 
-def error(told: AemeshError, *, as_json: bool = False) -> int:
-    """Print an error and its hint; return the exit code."""
+def error(told: AemeshError, *, as_json: bool = False, code: int | None = None) -> int:
+    """Print an error and its hint; return the exit code: `code`, or else its own."""
+    code = code or told.exit_code
     if as_json:
-        _last_words(_one_line(told.fields()))
-        return told.exit_code
+        _last_words(_one_line({**told.fields(), "exit_code": code}))
+        return code
     lines = [f"aemesh: error: {plain(str(told))}"]
     if told.hint is not None:
         lines.append(f"aemesh: hint: {plain(told.hint)}")
     _last_words("\n".join(lines))
-    return told.exit_code
+    return code
 
 
-def bug(broken: BaseException) -> int:
-    """Print the traceback of a bug of ours, and where to report it."""
+def bug(broken: BaseException, *, code: int | None = None) -> int:
+    """Print the traceback of a bug of ours, and where to report it; return the code."""
     import traceback  # noqa: PLC0415
 
     said = plain(str(broken)) or type(broken).__name__
@@ -276,7 +277,7 @@ def bug(broken: BaseException) -> int:
         + f"aemesh: error: a bug of ours: {said}\n"
         f"aemesh: hint: please report the lines above at {REPORT_AT}"
     )
-    return 1
+    return code or 1
 
 
 def _last_words(text: str) -> None:

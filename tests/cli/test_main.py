@@ -79,6 +79,18 @@ def test_a_bug_beside_an_error_of_ours_is_a_bug(
     assert "Traceback" in capfd.readouterr().err
 
 
+def test_no_failure_of_map_itself_looks_like_a_number_of_items(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+):
+    def broken(*_: object, **__: object) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(importlib.import_module("aemesh.cli.map"), "parse", broken)
+
+    assert main.run(["map", "--group", "A", "--", "echo", ":::", "a"]) == 255
+    assert "please report" in capfd.readouterr().err
+
+
 def test_help_costs_little_and_imports_no_command():
     code = (
         "import sys\n"
