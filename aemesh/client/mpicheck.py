@@ -26,21 +26,28 @@ _LOOK = """
 command -v "$1" >/dev/null || echo daemon
 [ -d "$2" ] || echo folder
 [ -z "$3" ] || [ -e "$3" ] || echo file
+[ -z "$4" ] || if command -v ip >/dev/null; then
+    [ -n "$(ip -o addr show to "$4" 2>/dev/null)" ] || echo network
+else echo ip; fi
 """
 # Options of either mpirun that say where ranks start.
 _PLACES = frozenset(("-wdir", "--wdir", "-wd", "--wd", "-cwd", "--cwd"))
 
 
-def check_members(
+def check_members(  # noqa: PLR0913 - what is looked for, and where
     mesh: Mesh,
     group: str,
     members: Sequence[HeldMember],
     launcher: Launcher,
     words: Sequence[str],
+    *,
+    subnet: str,
+    named: bool,
 ) -> list[str]:
     """Raise `SettingsError` for what is missing on a member; return what may be.
 
-    Raises `GroupIncompleteError` if there is none.
+    `subnet` is the network that ranks are to use, "" for any; the user `named` it.
+    Raises `GroupIncompleteError` if there is no member.
     """
     if not members:
         msg = f"group {group} has no members"
@@ -48,12 +55,13 @@ def check_members(
     program, is_sure = _program(words)
     place = str(Path.cwd())
     path = str(Path(place, program)) if program else ""
-    argv = ["/bin/sh", "-c", _LOOK, "sh", launcher.daemon, place, path]
+    argv = ["/bin/sh", "-c", _LOOK, "sh", launcher.daemon, place, path, subnet]
     missing = _looked(mesh, group, [one.label for one in members], argv)
     if lacks := missing.get("daemon"):
         msg = f"{launcher.daemon} is not on {', '.join(lacks)}"
         hint = f"install {launcher.kind.value} there, of the same version: {launcher}"
         raise SettingsError(msg, why="mpirun starts it on each member", hint=hint)
+    warnings = _check_network(launcher, subnet, missing, named=named)
     told = not _PLACES.isdisjoint(words)
     # Open MPI's ranks go to the home folder else, which does for a whole path.
     here = launcher.kind is Kind.MPICH or (program and not program.startswith("/"))
@@ -64,10 +72,31 @@ def check_members(
     if (lacks := missing.get("file")) and not told:
         msg = f"{path} is not on {', '.join(lacks)}"
         if not is_sure:
-            return [msg]
+            return [*warnings, msg]
         hint = f"copy it there: `rsync -e 'aemesh rsh' {program} {lacks[0]}:{path}`"
         raise SettingsError(msg, why="ranks start it at the same path", hint=hint)
-    return []
+    return warnings
+
+
+def _check_network(
+    launcher: Launcher, subnet: str, missing: dict[str, list[str]], *, named: bool
+) -> list[str]:
+    """Raise `SettingsError` where ranks would use another network than the named one.
+
+    Returns that as warnings where nobody has named it.
+    """
+    if lacks := missing.get("network"):
+        what = f"{subnet} is no network of {', '.join(lacks)}"
+        why = "ranks are to use it on each member"
+    elif launcher.kind is Kind.MPICH and (lacks := missing.get("ip")):
+        what = f"`ip` is not on {', '.join(lacks)}"
+        why = f"MPICH is to use {subnet}, and `ip` says which interface that is there"
+    else:
+        return []
+    if not named:
+        return [f"{what}: {why}"]
+    hint = "name a network that all members are in, or none: `--subnet any`"
+    raise SettingsError(what, why=why, hint=hint)
 
 
 def _looked(

@@ -64,13 +64,16 @@ def run_mpi(
         mesh.hold(run.group) as hold,
         tempfile.TemporaryDirectory(prefix="aemesh-mpi-") as place,
     ):
-        for text in check_members(mesh, run.group, hold.members, launcher, run.words):
+        subnet, named = _subnet(run.subnet, hold.first), run.subnet != AUTO
+        members = hold.members
+        for text in check_members(
+            mesh, run.group, members, launcher, run.words, subnet=subnet, named=named
+        ):
             warn(text)
-        subnet = _subnet(run.subnet, hold.first)
-        slots = _slots(hold.members)
+        slots = _slots(members)
         shown = ", ".join(f"{host} ({count})" for host, count in slots.items())
         say(f"{launcher} on {shown}")
-        prelude = launcher.prelude(subnet, alone=run.subnet != AUTO)
+        prelude = launcher.prelude(subnet, alone=named)
         agent = _write_agent(Path(place), mesh, run.group, prelude)
         hosts = Path(place) / "hosts"
         hosts.write_text("".join(launcher.host_line(*one) for one in slots.items()))

@@ -6,12 +6,15 @@ import base64
 import os
 import re
 import signal
+import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import trio
 
+from aemesh.client import mpicheck
+from aemesh.client.mpilauncher import Kind, Launcher
 from aemesh.host.processes import all_processes
 from aemesh.model.view import OutputView
 from tests.roles.test_jobtalk import gone, jobs_served
@@ -28,6 +31,10 @@ for pid in $pids; do wait "$pid" || code=$?; done
 env | grep '^AEMESH_' && code=99
 exit ${code:-0}
 """
+HYDRA = """#!/bin/sh
+echo 'HYDRA build details:'
+echo '    Version: 4.0.2'
+"""
 
 
 class Served:
@@ -35,16 +42,22 @@ class Served:
 
     def __init__(self, state: Path, runner, api) -> None:
         self.state, self.runner, self.api = state, runner, api
-        mpirun = state / "mpirun"
-        mpirun.write_text(MPIRUN)
-        mpirun.chmod(0o755)
+        for name, text in {"mpirun": MPIRUN, "hydra": HYDRA}.items():
+            (state / name).write_text(text)
+            (state / name).chmod(0o755)
         argv = [sys.executable, "-m", "aemesh", "--state", str(state), "mpirun"]
-        self.argv = [*argv, "--group", "A", "--mpi", str(mpirun)]
+        self.argv = [*argv, "--group", "A", "--mpi", str(state / "mpirun")]
 
-    async def run(self, *words: str):
+    def lacks(self, what: str) -> None:
+        """Have office-1 say that this is missing on it."""
+        missing = OutputView(worker="office-1", channel="stdout", data=_base64(what))
+        self.api.output = [missing, OutputView(worker="office-1", code=0)]
+
+    async def run(self, *words: str, mpi: str = "mpirun", subnet: str = "auto"):
+        options = ["--mpi", str(self.state / mpi), "--subnet", subnet]
         with trio.fail_after(30):
             return await trio.run_process(
-                [*self.argv, *words],
+                [*self.argv, *options, *words],
                 capture_stdout=True,
                 capture_stderr=True,
                 check=False,
@@ -140,8 +153,7 @@ async def test_what_a_member_lacks_is_said_before_anything_starts(
     prog = served.state / "prog"
     prog.write_text("#!/bin/sh\n")
     prog.chmod(0o755)
-    missing = OutputView(worker="office-1", channel="stdout", data=_base64(what))
-    served.api.output = [missing, OutputView(worker="office-1", code=0)]
+    served.lacks(what)
 
     done = await served.run(*words)
 
@@ -150,9 +162,79 @@ async def test_what_a_member_lacks_is_said_before_anything_starts(
     assert done.stdout == b""
 
 
+@pytest.mark.parametrize(
+    ("mpi", "what", "said"),
+    [
+        ("mpirun", "network", "10.99.0.0/16 is no network of office-1: ranks are"),
+        ("hydra", "network", "10.99.0.0/16 is no network of office-1: ranks are"),
+        ("hydra", "ip", "`ip` is not on office-1: MPICH is to use 10.99.0.0/16, and"),
+    ],
+)
+async def test_a_network_that_was_named_and_is_not_there_is_an_error(
+    served: Served, mpi: str, what: str, said: str
+):
+    """Ranks would take another one, which nobody had named."""
+    served.lacks(what)
+
+    done = await served.run("true", mpi=mpi, subnet="10.99.0.0/16")
+
+    assert done.returncode == 3
+    assert said in done.stderr.decode()
+    assert b"--subnet any" in done.stderr
+    assert done.stdout == b""
+
+
+@pytest.mark.parametrize(
+    ("kind", "missing", "said"),
+    [
+        (Kind.MPICH, {}, ""),
+        (Kind.MPICH, {"ip": ["a"]}, "`ip` is not on a: MPICH is to use 10.0.0.0/8"),
+        (
+            Kind.MPICH,
+            {"network": ["a", "b"]},
+            "10.0.0.0/8 is no network of a, b: ranks are",
+        ),
+        (Kind.OPEN_MPI, {"ip": ["a"]}, ""),  # it looks for interfaces itself
+    ],
+)
+def test_a_network_of_our_choice_is_only_warned_of(kind, missing, said):
+    launcher = Launcher("mpirun", Path("/mpirun"), kind, "4.1.4")
+    told = mpicheck._check_network(launcher, "10.0.0.0/8", missing, named=False)
+
+    assert [text[: len(said)] for text in told] == ([said] if said else [])
+
+
+@pytest.mark.parametrize(
+    ("shown", "asked", "said"),
+    [
+        ("echo 2: eth0 inet 10.99.0.2/16", "10.99.0.0/16", ""),
+        ("true", "10.99.0.0/16", "network\n"),
+        ("true", "", ""),
+        (None, "10.99.0.0/16", "ip\n"),
+        (None, "", ""),
+    ],
+)
+def test_a_member_looks_for_the_network_itself(
+    tmp_path: Path, shown: str | None, asked: str, said: str
+):
+    if shown is not None:
+        (tmp_path / "ip").write_text(f"#!/bin/sh\n{shown}\n")
+        (tmp_path / "ip").chmod(0o755)
+    (tmp_path / "orted").symlink_to("/bin/true")
+
+    done = subprocess.run(
+        ["/bin/sh", "-c", mpicheck._LOOK, "sh", "orted", "/", "", asked],
+        capture_output=True,
+        env={"PATH": str(tmp_path)},
+        text=True,
+        check=False,
+    )
+
+    assert (done.stdout, done.stderr) == (said, "")
+
+
 async def test_what_looks_like_a_mistyped_program_is_warned_of(served: Served):
-    missing = OutputView(worker="office-1", channel="stdout", data=_base64("file"))
-    served.api.output = [missing, OutputView(worker="office-1", code=0)]
+    served.lacks("file")
 
     done = await served.run("echo mpirun says so, too", "-n", "2", "./porg")
 
