@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import os
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -32,6 +33,12 @@ else echo ip; fi
 """
 # Options of either mpirun that say where ranks start.
 _PLACES = frozenset(("-wdir", "--wdir", "-wd", "--wd", "-cwd", "--cwd"))
+# Those with one dash or two whose value is a file that mpirun itself reads or writes.
+_FILES = frozenset((
+    *("f", "hostfile", "machinefile", "default-hostfile", "rankfile", "rf", "app"),
+    *("am", "tune", "configfile", "output-filename", "report-pid", "report-uri"),
+    *("outfile-pattern", "errfile-pattern"),
+))  # fmt: skip
 
 
 def check_members(  # noqa: PLR0913 - what is looked for, and where
@@ -122,11 +129,14 @@ def _program(words: Sequence[str]) -> tuple[str, bool]:
     """Return the file among mpirun's words that ranks run, and whether it is one.
 
     What each option of mpirun takes is mpirun's to know.  So it is the first word that
-    is a path and names a file here: a program, or a script of an interpreter's.
+    is a path and names a file here, and none of mpirun's own: a program, or a script
+    of an interpreter's.
     Without any it may be what looks like one in this folder, mistyped.
     """
     mistyped = ""
-    for word in words:
+    for before, word in pairwise(("", *words)):
+        if before.startswith("-") and before.lstrip("-") in _FILES:
+            continue
         is_script = word.endswith(".py")
         if not word.startswith("-") and ("/" in word or is_script):
             path = Path(word)

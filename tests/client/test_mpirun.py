@@ -233,6 +233,29 @@ def test_a_member_looks_for_the_network_itself(
     assert (done.stdout, done.stderr) == (said, "")
 
 
+@pytest.mark.parametrize(
+    ("words", "program"),
+    [
+        ("-hostfile ./hosts -n 2 ./prog in.txt", "./prog"),
+        ("--rankfile ./hosts --output-filename ./out ./prog", "./prog"),
+        ("-f ./hosts -n 1 hostname", ""),
+        ("--output-filename ./out -n 1 hostname", ""),
+        ("-n 2 ./prog --hostfile ./hosts", "./prog"),
+        ("-n 2 ./porg -f ./hosts", "./porg"),
+        ("-n 2 python ./main.py", "./main.py"),
+    ],
+)
+def test_what_mpirun_itself_reads_or_writes_is_no_program(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: str, program: str
+):
+    for name in ("hosts", "prog", "main.py"):
+        (tmp_path / name).touch()
+    (tmp_path / "prog").chmod(0o755)
+    monkeypatch.chdir(tmp_path)
+
+    assert mpicheck._program(words.split())[0] == program
+
+
 async def test_what_looks_like_a_mistyped_program_is_warned_of(served: Served):
     served.lacks("file")
 
