@@ -12,7 +12,7 @@ import click
 
 from aemesh.cli import ui
 from aemesh.client.item import Item, this_item
-from aemesh.errors import UsageError
+from aemesh.errors import SettingsError, UsageError
 from aemesh.host.folderzip import unzip_untrusted, zip_folder
 
 _VARIABLE = "AEMESH_CHECKPOINT"
@@ -45,10 +45,15 @@ def resume() -> int:
     """
     item, folder = _here()
     state = None if item is None else item.saved()
-    if state is None:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        return _NOTHING
-    unzip_untrusted(state, folder)
+    try:
+        if state is None:
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            return _NOTHING
+        unzip_untrusted(state, folder)
+    except OSError as error:
+        msg = f"{folder} cannot be filled"
+        hint = "it must be a folder that we may replace, with room for the state"
+        raise SettingsError(msg, why=error.strerror, hint=hint) from error
     return 0
 
 

@@ -26,10 +26,10 @@ from typing import TYPE_CHECKING, Any
 
 from aemesh import limits
 from aemesh.client.agent import VARIABLE, this_agent
-from aemesh.errors import RunFullError
+from aemesh.errors import RunFullError, SettingsError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
 # They tell a command of `aemesh map` which item it is.
 RUN_VARIABLE = "AEMESH_RUN"
@@ -79,12 +79,27 @@ def working_on(item: Item) -> Iterator[None]:
 
 
 def this_item() -> Item | None:
-    """Return the item that is computed here, in this thread or this process."""
+    """Return the item that is computed here, in this thread or this process.
+
+    Raises `SettingsError` if the variables that tell it have not all come through.
+    """
     item = _now.get()
     if item is None and ITEM_VARIABLE in os.environ and VARIABLE in os.environ:
-        run, life = os.environ[RUN_VARIABLE], os.environ[LIFE_VARIABLE]
-        item = Item(run, int(life), os.environ[ITEM_VARIABLE])
+        item = _told(os.environ)
     return item
+
+
+def _told(environ: Mapping[str, str]) -> Item:
+    try:
+        life = int(environ[LIFE_VARIABLE])
+        return Item(environ[RUN_VARIABLE], life, environ[ITEM_VARIABLE])
+    except (KeyError, ValueError):
+        names = (RUN_VARIABLE, LIFE_VARIABLE, ITEM_VARIABLE)
+        msg = "which item this is cannot be told"
+        lacks = [f"${name}" for name in names if name not in environ]
+        why = f"{' and '.join(lacks) or f'${LIFE_VARIABLE}'} did not come through"
+        hint = f"hand on all of ${', $'.join(names)}"
+        raise SettingsError(msg, why=why, hint=hint) from None
 
 
 def checkpoint(state: object) -> None:

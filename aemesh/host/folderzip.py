@@ -38,9 +38,20 @@ _BROKEN = (
 def zip_folder(folder: Path) -> bytes:
     """Return a folder as a zip.
 
-    Raises `SettingsError` for what is neither file nor folder, `RunFullError` beyond
-    the bounds of a checkpoint.
+    Raises `SettingsError` for what is neither file nor folder or cannot be read,
+    `RunFullError` beyond the bounds of a checkpoint.
     """
+    try:
+        return _zipped(folder)
+    except OSError as error:
+        hint = "commit while nothing else writes to the folder"
+        if isinstance(error, PermissionError):
+            hint = "make it readable, or keep it in another folder"
+        msg = f"{error.filename or folder} cannot be in a checkpoint"
+        raise SettingsError(msg, why=error.strerror, hint=hint) from error
+
+
+def _zipped(folder: Path) -> bytes:
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
         count = size = 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import stat
@@ -16,6 +17,7 @@ from hypothesis import strategies as st
 
 from aemesh import limits
 from aemesh.errors import BadMessage, RunFullError, SettingsError
+from aemesh.host import folderzip
 from aemesh.host.folderzip import unzip_untrusted, zip_folder
 
 
@@ -73,6 +75,28 @@ def test_what_was_there_is_replaced_whole(folder: Path, tmp_path: Path) -> None:
 def test_a_link_is_refused(folder: Path) -> None:
     (folder / "link").symlink_to("/etc/passwd")
     with pytest.raises(SettingsError, match="neither a file nor a folder"):
+        zip_folder(folder)
+
+
+def test_what_cannot_be_read_is_named(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (folder / "mine").touch()
+
+    def refuse(self: Path, *_: object) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied", str(self))
+
+    monkeypatch.setattr(type(folder), "open", refuse)  # root may read everything
+    with pytest.raises(SettingsError, match=r"mine cannot .*: Permission") as caught:
+        zip_folder(folder)
+    assert caught.value.hint == "make it readable, or keep it in another folder"
+
+
+def test_what_goes_away_meanwhile_is_named(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(folderzip, "_walk", lambda folder: [folder / "gone"])
+    with pytest.raises(SettingsError, match=r"gone cannot .*: No such file"):
         zip_folder(folder)
 
 
