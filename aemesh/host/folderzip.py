@@ -59,10 +59,7 @@ def _zipped(folder: Path) -> bytes:
             status = path.lstat()
             name = _name(path, folder)
             count, size = count + 1, size + status.st_size
-            if count > limits.CHECKPOINT_FILES or size > limits.CHECKPOINT_BYTES:
-                msg = f"{folder} is no checkpoint"
-                files, most = limits.CHECKPOINT_FILES, limits.CHECKPOINT_BYTES
-                raise RunFullError(msg, why=f"at most {files} files of {most} bytes")
+            _check_bounds(folder, count, size)
             if stat.S_ISDIR(status.st_mode):
                 archive.writestr(zipfile.ZipInfo(f"{name}/", _NO_TIME), b"")
             elif stat.S_ISREG(status.st_mode):
@@ -101,12 +98,26 @@ def unzip_untrusted(data: bytes, folder: Path) -> None:
         remove_tree(fresh)
 
 
+def _check_bounds(folder: Path, count: int, size: int) -> None:
+    if count > limits.CHECKPOINT_FILES:
+        why = f"it has more than {limits.CHECKPOINT_FILES} files and folders"
+    elif size > limits.CHECKPOINT_BYTES:
+        why = f"its files have more than {limits.CHECKPOINT_BYTES} bytes together"
+    else:
+        return
+    msg = f"{folder} is no checkpoint"
+    hint = "keep what can be computed again in another folder"
+    raise RunFullError(msg, why=why, hint=hint)
+
+
 def _name(path: Path, folder: Path) -> str:
     """Return how a file is called; refuse what would not come back."""
     name = path.relative_to(folder).as_posix()
     if "\\" in name or name.encode(errors="replace").decode() != name:
-        msg = f"{quoted(str(path))} cannot be in a checkpoint"
-        raise SettingsError(msg, why="its name has a backslash, or is not UTF-8")
+        # Folders come before what is in them, so it is the last part of the name.
+        msg = f"{quoted(path.name)} in {path.parent} cannot be in a checkpoint"
+        why = "its name has a backslash, or is not UTF-8"
+        raise SettingsError(msg, why=why, hint="give it another name")
     return name
 
 

@@ -100,22 +100,29 @@ def test_what_goes_away_meanwhile_is_named(
         zip_folder(folder)
 
 
-@pytest.mark.parametrize("name", [b"back\\slash", b"\xff"])
-def test_what_would_not_come_back_is_refused_at_once(folder: Path, name: bytes) -> None:
-    (folder / os.fsdecode(name)).touch()
-    with pytest.raises(SettingsError, match="cannot be in a checkpoint"):
+@pytest.mark.parametrize(
+    ("name", "shown"), [(b"back\\slash", r'"back\\slash"'), (b"\xff", r'"\udcff"')]
+)
+def test_what_would_not_come_back_is_refused_at_once(
+    folder: Path, name: bytes, shown: str
+) -> None:
+    deep = folder / ("long" * 30)
+    deep.mkdir()
+    (deep / os.fsdecode(name)).touch()
+    with pytest.raises(SettingsError, match="cannot be in a checkpoint") as caught:
         zip_folder(folder)
+    assert caught.value.what.startswith(f"{shown} in {deep} ")
 
 
 def test_too_much_is_refused(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in "abc":
         (folder / name).write_bytes(b"x" * 10)
     monkeypatch.setattr(limits, "CHECKPOINT_FILES", 2)
-    with pytest.raises(RunFullError):
+    with pytest.raises(RunFullError, match="more than 2 files and folders"):
         zip_folder(folder)
     monkeypatch.setattr(limits, "CHECKPOINT_FILES", 9)
     monkeypatch.setattr(limits, "CHECKPOINT_BYTES", 20)
-    with pytest.raises(RunFullError):
+    with pytest.raises(RunFullError, match="more than 20 bytes together"):
         zip_folder(folder)
 
 
