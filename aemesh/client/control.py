@@ -14,6 +14,7 @@ from aemesh.client.hold import Hold
 from aemesh.client.jobs import JobFolder
 from aemesh.client.memberjob import MemberJob
 from aemesh.client.runs import Runs
+from aemesh.client.targets import group_target
 from aemesh.client.transport import ANSWER_AFTER, Transport, error_of, in_line
 from aemesh.host.control.sockets import SOCKET_FILE
 from aemesh.host.statedir import state_root
@@ -87,16 +88,16 @@ class Control:
         What is not named stays.  A `max` of None is none, a `require` of "" anything.
         """
         return self._transport.ask(
-            "PATCH", _of(name), body=SetGroup(**demand), answer=GroupView
+            "PATCH", group_target(name), body=SetGroup(**demand), answer=GroupView
         )
 
     def group_status(self, name: str) -> GroupStatusView:
         """Return all about a group: its members, and why others are none."""
-        return self._transport.ask("GET", _of(name), answer=GroupStatusView)
+        return self._transport.ask("GET", group_target(name), answer=GroupStatusView)
 
     def close_group(self, name: str) -> None:
         """End a group, and give its workers back."""
-        self._transport.ask("DELETE", _of(name), answer=dict)
+        self._transport.ask("DELETE", group_target(name), answer=dict)
 
     def move(self, worker: str, group: str) -> Receipt:
         """Move a worker to another group, where it stays; return how it left its own.
@@ -152,7 +153,7 @@ class Control:
         Raises `GroupIncompleteError` when it has waited as long as the group says.
         Without `members` it waits for the engine only.
         """
-        target = f"{_of(name, 'connect')}?members={int(members)}"
+        target = f"{group_target(name, 'connect')}?members={int(members)}"
         return self._transport.ask("POST", target, answer=ConnectView, within=None)
 
     def open_page(self, name: str, said: bytes) -> Talk:
@@ -160,7 +161,7 @@ class Control:
 
         Raises `EngineError` if it has none.
         """
-        return self._transport.talk("POST", _of(name, "page"), said)
+        return self._transport.talk("POST", group_target(name, "page"), said)
 
     def certify(
         self, name: str, csr_pem: str, *, life_after: float = 0.0
@@ -171,7 +172,7 @@ class Control:
         """
         return self._transport.ask(
             "POST",
-            _of(name, "certificates"),
+            group_target(name, "certificates"),
             body=Certify(csr=csr_pem, life_after=life_after),
             answer=CertificateView,
         )
@@ -179,7 +180,7 @@ class Control:
     def delegate(self, name: str, wish: Delegate) -> DelegationView:
         """Hand your X.509 identity on to a group's jobs that start from now on."""
         return self._transport.ask(
-            "POST", _of(name, "delegation"), body=wish, answer=DelegationView
+            "POST", group_target(name, "delegation"), body=wish, answer=DelegationView
         )
 
     def exec(
@@ -201,7 +202,9 @@ class Control:
             delegate=delegate,
             workers=tuple(workers),
         )
-        for line in self._transport.lines("POST", _of(name, "exec"), body=wish):
+        for line in self._transport.lines(
+            "POST", group_target(name, "exec"), body=wish
+        ):
             yield in_line(line, OutputView)
 
     def job(  # noqa: PLR0913 - what there is to say of a job
@@ -251,8 +254,3 @@ class Control:
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.folder}>"
-
-
-def _of(group: str, part: str = "") -> str:
-    end = f"/{part}" if part else ""
-    return f"/v1/groups/{quote(group, safe='')}{end}"

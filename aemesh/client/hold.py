@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Self
-from urllib.parse import quote
 
+from aemesh.client.targets import group_target
 from aemesh.client.transport import in_line
 from aemesh.errors import UnreachableError
 from aemesh.model.view import HoldView
@@ -27,8 +27,7 @@ class Hold:
 
     def __init__(self, transport: Transport, group: str) -> None:
         """Hold it; raises `UnknownNameError`."""
-        target = f"/v1/groups/{quote(group, safe='')}/hold"
-        self._talk = transport.talk("POST", target, b"")
+        self._talk = transport.talk("POST", group_target(group, "hold"), b"")
         self._rest = b""
         try:
             self.first = self._next()

@@ -7,11 +7,11 @@ meanwhile costs time and nothing else: see `aemesh.client.patience`.
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
-from urllib.parse import quote
 
 import msgspec
 
 from aemesh import limits
+from aemesh.client.targets import run_target
 from aemesh.client.transport import error_in
 from aemesh.errors import BugError, UnreachableError
 from aemesh.master.control_wire import AskValues, CommitValues, OpenRun
@@ -44,11 +44,11 @@ class Runs:
 
     def show(self, group: str, key: str) -> RunView:
         """Return a run; raises `UnknownRunError`."""
-        return self._transport.ask("GET", _target(group, key), answer=RunView)
+        return self._transport.ask("GET", run_target(group, key), answer=RunView)
 
     def drop(self, group: str, key: str) -> None:
         """Remove a run and all it has; raises `UnknownRunError`."""
-        self._transport.ask("DELETE", _target(group, key), answer=dict)
+        self._transport.ask("DELETE", run_target(group, key), answer=dict)
 
     def open(  # noqa: PLR0913 - what a run is, by name
         self,
@@ -130,7 +130,7 @@ class Run:
             yield from _cut(pieces, len(page))
 
     def _target(self, part: str) -> str:
-        return f"{_target(self.view.group, self.view.key)}/{part}"
+        return run_target(self.view.group, self.view.key, part)
 
     def __repr__(self) -> str:
         return f"<Run {self.key} of {self.view.group}, life {self.life}>"
@@ -161,7 +161,3 @@ def _fill(buffer: bytearray, length: int, pieces: Iterator[bytes]) -> None:
 
 def _unreadable(error: Exception) -> BugError:
     return BugError("the master's answer cannot be read", why=str(error))
-
-
-def _target(group: str, key: str) -> str:
-    return f"/v1/runs/{quote(group, safe='')}/{quote(key, safe='')}"
