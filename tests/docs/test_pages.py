@@ -86,6 +86,12 @@ def test_a_page_is_reached_from_another(page: Path):
     assert page in linked or named
 
 
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_no_command_is_looked_for_in_the_empty_folder_that_it_starts_in(page: Path):
+    for line in page.read_text().splitlines():
+        assert not re.search(r"aemesh (map|exec) .*-- \.{1,2}/", line), line
+
+
 def test_the_picture_of_the_house_is_the_same_everywhere():
     pages = [
         ROOT / "docs" / "architecture.md",
