@@ -11,6 +11,7 @@ Each check opens a group on this machine; what the engine starts are processes h
 
 from __future__ import annotations
 
+import argparse
 import os
 import re
 import signal
@@ -25,6 +26,7 @@ from typing import TYPE_CHECKING
 import trio
 import trio.testing
 
+from aemesh.errors import AemeshError
 from aemesh.host.plugins import find_engine
 from aemesh.host.processes import all_processes
 from aemesh.model.names import NodeName
@@ -236,14 +238,28 @@ def _check_spares(engine: Engine, group: LocalGroup, member: LocalMember) -> Non
     assert spare_node is None or spare_node in member.specs
 
 
-async def _run_all(name: str) -> bool:
-    """Run all checks of an installed engine; tell how each went."""
+def _main() -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m aemesh.testing.checks",
+        description="Hold an installed engine to what engines owe.",
+    )
+    parser.add_argument("name", metavar="NAME", help="the engine's name")
+    name = parser.parse_args().name
+    try:
+        engine = find_engine(name)
+    except AemeshError as error:
+        parser.error(str(error))
+    return 0 if trio.run(_run_all, engine) else 1
+
+
+async def _run_all(engine: Engine) -> bool:
+    """Run all checks of an engine; tell how each went."""
     well = True
     for check in CHECKS:
         began = trio.current_time()
         with tempfile.TemporaryDirectory() as folder:
             try:
-                await run_check(check, find_engine(name), Path(folder, "run"))
+                await run_check(check, engine, Path(folder, "run"))
                 how = "ok"
             except Exception:  # noqa: BLE001 - whatever it is, it is the engine's
                 traceback.print_exc()
@@ -254,4 +270,4 @@ async def _run_all(name: str) -> bool:
 
 
 if __name__ == "__main__":
-    sys.exit(0 if trio.run(_run_all, sys.argv[1]) else 1)
+    sys.exit(_main())

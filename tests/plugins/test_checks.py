@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from contextlib import aclosing, asynccontextmanager
 
 import pytest
@@ -133,3 +135,24 @@ async def test_a_local_group_has_certificates_that_hold(tmp_path) -> None:
     async with open_local_group(tmp_path) as group:
         files = group.certify("office-1.1")
         assert set(files) == {"ca.pem", "cert.pem", "key.pem"}
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "said"),
+    [
+        (["nosuch"], 2, 'error: unknown engine "nosuch": known: '),
+        ([], 2, "error: the following arguments are required: NAME"),
+        (["--help"], 0, "Hold an installed engine to what engines owe."),
+    ],
+)
+def test_words_that_name_no_engine_are_answered_with_how_to_call_it(
+    words: list[str], code: int, said: str
+):
+    argv = [sys.executable, "-m", "aemesh.testing.checks", *words]
+    done = subprocess.run(argv, capture_output=True, text=True, check=False, timeout=60)
+
+    told = done.stdout + done.stderr
+    assert done.returncode == code
+    assert told.startswith("usage: python -m aemesh.testing.checks [-h] NAME")
+    assert said in told
+    assert "Traceback" not in told
