@@ -121,12 +121,13 @@ class Group:
         """Return a `concurrent.futures.Executor` that computes on the group.
 
         `options` are those of Dask's `Client.get_executor`: `retries`, `resources`, …
-        Raises as `client`.
+        Raises as `client`, and `TypeError` for others.
         """
-        client = self.client(set_as_default=False)
-        from aemesh.client.daskclient import GroupExecutor  # noqa: PLC0415
+        self._check_dask("executor")
+        from aemesh.client.executor import GroupExecutor, check_options  # noqa: PLC0415
 
-        return GroupExecutor(client, **options)
+        check_options(options)
+        return GroupExecutor(self.client(set_as_default=False), **options)
 
     @property
     def dashboard_link(self) -> str:
