@@ -7,6 +7,7 @@ shared disk is left to that machine.
 
 from __future__ import annotations
 
+import os
 import tempfile
 import weakref
 from pathlib import Path
@@ -32,7 +33,7 @@ class LiveFolder:
                 remove_tree(folder)
         prefix = f"{ProcessName.ours()}-"
         self.path = Path(tempfile.mkdtemp(prefix=prefix, dir=parent))  # 0700
-        self._finalizer = weakref.finalize(self, remove_tree, self.path)
+        self._finalizer = weakref.finalize(self, _remove_ours, self.path, os.getpid())
 
     def close(self) -> None:
         """Remove it; a second call does nothing."""
@@ -41,6 +42,11 @@ class LiveFolder:
     def __repr__(self) -> str:
         state = "open" if self._finalizer.alive else "closed"
         return f"<LiveFolder {self.path} {state}>"
+
+
+def _remove_ours(path: Path, pid: int) -> None:
+    if os.getpid() == pid:  # a fork's are its parent's
+        remove_tree(path)
 
 
 def live_folders(parent: Path) -> list[Path]:

@@ -97,3 +97,28 @@ def test_folders_of_another_machine_and_of_other_shapes_are_left(tmp_path: Path)
     assert {path.name for path in tmp_path.iterdir()} == {elsewhere.name, "notes"}
     assert live_folders(tmp_path) == []
     assert live_folders(tmp_path / "nothing") == []
+
+
+FORKING = """
+import os, pathlib, sys
+from aemesh.host.livefolder import LiveFolder
+folder = LiveFolder(pathlib.Path(sys.argv[1]))
+child = os.fork()
+if not child:
+    folder.close()
+    sys.exit(0)
+_, status = os.waitpid(child, 0)
+assert status == 0
+print(folder.path.exists())
+"""
+
+
+def test_a_fork_that_ends_removes_nothing_of_its_parent(tmp_path: Path):
+    done = subprocess.run(
+        [sys.executable, "-c", FORKING, tmp_path],
+        capture_output=True,
+        timeout=20,
+        check=True,
+    )
+
+    assert (done.stdout, list(tmp_path.iterdir())) == (b"True\n", [])
