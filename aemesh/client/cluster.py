@@ -5,7 +5,7 @@ is opened, scaled and closed by a master.  Dask counts worker processes, a maste
 machines: what is asked for is rounded up to whole ones.
 """
 # distributed is asyncio's, and what it overrides itself it does not type so.
-# mypy: disable-error-code="no-untyped-call, override, attr-defined"
+# mypy: disable-error-code="no-untyped-call, override, attr-defined, union-attr"
 # ruff: noqa: TID251, ANN401
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import asyncio
 import atexit
 import html
 import math
+import os
 import weakref
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Unpack, cast
@@ -26,10 +27,10 @@ from distributed.utils import Log
 from aemesh.client.daskclient import find_scheduler
 from aemesh.client.group import Group, processes_each
 from aemesh.client.mesh import Mesh, group_name
-from aemesh.errors import AemeshError, EngineError
+from aemesh.errors import AemeshError, EngineError, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Generator
+    from collections.abc import Awaitable, Callable, Generator
     from pathlib import Path
 
     from aemesh.model.group import Demand, DemandChange
@@ -140,7 +141,7 @@ class AemeshCluster(Cluster):
             await super()._close()
         self.status = Status.closed
         _OPEN.discard(self)
-        await asyncio.to_thread(self._let_go)
+        await _beside(self._let_go)
 
     def _let_go(self) -> None:
         if self._group is not None:
@@ -190,6 +191,7 @@ class AemeshCluster(Cluster):
         if self.called_from_running_loop:
             # Not waited for by all who call it: Dask's own is no coroutine.
             return asyncio.ensure_future(self._scale(n))
+        self._check_open()  # its loop has ended with it
         result: Awaitable[None] | None = self.sync(self._scale, n)
         return result
 
@@ -198,12 +200,18 @@ class AemeshCluster(Cluster):
         await self._scale(max(0, len(self.plan) - len(workers)))
 
     async def _scale(self, n: int) -> None:
+        self._check_open()
         self._asked = n
         await asyncio.to_thread(self._ask, n)
 
     def _ask(self, n: int) -> None:
         machines = math.ceil(n / processes_each(self._mesh.workers(), self.name))
         self._mesh.set_group(self.name, min=machines, max=machines)
+
+    def _check_open(self) -> None:
+        if self.status != Status.running:
+            msg = f"cluster {self.name} cannot be scaled"
+            raise UsageError(msg, why=f"it is {self.status.name}")
 
     def adapt(self, Adaptive: type = GroupAdaptive, **options: Any) -> Any:  # noqa: N803 - as Dask's
         """Have as many worker processes as the load calls for; see Dask's `Adaptive`.
@@ -256,10 +264,26 @@ def _undoing(wishes: DemandChange, wants: Demand) -> DemandChange:
     return cast("DemandChange", before)
 
 
+async def _beside(call: Callable[[], None]) -> None:
+    """Call it in a thread, or here when the interpreter ends and none begins."""
+    try:
+        done = asyncio.get_running_loop().run_in_executor(None, call)
+    except RuntimeError:
+        call()
+    else:
+        await done
+
+
 @atexit.register
 def _close_all() -> None:
     """Close what an interpreter leaves behind, before its threads end."""
     for cluster in list(_OPEN):
-        if not cluster.asynchronous:
-            with suppress(Exception):
+        with suppress(Exception):
+            if cluster.loop.asyncio_loop.is_running():
                 cluster.close(timeout=10)
+            else:  # it was asynchronous
+                cluster._let_go()  # noqa: SLF001 - of this file
+
+
+# A fork's clusters are its parent's.
+os.register_at_fork(after_in_child=_OPEN.clear)

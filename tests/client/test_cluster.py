@@ -1,4 +1,4 @@
-"""A cluster object that cannot be opened, at a master in memory."""
+"""A cluster object at a master in memory: opened, closed, left behind."""
 
 # distributed runs on asyncio.
 # ruff: noqa: TID251
@@ -6,20 +6,59 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from typing import TYPE_CHECKING
 
 import pytest
 import trio
 
 import aemesh
+from aemesh.errors import UsageError
 from aemesh.host.control.sockets import SOCKET_FILE
 from aemesh.master.control import serve_control
+from aemesh.model.group import Demand
 from aemesh.testing.memory_control import MemoryControl
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
-pytest.importorskip("distributed")
+distributed = pytest.importorskip("distributed")
+
+
+@pytest.fixture(scope="module")
+def address() -> Iterator[str]:
+    with distributed.LocalCluster(
+        n_workers=1,
+        threads_per_worker=1,
+        processes=False,
+        protocol="tcp://",
+        dashboard_address=None,
+    ) as cluster:
+        yield cluster.scheduler_address
+
+
+async def at_master(
+    api: MemoryControl, state: Path, call: Callable[[], object]
+) -> None:
+    """Call it in a thread while a master answers in this state directory."""
+    async with trio.open_nursery() as nursery:
+        await nursery.start(serve_control, api, state / "master" / SOCKET_FILE)
+        with trio.fail_after(60):
+            await trio.to_thread.run_sync(call)
+        nursery.cancel_scope.cancel()
+
+
+def of_dask(address: str) -> MemoryControl:
+    return MemoryControl(
+        engines={"A": "dask"},
+        demands={"A": Demand(min=0, max=None)},
+        env={"DASK_SCHEDULER_ADDRESS": address},
+    )
+
+
+def bounds(api: MemoryControl) -> tuple[int, int | None]:
+    return api.demands["A"].min, api.demands["A"].max
 
 
 @pytest.mark.parametrize("asynchronous", [True, False])
@@ -51,8 +90,50 @@ async def test_one_that_does_not_come_up_leaves_the_group_as_it_was(
             fail()
         assert aemesh.Mesh(tmp_path).groups() == before
 
+    await at_master(api, tmp_path, check)
+
+
+LEFT = """
+import asyncio, sys
+from aemesh.dask import AemeshCluster
+how, state = sys.argv[1:]
+async def open():
+    return [await AemeshCluster(g, n_workers=1, state=state, asynchronous=True)
+            for g in ("A", "new")]
+if how == "asynchronous":
+    left = asyncio.run(open())
+else:
+    left = [AemeshCluster(g, n_workers=1, state=state) for g in ("A", "new")]
+if how == "client":
+    assert left[0].get_client().submit(pow, 2, 3).result(timeout=20) == 8
+"""
+
+
+@pytest.mark.parametrize("how", ["plain", "client", "asynchronous"])
+async def test_what_a_script_leaves_behind_is_closed(
+    address: str, tmp_path: Path, how: str
+) -> None:
+    api = of_dask(address)
     async with trio.open_nursery() as nursery:
-        await nursery.start(serve_control, api, tmp_path / "master" / SOCKET_FILE)
-        with trio.fail_after(30):
-            await trio.to_thread.run_sync(check)
+        socket = tmp_path / "master" / SOCKET_FILE
+        await nursery.start(serve_control, api, socket)
+        with trio.fail_after(60):
+            argv = [sys.executable, "-c", LEFT, how, str(tmp_path)]
+            done = await trio.run_process(argv, capture_stderr=True)
         nursery.cancel_scope.cancel()
+
+    assert sorted(api.engines) == ["A"]
+    assert bounds(api) == (0, None)
+    assert b"Traceback" not in done.stderr
+
+
+async def test_a_closed_cluster_says_so(address: str, tmp_path: Path) -> None:
+    from aemesh.dask import AemeshCluster  # noqa: PLC0415
+
+    def use() -> None:
+        cluster = AemeshCluster("A", state=tmp_path)
+        cluster.close()
+        with pytest.raises(UsageError, match="it is closed"):
+            cluster.scale(2)
+
+    await at_master(of_dask(address), tmp_path, use)
