@@ -107,7 +107,8 @@ class AemeshCluster(Cluster):
 
     async def _start(self) -> None:
         group = await asyncio.to_thread(self._open)
-        address, self.security = find_scheduler(group.environment())
+        environ = await asyncio.to_thread(group.environment)
+        address, self.security = find_scheduler(environ)
         arguments = self.security.get_connection_args("client")
         self.scheduler_comm = rpc(address, connection_args=arguments)
         await super()._start()
@@ -133,6 +134,15 @@ class AemeshCluster(Cluster):
         view = self._mesh.connect(self.name, members=False)
         self._group = Group(self._mesh, view)
         return self._group
+
+    async def _watch_worker_status(self, comm: Any) -> None:
+        """Take in who comes and goes, as long as the scheduler tells."""
+        await super()._watch_worker_status(comm)
+        if self.status == Status.running:
+            self.status = Status.failed
+            self.scheduler_info["workers"] = {}
+            if self._adaptive is not None:
+                self._adaptive.stop()
 
     async def _close(self) -> None:
         if self.status == Status.closed:
@@ -235,8 +245,16 @@ class AemeshCluster(Cluster):
             )
             return ""
 
+    def __repr__(self) -> str:
+        if self.status == Status.failed:
+            return f"AemeshCluster({self.name}, its scheduler is lost)"
+        shown: str = super().__repr__()
+        return shown
+
     def _repr_html_(self, cluster_status: str | None = None) -> str:
         """Return what a notebook shows; without a dashboard, it says why."""
+        if self.status == Status.failed:
+            return f"<p>{html.escape(repr(self))}</p>"
         if not self.dashboard_link and self._no_dashboard:
             row = "<tr><td><strong>Dashboard:</strong> {}</td></tr>"
             text = row.format(html.escape(self._no_dashboard))

@@ -14,7 +14,13 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from aemesh.client.environment import filled, wants_tls
-from aemesh.errors import AemeshError, EngineError, UnknownNameError
+from aemesh.errors import (
+    AemeshError,
+    EngineError,
+    NoMasterError,
+    UnknownNameError,
+    UnreachableError,
+)
 from aemesh.host.livefolder import LiveFolder
 from aemesh.host.statedir import clients_folder
 
@@ -56,8 +62,9 @@ class Group:
         self._view = view
         self._clients = clients_folder(mesh.folder.parent)
         self._credentials: Credentials | None = None
-        # Without credentials: by it the master sees that somebody is there.
-        self._sign: LiveFolder | None = None
+        # All that there were: clients of an engine that is lost may still read them.
+        # Without any, a folder: by it the master sees that somebody is there.
+        self._kept: list[Credentials | LiveFolder] = []
         self._lock = threading.Lock()
         self._page: LoopbackPage | None = None
         self._following: Following | None = None  # that follows the load
@@ -93,26 +100,39 @@ class Group:
         return self.mesh.hold(self.name)
 
     def environment(self) -> dict[str, str]:
-        """Return the variables by which a script finds the engine, until `close`."""
+        """Return the variables by which a script finds the engine, until `close`.
+
+        The master is asked where it is now; without a master, it is where it was.
+        """
+        with suppress(NoMasterError, UnreachableError):
+            self._look(self.mesh.connect(self.name, members=False))
         state = str(self.mesh.folder.parent)
         with self._lock:
             if not wants_tls(self._view):
-                self._sign = self._sign or LiveFolder(self._clients)
+                if not self._kept:
+                    self._kept.append(LiveFolder(self._clients))
                 return filled(self._view, tls=None, state=state)
             if self._credentials is None:
                 self._credentials = self._new_credentials()
+                self._kept.append(self._credentials)
             return filled(self._view, tls=self._credentials.folder, state=state)
 
     def client(self, **options: Any) -> distributed.Client:
         """Return a `distributed.Client` of the group; `options` are the Client's.
 
-        Raises `EngineError` if the group runs another engine than Dask.
+        Raises `EngineError` if the group runs another engine than Dask, or if its
+        scheduler does not answer.
         """
         self._check_dask("client")
         # Loaded here: half a second, for those alone who use it.
         from aemesh.client.daskclient import open_client  # noqa: PLC0415
 
-        client = open_client(self.environment(), **options)
+        environ = self.environment()
+        try:
+            client = open_client(environ, **options)
+        except OSError as error:
+            msg = f"the scheduler of group {self.name} does not answer"
+            raise EngineError(msg, why=str(error)) from error
         # The credentials must live as long as the client: it holds the group.
         client.aemesh_group = self  # type: ignore[attr-defined]
         return client
@@ -224,12 +244,16 @@ class Group:
             if self._page is not None:
                 self._page.close()
                 self._page = None
-            if self._credentials is not None:
-                self._credentials.close()
-                self._credentials = None
-            if self._sign is not None:
-                self._sign.close()
-                self._sign = None
+            self._credentials = None
+            for one in self._kept:
+                one.close()
+            self._kept.clear()
+
+    def _look(self, view: ConnectView) -> None:
+        """Take note of an engine that was started anew, with another authority."""
+        with self._lock:
+            if view != self._view:
+                self._view, self._credentials = view, None
 
     def _follow(self, following: Following | None) -> None:
         """Let this one follow the load, and no longer the one before."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
+import threading
 from typing import TYPE_CHECKING
 
 import pytest
@@ -33,7 +34,7 @@ def address() -> Iterator[str]:
         threads_per_worker=1,
         processes=False,
         protocol="tcp://",
-        dashboard_address=None,
+        dashboard_address="127.0.0.1:0",
     ) as cluster:
         yield cluster.scheduler_address
 
@@ -137,3 +138,34 @@ async def test_a_closed_cluster_says_so(address: str, tmp_path: Path) -> None:
             cluster.scale(2)
 
     await at_master(of_dask(address), tmp_path, use)
+
+
+async def test_one_whose_scheduler_is_lost_says_so(tmp_path: Path) -> None:
+    from aemesh.dask import AemeshCluster  # noqa: PLC0415
+
+    dask = {
+        "protocol": "tcp://",
+        "dashboard_address": "127.0.0.1:0",
+        "processes": False,
+    }
+    there = distributed.LocalCluster(n_workers=1, **dask)
+    api = of_dask(there.scheduler_address)
+
+    def use() -> None:
+        cluster = AemeshCluster("A", n_workers=1, state=tmp_path)
+        adaptive = cluster.adapt(minimum=0, maximum=1, interval="10ms")
+        there.close()
+        while cluster.status.name == "running":
+            threading.Event().wait(0.001)
+
+        assert repr(cluster) == "AemeshCluster(A, its scheduler is lost)"
+        assert cluster._repr_html_().startswith("<p>AemeshCluster(A, its")
+        assert (len(cluster.workers), cluster.dashboard_link) == (0, "")
+        assert adaptive.state == "stopped"
+        with pytest.raises(UsageError, match="it is failed"):
+            cluster.scale(1)
+        cluster.close()
+        assert cluster.status.name == "closed"
+
+    await at_master(api, tmp_path, use)
+    assert bounds(api) == (0, None)

@@ -5,23 +5,21 @@ from __future__ import annotations
 import re
 import sys
 from functools import partial
+from pathlib import Path
 from subprocess import PIPE
-from typing import TYPE_CHECKING
 
 import pytest
 import trio
 
 import aemesh
 from aemesh.client.credentials import Credentials
+from aemesh.errors import EngineError
 from aemesh.host.control.sockets import SOCKET_FILE
 from aemesh.master.control import serve_control
 from aemesh.model.names import GroupName
 from aemesh.testing.memory_control import MemoryControl
 
-if TYPE_CHECKING:
-    from pathlib import Path
-
-pytest.importorskip("distributed")
+distributed = pytest.importorskip("distributed")
 
 _TLS = "DASK_DISTRIBUTED__COMM__TLS"
 ENV = {
@@ -77,3 +75,36 @@ async def test_a_client_reaches_a_scheduler_that_demands_our_certificate(
     signed.close()
 
     assert not list((tmp_path / "master" / "run").iterdir())
+
+
+async def test_a_scheduler_that_was_started_anew_is_found(tmp_path: Path):
+    """The same `Group`, before and after, and while there is none."""
+    dask = {
+        "protocol": "tcp://",
+        "dashboard_address": "127.0.0.1:0",
+        "processes": False,
+    }
+    api = MemoryControl(engines={"A": "dask"})
+
+    def use() -> None:
+        group, kept = None, set[Path]()
+        for authority in ("{tls}/one", "{tls}/two"):
+            with distributed.LocalCluster(n_workers=0, **dask) as there:
+                address = there.scheduler_address
+                api.env = {"DASK_SCHEDULER_ADDRESS": address, "X": authority}
+                group = group or aemesh.connect("A", state=tmp_path)
+                with group.client(timeout=10, set_as_default=False) as client:
+                    assert client.scheduler.address == address
+                    kept.add(group._credentials.folder)
+        assert len(kept) == 2
+        assert all(folder.exists() for folder in kept)
+        with pytest.raises(EngineError, match="scheduler of group A does not answer"):
+            group.client(timeout=0.1, set_as_default=False)
+        group.close()
+        assert not any(folder.exists() for folder in kept)
+
+    async with trio.open_nursery() as nursery:
+        await nursery.start(serve_control, api, tmp_path / "master" / SOCKET_FILE)
+        with trio.fail_after(60):
+            await trio.to_thread.run_sync(use)
+        nursery.cancel_scope.cancel()

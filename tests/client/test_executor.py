@@ -32,7 +32,7 @@ def address() -> Iterator[str]:
         threads_per_worker=1,
         processes=False,
         protocol="tcp://",  # what goes there is pickled
-        dashboard_address=None,
+        dashboard_address="127.0.0.1:0",
     ) as cluster:
         yield cluster.scheduler_address
 
