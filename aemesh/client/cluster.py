@@ -24,16 +24,19 @@ from distributed.deploy.adaptive import Adaptive
 from distributed.deploy.cluster import Cluster
 from distributed.utils import Log
 
+from aemesh.client.borrowing import Borrowing
 from aemesh.client.daskclient import find_scheduler
 from aemesh.client.group import Group, processes_each
 from aemesh.client.mesh import Mesh, group_name
 from aemesh.errors import AemeshError, EngineError, UsageError
+from aemesh.host.statedir import clusters_folder
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Generator
     from pathlib import Path
 
     from aemesh.model.group import Demand, DemandChange
+    from aemesh.model.view import GroupView
 
 _OPEN: weakref.WeakSet[AemeshCluster] = weakref.WeakSet()
 
@@ -55,7 +58,8 @@ class AemeshCluster(Cluster):
     """A Dask cluster on a group of the running master.
 
     A group that is there is used, and gets its wishes back at the end; one that is
-    not is opened, and closed at the end.  `n_workers` is as for `scale`; `wishes` are
+    not is opened, and closed at the end.  If several use one group, also in other
+    processes, that is done by the last.  `n_workers` is as for `scale`; `wishes` are
     those of `Mesh.set_group`, but for `min` and `max`.
 
     Raises `NoMasterError`, `EngineError` for a group with another engine, and
@@ -75,13 +79,12 @@ class AemeshCluster(Cluster):
         self._mesh = Mesh(state)
         self._wishes = wishes
         self._group: Group | None = None
-        self._is_ours = False  # whether we have opened it
-        self._before: DemandChange = {}  # what it wanted before us, of our wishes
-        self._bounds: DemandChange = {}  # and how many, if we ask for others
         self._asked = n_workers  # processes; None: as many as come
         self._no_dashboard = ""  # why there is none
         self.security: Any = None
         name = group_name(group)
+        root = self._mesh.folder.parent
+        self._borrowing = Borrowing(clusters_folder(root), name)
         super().__init__(asynchronous=asynchronous, loop=loop, name=name, quiet=True)
         if not self.called_from_running_loop:
             self._loop_runner.start()
@@ -117,17 +120,16 @@ class AemeshCluster(Cluster):
 
     def _open(self) -> Group:
         """Find the group or make it, and let it have what was asked for."""
-        there = [one for one in self._mesh.groups() if one.name == self.name]
-        if not there:
-            self._mesh.open_group(self.name, "dask", **self._wishes)
-            self._is_ours = True
-        elif there[0].engine != "dask":
-            msg = f"group {self.name} is no Dask cluster"
-            raise EngineError(msg, why=f"its engine is {there[0].engine}")
-        else:
-            self._before = _undoing(self._wishes, there[0].demand)
-            self._bounds = {"min": there[0].demand.min, "max": there[0].demand.max}
-            if self._wishes:
+        with self._borrowing.turn():
+            there = self._found()
+            if there is None:
+                self._mesh.open_group(self.name, "dask", **self._wishes)
+            elif there.engine != "dask":
+                msg = f"group {self.name} is no Dask cluster"
+                raise EngineError(msg, why=f"its engine is {there.engine}")
+            self._borrowing.begin(is_new=there is None)
+            if there is not None and self._wishes:
+                self._borrowing.note(_undoing(self._wishes, there.demand))
                 self._mesh.set_group(self.name, **self._wishes)
         if self._asked is not None:
             self._ask(self._asked)
@@ -156,14 +158,13 @@ class AemeshCluster(Cluster):
     def _let_go(self) -> None:
         if self._group is not None:
             self._group.close()
-        before = self._before
-        if self._asked is not None:
-            before = {**before, **self._bounds}
-        with suppress(AemeshError):  # the master has ended, and the group with it
-            if self._is_ours:
+        # The master may have ended, and the group with it.
+        with suppress(AemeshError), self._borrowing.turn():
+            before = self._borrowing.end()
+            if before is not None and before.is_new:
                 self._mesh.close_group(self.name)
-            elif before:
-                self._mesh.set_group(self.name, **before)
+            elif before is not None and before.wishes:
+                self._mesh.set_group(self.name, **cast("DemandChange", before.wishes))
 
     def close(self, timeout: float | None = None) -> Awaitable[None] | None:
         """Close it, and the group if it was opened for this."""
@@ -216,7 +217,15 @@ class AemeshCluster(Cluster):
 
     def _ask(self, n: int) -> None:
         machines = math.ceil(n / processes_each(self._mesh.workers(), self.name))
-        self._mesh.set_group(self.name, min=machines, max=machines)
+        with self._borrowing.turn():
+            if (there := self._found()) is not None:
+                wants = there.demand
+                self._borrowing.note({"min": wants.min, "max": wants.max})
+            self._mesh.set_group(self.name, min=machines, max=machines)
+
+    def _found(self) -> GroupView | None:
+        there = [one for one in self._mesh.groups() if one.name == self.name]
+        return there[0] if there else None
 
     def _check_open(self) -> None:
         if self.status != Status.running:

@@ -8,6 +8,7 @@
         known_masters …     see `trustfiles`
         run/                lives only as long as the process
     <root>/clients/         a folder for each client that lives: see `livefolder`
+    <root>/clusters/        for each group what cluster objects changed of it
     <root>/jobs/            scripts that were started with ``aemesh run --detach``
 """
 
@@ -64,6 +65,11 @@ def state_root(given: str | Path | None = None) -> Path:
 def clients_folder(root: Path) -> Path:
     """Return where clients of the master have a folder each, as long as they live."""
     return root / "clients"
+
+
+def clusters_folder(root: Path) -> Path:
+    """Return where the groups that cluster objects use have a folder each."""
+    return root / "clusters"
 
 
 def state_folder(

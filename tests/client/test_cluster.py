@@ -6,9 +6,10 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
 import sys
 import threading
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import trio
@@ -169,3 +170,55 @@ async def test_one_whose_scheduler_is_lost_says_so(tmp_path: Path) -> None:
 
     await at_master(api, tmp_path, use)
     assert bounds(api) == (0, None)
+
+
+async def test_the_last_of_two_clusters_gives_the_group_back(
+    address: str, tmp_path: Path
+) -> None:
+    from aemesh.dask import AemeshCluster  # noqa: PLC0415
+
+    api = of_dask(address)
+    before = api.demands["A"]
+
+    def opened(**wishes: Any) -> Any:
+        return AemeshCluster("A", state=tmp_path, **wishes)
+
+    def use() -> None:
+        for first_goes_first in (True, False):
+            one = opened(n_workers=1, settings={"a": "1"})
+            two = opened(n_workers=2, weight=5, settings={"a": "2", "b": "2"})
+            first, last = (one, two) if first_goes_first else (two, one)
+            during = api.demands["A"]
+            first.close()
+            assert api.demands["A"] == during != before
+            last.close()
+            assert api.demands["A"] == before
+
+    await at_master(api, tmp_path, use)
+
+
+async def test_a_group_that_a_cluster_opened_is_there_for_those_of_others(
+    address: str, tmp_path: Path
+) -> None:
+    from aemesh.dask import AemeshCluster  # noqa: PLC0415
+
+    api = of_dask(address)
+
+    def other_process() -> None:
+        argv = [sys.executable, "-c", LEFT, "plain", str(tmp_path)]
+        subprocess.run(argv, timeout=50, check=True)
+
+    def use() -> None:
+        with AemeshCluster("new", n_workers=2, state=tmp_path):
+            other_process()
+            assert sorted(api.engines) == ["A", "new"]
+            assert bounds(api) == (0, None)
+        assert sorted(api.engines) == ["A"]
+
+        gone = AemeshCluster("new", state=tmp_path)
+        with AemeshCluster("new", state=tmp_path):
+            gone.close()
+            assert "new" in api.engines
+        assert "new" not in api.engines
+
+    await at_master(api, tmp_path, use)
