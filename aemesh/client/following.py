@@ -29,7 +29,7 @@ _log = logging.getLogger(__name__)
 
 
 class Following:
-    """Asks for workers while it runs, on the loop of a client; `close` it.
+    """Asks for workers from `start` on, on the loop of a client; `close` it.
 
     `ask` is called, in a thread, with a number of workers, each of which runs so many
     `processes` of Dask's; `done` at the end.  Spans are in seconds.
@@ -60,7 +60,10 @@ class Following:
         self._asked: int | None = None
         self._fewer = 0  # times in a row that fewer would do
         self._calls = PeriodicCallback(self._look, every * 1000)
-        client.loop.add_callback(self._calls.start)
+
+    def start(self) -> None:
+        """Begin to look."""
+        self._client.loop.add_callback(self._calls.start)
 
     def __repr__(self) -> str:
         return f"<Following {self._client!r}, {self._asked} workers asked for>"

@@ -178,30 +178,17 @@ class Group:
         `every`, `target_duration` (seconds) and `wait_count`, as of Dask's `Adaptive`.
         With another engine the master shares in between.
         """
-        self._follow(None)
-        self.mesh.set_group(self.name, min=minimum, max=maximum)
-        if self.engine != "dask":
-            return
-        from aemesh.client.following import Following  # noqa: PLC0415
-
-        def ask(number: int) -> None:
-            self.mesh.set_group(self.name, min=minimum, max=number)
-
-        def done() -> None:
-            with suppress(AemeshError):  # the master may have ended before us
-                self.mesh.set_group(self.name, min=minimum, max=maximum)
-
-        self._follow(
-            Following(
-                self.client(set_as_default=False),
-                ask,
-                done=done,
-                processes=processes_each(self.mesh.workers(), self.name),
-                minimum=minimum,
-                maximum=maximum,
-                **options,
-            )
-        )
+        following = None
+        if self.engine == "dask":
+            following = self._new_following(minimum, maximum, **options)
+        try:
+            self._follow(None)
+            self.mesh.set_group(self.name, min=minimum, max=maximum)
+        except BaseException:
+            if following is not None:
+                following.close()
+            raise
+        self._follow(following)
 
     def map(
         self,
@@ -260,6 +247,37 @@ class Group:
         before, self._following = self._following, following
         if before is not None:
             before.close()
+        if following is not None:
+            following.start()
+
+    def _new_following(
+        self, minimum: int, maximum: int | None, **options: Any
+    ) -> Following:
+        """Return one that may follow the load; it has a client of its own."""
+        from aemesh.client.following import Following  # noqa: PLC0415
+
+        def ask(number: int) -> None:
+            self.mesh.set_group(self.name, min=minimum, max=number)
+
+        def done() -> None:
+            with suppress(AemeshError):  # the master may have ended before us
+                self.mesh.set_group(self.name, min=minimum, max=maximum)
+
+        processes = processes_each(self.mesh.workers(), self.name)
+        client = self.client(set_as_default=False)
+        try:
+            return Following(
+                client,
+                ask,
+                done=done,
+                processes=processes,
+                minimum=minimum,
+                maximum=maximum,
+                **options,
+            )
+        except BaseException:
+            client.close()  # type: ignore[no-untyped-call]
+            raise
 
     def _check_dask(self, what: str) -> None:
         if self.engine != "dask":

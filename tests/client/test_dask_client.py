@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
+import threading
 from functools import partial
 from pathlib import Path
 from subprocess import PIPE
@@ -16,6 +17,7 @@ from aemesh.client.credentials import Credentials
 from aemesh.errors import EngineError
 from aemesh.host.control.sockets import SOCKET_FILE
 from aemesh.master.control import serve_control
+from aemesh.model.group import Demand
 from aemesh.model.names import GroupName
 from aemesh.testing.memory_control import MemoryControl
 
@@ -102,6 +104,39 @@ async def test_a_scheduler_that_was_started_anew_is_found(tmp_path: Path):
             group.client(timeout=0.1, set_as_default=False)
         group.close()
         assert not any(folder.exists() for folder in kept)
+
+    async with trio.open_nursery() as nursery:
+        await nursery.start(serve_control, api, tmp_path / "master" / SOCKET_FILE)
+        with trio.fail_after(60):
+            await trio.to_thread.run_sync(use)
+        nursery.cancel_scope.cancel()
+
+
+async def test_options_that_nobody_knows_leave_nothing_behind(tmp_path: Path):
+    """Neither a client at the scheduler, nor other wishes at the master."""
+    api = MemoryControl(engines={"A": "dask"}, demands={"A": Demand(min=1)})
+    there = distributed.LocalCluster(
+        n_workers=0,
+        protocol="tcp://",
+        processes=False,
+        dashboard_address="127.0.0.1:0",
+    )
+    api.env = {"DASK_SCHEDULER_ADDRESS": there.scheduler_address}
+
+    def use() -> None:
+        with aemesh.connect("A", state=tmp_path) as group, there:
+            for wrong in ({"nope": 1}, {"every": 0}):
+                with pytest.raises((TypeError, ValueError)):
+                    group.adapt(0, 2, **wrong)
+                with pytest.raises(TypeError):
+                    group.executor(**wrong)
+            assert api.demands["A"] == Demand(min=1)
+            group.adapt(0, 2)
+            while (
+                len([one for one in there.scheduler.clients if "Client-" in one]) != 1
+            ):
+                threading.Event().wait(0.01)
+            assert (api.demands["A"].min, api.demands["A"].max) == (0, 2)
 
     async with trio.open_nursery() as nursery:
         await nursery.start(serve_control, api, tmp_path / "master" / SOCKET_FILE)

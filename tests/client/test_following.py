@@ -47,6 +47,7 @@ def test_what_a_master_did_not_hear_it_is_asked_again() -> None:
                 maximum=2,
                 every=0.01,
             )
+            following.start()
             async with asyncio.timeout(20):
                 while following._asked is None:
                     await asyncio.sleep(0.01)
@@ -87,6 +88,7 @@ def test_what_is_asked_while_it_is_closed_is_not_the_last_word() -> None:
             maximum=2,
             every=0.01,
         )
+        following.start()
         assert asks.wait(20)
         following.close()
 
