@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from aemesh.client.control import Control
 from aemesh.client.environment import GROUP_VARIABLE
 from aemesh.client.group import Group
+from aemesh.client.targets import checked_group
 from aemesh.errors import UsageError
 
 if TYPE_CHECKING:
@@ -45,4 +46,4 @@ def group_name(given: str | None) -> str:
     if not name:
         msg = "which group?"
         raise UsageError(msg, why=f"no name was given and ${GROUP_VARIABLE} is not set")
-    return name
+    return checked_group(name)

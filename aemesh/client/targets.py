@@ -18,8 +18,16 @@ if TYPE_CHECKING:
 
 def group_target(group: str, part: str = "") -> str:
     """Return the path of a group, or of a part of it; raises `UsageError`."""
-    name = _checked(group_name_untrusted, group, "`aemesh group list` shows the groups")
-    return _joined("groups", name, part)
+    return _joined("groups", checked_group(group), part)
+
+
+def checked_group(name: object) -> str:
+    """Return a group's name, or raise `UsageError` for what can be none."""
+    if not isinstance(name, str):
+        msg = f"a group's name is a string, not {type(name).__name__}"
+        raise UsageError(msg)
+    hint = "`aemesh group list` shows the groups"
+    return _checked(group_name_untrusted, name, hint)
 
 
 def run_target(group: str, key: str, part: str = "") -> str:

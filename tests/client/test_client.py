@@ -113,6 +113,15 @@ def test_without_a_name_and_without_a_variable_nothing_is_guessed(
         aemesh.connect(state=tmp_path)
 
 
+@pytest.mark.parametrize("name", ["../x", "a b", "-", "x" * 65, 5, b"A"])
+def test_what_can_be_no_group_s_name_is_said_before_anybody_is_asked(
+    name: Any, tmp_path: Path
+):
+    for ask in (aemesh.connect, aemesh.Mesh(tmp_path).group_status):
+        with pytest.raises(UsageError, match="group"):
+            ask(name)
+
+
 def test_without_a_master_the_error_says_how_to_start_one(tmp_path: Path):
     with pytest.raises(NoMasterError) as caught:
         aemesh.connect("A", state=tmp_path)
