@@ -97,6 +97,12 @@ class Overview:
     def incomplete(self, group: Group) -> GroupIncompleteError:
         """Say which workers there are, and why none of them serves the group."""
         status, demand = self.status(group.name), self._sharing.demand(group.name)
+        if demand.max == 0:
+            return GroupIncompleteError(
+                f"group {group.name} has no workers",
+                why="its max is 0",
+                hint=f"`aemesh group set {group.name} --max N` lets it have some",
+            )
         reasons = [f"{one.worker}: {one.why}" for one in status.refused]
         shown, rest = reasons[:_REASONS], len(reasons) - _REASONS
         if rest > 0:

@@ -371,6 +371,19 @@ async def test_connect_says_why_a_group_has_no_workers(autojump_clock) -> None:
             await mesh.master.connect(A)
 
 
+async def test_connect_says_that_a_group_may_have_no_workers(autojump_clock) -> None:
+    """As one may be left by a process that was killed while it followed the load."""
+    async with open_mesh("A") as mesh:
+        await mesh.start_worker("office-1")
+        await serving(mesh, "office-1", "A")
+        mesh.master.set_group(A, lambda demand: replace(demand, min=0, max=0))
+        await mesh.wait_worker("office-1", lambda worker: worker.group is None)
+
+        with pytest.raises(GroupIncompleteError, match="its max is 0") as caught:
+            await mesh.master.connect(A)
+        assert "aemesh group set A --max" in str(caught.value.hint)
+
+
 async def test_a_worker_that_is_not_linked_cannot_be_moved(autojump_clock) -> None:
     async with open_mesh("A", "B") as mesh:
         machine = await mesh.start_worker("office-1")
