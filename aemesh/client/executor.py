@@ -11,12 +11,14 @@ for what `map` began, and of a result that cannot travel its future never learns
 from __future__ import annotations
 
 import atexit
+import functools
 import os
 import threading
 import weakref
 from concurrent.futures import Executor, Future, wait
 from contextlib import suppress
 from functools import partial
+from pickle import PicklingError
 from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
     import distributed
 
 _T = TypeVar("_T")
+_CACHED = type(functools.cache(len))
 
 _OPTIONS = frozenset({"allow_other_workers", "pure", "resources", "retries", "workers"})
 _OPEN: weakref.WeakSet[GroupExecutor] = weakref.WeakSet()
@@ -62,6 +65,7 @@ class GroupExecutor(Executor):
                 raise RuntimeError(msg)
             self._tasks[future] = None
         try:
+            _check_travels(fn)
             call = partial(fn, *args, **kwargs)
             task = self._client.submit(call, **self._options)
         except BaseException as error:
@@ -145,6 +149,17 @@ def check_options(options: dict[str, Any]) -> None:
     if unknown := sorted(options.keys() - _OPTIONS):
         msg = f"unknown options of an executor: {', '.join(unknown)}"
         raise TypeError(msg)
+
+
+def _check_travels(function: Callable[..., object]) -> None:
+    """Raise `PicklingError` for what Dask would send by a name that nobody has."""
+    if isinstance(function, _CACHED) and function.__module__ == "__main__":
+        msg = (
+            f"{function.__name__} cannot be sent: what functools.cache makes goes by "
+            "its name, and workers do not have this script; move it to a module that "
+            "they have, or send a function that is not cached"
+        )
+        raise PicklingError(msg)
 
 
 @atexit.register

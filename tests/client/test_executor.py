@@ -6,6 +6,8 @@ As of `test_concurrent_futures`: submit, map, shutdown, as_completed, wait.
 from __future__ import annotations
 
 import concurrent.futures as cf
+import functools
+import pickle
 import subprocess
 import sys
 import threading
@@ -174,6 +176,19 @@ def test_what_cannot_travel_ends_its_future(executor: GroupExecutor) -> None:
     made = executor.submit(Travelled)
     assert isinstance(made.exception(WITHIN), ValueError)
     assert executor.submit(abs, -1).result(WITHIN) == 1
+
+
+def test_a_cached_function_of_the_script_is_told_of_here(
+    executor: GroupExecutor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    @functools.cache
+    def fit(number: int) -> int:
+        return number
+
+    monkeypatch.setattr(fit, "__module__", "__main__")
+
+    with pytest.raises(pickle.PicklingError, match="fit cannot be sent"):
+        executor.submit(fit, 1).result(WITHIN)
 
 
 @pytest.mark.parametrize("wait", [True, False])
