@@ -124,12 +124,8 @@ class Group:
         scheduler does not answer.
         """
         self._check_dask("client")
-        # Loaded here: half a second, for those alone who use it.
-        from aemesh.client.daskclient import open_client  # noqa: PLC0415
-
-        environ = self.environment()
         try:
-            client = open_client(environ, **options)
+            client = self._new_client(**options)
         except OSError as error:
             msg = f"the scheduler of group {self.name} does not answer"
             raise EngineError(msg, why=str(error)) from error
@@ -241,6 +237,18 @@ class Group:
         with self._lock:
             if view != self._view:
                 self._view, self._credentials = view, None
+
+    def _new_client(self, **options: Any) -> distributed.Client:
+        # Loaded here: half a second, for those alone who use it.
+        from aemesh.client.daskclient import open_client  # noqa: PLC0415
+
+        environ = self.environment()
+        try:
+            return open_client(environ, **options)
+        except OSError:
+            if (now := self.environment()) == environ:
+                raise
+            return open_client(now, **options)  # it was lost just then
 
     def _follow(self, following: Following | None) -> None:
         """Let this one follow the load, and no longer the one before."""

@@ -19,6 +19,7 @@ from aemesh.host.control.sockets import SOCKET_FILE
 from aemesh.master.control import serve_control
 from aemesh.model.group import Demand
 from aemesh.model.names import GroupName
+from aemesh.model.view import ConnectView
 from aemesh.testing.memory_control import MemoryControl
 
 distributed = pytest.importorskip("distributed")
@@ -106,6 +107,38 @@ async def test_a_scheduler_that_was_started_anew_is_found(tmp_path: Path):
         assert not any(folder.exists() for folder in kept)
 
     async with trio.open_nursery() as nursery:
+        await nursery.start(serve_control, api, tmp_path / "master" / SOCKET_FILE)
+        with trio.fail_after(60):
+            await trio.to_thread.run_sync(use)
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_scheduler_that_is_lost_just_now_is_looked_for_once_more(
+    tmp_path: Path,
+):
+    there = distributed.LocalCluster(
+        n_workers=0,
+        protocol="tcp://",
+        processes=False,
+        dashboard_address="127.0.0.1:0",
+    )
+    addresses = ["tcp://127.0.0.1:1"] * 2 + [there.scheduler_address]
+
+    class Renewed(MemoryControl):
+        async def connect(
+            self, group: GroupName, *, members: bool = True
+        ) -> ConnectView:
+            self.env = {"DASK_SCHEDULER_ADDRESS": addresses.pop(0)}
+            return await super().connect(group, members=members)
+
+    def use() -> None:
+        with there, aemesh.connect("A", state=tmp_path) as group:
+            client = group.client(timeout=3, set_as_default=False)
+            assert client.scheduler.address == there.scheduler_address
+            client.close()
+
+    async with trio.open_nursery() as nursery:
+        api = Renewed(engines={"A": "dask"})
         await nursery.start(serve_control, api, tmp_path / "master" / SOCKET_FILE)
         with trio.fail_after(60):
             await trio.to_thread.run_sync(use)
