@@ -102,6 +102,11 @@ STRANGERS_RATE = 0.30
 STRANGERS_FULL = 100
 # One source (IPv4 address or IPv6 /64) cannot fill the room alone.
 STRANGERS_PER_SOURCE = 4
+# From a source with a trusted link more come at one time, in order: commands that start
+# (STARTS_AT_ONCE), ports that are carried (FORWARDS_OPENING), and the link itself anew.
+# They take no stranger's place; more: not let in.  Who else is at that address has no
+# more than these either, and a penalty leaves one.
+LINKED_PER_SOURCE = 40
 # Each refusal or broken handshake costs a source this long; the sum is capped,
 # and a source that holds a trusted link is never shut out (threat 88).
 PENALTY_AFTER = 1.0
@@ -253,6 +258,10 @@ TERM_CAP_AFTER = 30.0
 # A worker whose master is lost keeps its jobs so long, in case only the line is.
 ORPHANED_JOB_AFTER = 3.0
 JOBS_PER_WORKER = 256
+# Commands that a client of the master's begins on one member at one time: each has a
+# handshake of its own, so more are no faster, and two clients are within what a worker
+# lets in and answers (LINKED_PER_SOURCE, REQUESTS_IN_FLIGHT).
+STARTS_AT_ONCE = 16
 # A worker that another master wants is given back when it was idle for so long: the
 # pauses of somebody who works with it interactively are shorter, or he is at lunch.
 IDLE_GIVEN_AFTER = 5.0

@@ -75,13 +75,18 @@ class Door:
         source = connection.remote.source
         now = trio.current_time()
         entrance = self.gate.enter(source, now=now, chance=self._chance())
-        if entrance is Entrance.ROOM_FULL and self.strangers:
-            next(iter(self.strangers)).give_place()
+        if entrance is Entrance.ROOM_FULL and (oldest := self._oldest()):
+            oldest.give_place()
             entrance = self.gate.enter(source, now=now, chance=_LATEST)
         if entrance is Entrance.ADMIT:
             return self._make_entry(self, source)
         self.log("%s was not let in: %s", connection.remote, entrance.value)
         return None
+
+    def _oldest(self) -> Entry | None:
+        """Return the stranger that came first; one at a peer's address is none."""
+        trusts = self.gate.trusts
+        return next((one for one in self.strangers if not trusts(one.source)), None)
 
     def log(
         self,
@@ -106,7 +111,7 @@ class Entry(DeskDoorman):
     def __init__(self, door: Door, source: str) -> None:
         super().__init__(door.desk)
         self._door = door
-        self._source = source
+        self.source = source
         self._stranger = True
         self._pending = False
         self._skew_told = False
@@ -165,8 +170,8 @@ class Entry(DeskDoorman):
     def fail(self, why: str) -> None:
         """The connection came to nothing: its source pays."""
         now = trio.current_time()
-        self._door.gate.blame(self._source, now=now)
-        self._door.log("%s came to nothing: %s", self._source, why)
+        self._door.gate.blame(self.source, now=now)
+        self._door.log("%s came to nothing: %s", self.source, why)
 
     def give_place(self) -> None:
         """End the handshake: somebody new has the place."""
@@ -181,13 +186,13 @@ class Entry(DeskDoorman):
             self._met = None
         if self._pending:
             self._pending = False
-            self._door.pending -= Counter({self._source: 1})  # drops what is zero
+            self._door.pending -= Counter({self.source: 1})  # drops what is zero
 
     def _known(self) -> None:
         if self._stranger:
             self._stranger = False
             del self._door.strangers[self]
-            self._door.gate.leave(self._source)
+            self._door.gate.leave(self.source)
 
     def _wait_room(self) -> bool:
         if self._pending:
@@ -195,11 +200,11 @@ class Entry(DeskDoorman):
         pending = self._door.pending
         if (
             pending.total() >= limits.PENDING_LINKS
-            or pending[self._source] >= limits.STRANGERS_PER_SOURCE
+            or pending[self.source] >= limits.STRANGERS_PER_SOURCE
         ):
             return False
         self._pending = True
-        pending[self._source] += 1
+        pending[self.source] += 1
         return True
 
     def _tell_skew(self, peer: Peer, skew: float) -> None:

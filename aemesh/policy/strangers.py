@@ -4,6 +4,8 @@ Three bounds, as sshd has them: so many unauthenticated connections per source, 
 random early drop over all of them (MaxStartups 10:30:100), and a penalty for sources
 whose connections came to nothing.  A source that holds a trusted link keeps one place
 whatever happens, so that a storm cannot shut out a master that is known (threat 88).
+What comes from there is most likely the streams of that link: they have places of their
+own, which the crowd does not take, nor they the crowd's.
 """
 
 from __future__ import annotations
@@ -34,6 +36,12 @@ class StrangerGate:
 
     def __repr__(self) -> str:
         return f"<StrangerGate {self._inside.total()} inside, {len(self._until)} shut>"
+
+    @property
+    def strangers(self) -> int:
+        """How many are inside from sources without a trusted link."""
+        inside = self._inside.items()
+        return sum(count for source, count in inside if not self.trusts(source))
 
     def enter(self, source: str, *, now: float, chance: float) -> Entrance:
         """Judge a connection of `source`; `chance` is uniform in [0, 1).
@@ -70,21 +78,27 @@ class StrangerGate:
         if not self._trusted[source]:
             del self._trusted[source]
 
+    def trusts(self, source: str) -> bool:
+        """Whether a trusted link to `source` is up."""
+        return source in self._trusted
+
     def check(self) -> None:
         """Assert what always holds."""
         assert all(n > 0 for n in self._inside.values())
         assert len(self._until) <= limits.PENALTY_SOURCES
 
     def _judge(self, source: str, now: float, chance: float) -> Entrance:
-        if self._inside[source] == 0 and source in self._trusted:
+        inside, trusted = self._inside[source], self.trusts(source)
+        if inside == 0 and trusted:
             return Entrance.ADMIT
         # A penalty begins to shut out when it has grown: one failed handshake of
         # an honest peer must not cost it the next.
         if self._until.get(source, now) - now > limits.PENALTY_CAP_AFTER / 2:
             return Entrance.PENALTY
-        if self._inside[source] >= limits.STRANGERS_PER_SOURCE:
+        most = limits.LINKED_PER_SOURCE if trusted else limits.STRANGERS_PER_SOURCE
+        if inside >= most:
             return Entrance.SOURCE_FULL
-        if chance < drop_chance(self._inside.total()):
+        if not trusted and chance < drop_chance(self.strangers):
             return Entrance.ROOM_FULL
         return Entrance.ADMIT
 

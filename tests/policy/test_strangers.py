@@ -80,6 +80,23 @@ def test_a_source_with_a_trusted_link_keeps_one_place():
     assert gate.enter(SOURCE, now=0.0, chance=0.0) is Entrance.PENALTY
 
 
+def test_the_streams_of_a_trusted_link_and_a_crowd_take_no_place_of_each_other():
+    """Threat: 88: who else is at that address is bounded all the same."""
+    gate = StrangerGate()
+    gate.trust(SOURCE)
+    for n in range(limits.STRANGERS_FULL):
+        gate.enter(f"10.0.0.{n}", now=0.0, chance=LAST)
+    for _ in range(limits.LINKED_PER_SOURCE):
+        assert gate.enter(SOURCE, now=0.0, chance=0.0) is Entrance.ADMIT
+
+    assert gate.enter(SOURCE, now=0.0, chance=LAST) is Entrance.SOURCE_FULL
+    assert gate.strangers == limits.STRANGERS_FULL
+    gate.leave("10.0.0.7")
+    assert gate.enter("10.0.1.1", now=0.0, chance=LAST) is Entrance.ADMIT
+    gate.untrust(SOURCE)
+    assert gate.enter("10.0.1.2", now=0.0, chance=LAST) is Entrance.ROOM_FULL
+
+
 def test_a_source_that_became_trusted_has_paid():
     gate = StrangerGate()
     blame_often(gate, SOURCE, now=0.0)
@@ -130,7 +147,7 @@ def test_nothing_is_kept_of_sources_that_left():
 def test_whatever_happens_it_holds_together(steps):
     gate = StrangerGate()
     now = 0.0
-    inside, trusted = [], []
+    inside, trusted, ever = [], [], set()
     for what, source, later, chance in steps:
         now += later
         if what == "enter":
@@ -143,9 +160,13 @@ def test_whatever_happens_it_holds_together(steps):
             gate.blame(source, now=now)
         elif what == "trust":
             trusted.append(source)
+            ever.add(source)
             gate.trust(source)
         elif what == "untrust" and source in trusted:
             trusted.remove(source)
             gate.untrust(source)
         gate.check()
-        assert all(inside.count(s) <= limits.STRANGERS_PER_SOURCE for s in inside)
+        for one in set(inside):
+            known = one in ever
+            most = limits.LINKED_PER_SOURCE if known else limits.STRANGERS_PER_SOURCE
+            assert inside.count(one) <= most
