@@ -250,6 +250,12 @@ class RequestFailedError(PeerError):
     name = "peer/request-failed"
 
 
+class BusyError(RequestFailedError):
+    """A peer has as much to do as it takes at one time; later it takes more."""
+
+    name = "peer/busy"
+
+
 # --- the world --------------------------------------------------------------
 
 
@@ -265,6 +271,15 @@ class UnreachableError(AemeshError):
 
     name = "world/unreachable"
     exit_code = 6
+
+
+class NotBegunError(UnreachableError):
+    """There was no place, or no connection, for what was asked; later there may be.
+
+    Nothing was lost, and nobody is to blame.
+    """
+
+    name = "world/not-begun"
 
 
 class JobLostError(AemeshError):
@@ -286,6 +301,20 @@ class GroupIncompleteError(AemeshError):
 
     name = "group/incomplete"
     exit_code = 7
+
+
+class GroupClosedError(AemeshError):
+    """A group was removed while something was to run on it."""
+
+    name = "group/closed"
+    exit_code = 7
+
+    def __init__(self, group: str) -> None:
+        super().__init__(
+            f"group {group} was closed",
+            hint=f"`aemesh group add {group}` makes it anew; with --key, what was "
+            "finished is kept",
+        )
 
 
 class EngineError(AemeshError):

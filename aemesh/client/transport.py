@@ -7,6 +7,7 @@ a unix socket.
 
 from __future__ import annotations
 
+import errno
 import http.client
 import json
 import socket
@@ -19,6 +20,7 @@ from aemesh.errors import (
     AemeshError,
     BugError,
     NoMasterError,
+    NotBegunError,
     SettingsError,
     UnreachableError,
     UsageError,
@@ -38,6 +40,8 @@ _T = TypeVar("_T")
 ANSWER_AFTER = 180.0
 # What the kernel keeps for a unix socket is not much more.
 _PIECE_BYTES = 64 * 1024
+# We have as many open files as we may, or the machine has.
+_NO_ROOM_HERE = frozenset({errno.EMFILE, errno.ENFILE})
 
 
 class Transport:
@@ -145,6 +149,10 @@ class Transport:
             msg = f"{self.path} is not ours to use"
             raise SettingsError(msg, why=error.strerror) from error
         except OSError as error:
+            if error.errno in _NO_ROOM_HERE:
+                msg = "no connection to the master can be made"
+                hint = "raise the limit: `ulimit -n`"
+                raise NotBegunError(msg, why=error.strerror, hint=hint) from error
             raise self._broken(error) from error
         return connection
 

@@ -13,7 +13,9 @@ from aemesh import limits
 from aemesh.errors import (
     AemeshError,
     BadMessage,
+    BusyError,
     EngineError,
+    NotBegunError,
     PeerError,
     UnreachableError,
     quoted,
@@ -87,7 +89,12 @@ class RemoteHost:
     spawn: Spawn | None = None  # where answers are made, beside all else
 
     async def start_as(self, job_id: JobId, spec: JobSpec) -> Job:
-        """Start a job under this id; raises `EngineError` or `UnreachableError`."""
+        """Start a job under this id.
+
+        Raises `EngineError`; or `UnreachableError`, which is a `NotBegunError` as long
+        as the link is up: then the job was called off, if it was begun at all.
+        """
+        msg = f"{self.name} did not start a job"
         try:
             body = self._order(job_id, spec, await self._proxy(job_id))
             try:
@@ -98,10 +105,13 @@ class RemoteHost:
                 if not spec.lasting:  # whoever comes next may have a lasting one
                     await self._call_off(job_id)
                 raise
-        except UnreachableError:
-            raise
+        except UnreachableError as exc:
+            if self.link.closed is not None:
+                raise
+            raise NotBegunError(msg, why=str(exc)) from exc
+        except BusyError as exc:
+            raise NotBegunError(msg, why=str(exc)) from exc
         except AemeshError as exc:
-            msg = f"{self.name} did not start a job"
             raise EngineError(msg, why=str(exc)) from exc
 
     async def _call_off(self, job_id: JobId) -> None:

@@ -21,6 +21,7 @@ from aemesh import limits
 from aemesh.errors import (
     AemeshError,
     BadMessage,
+    BusyError,
     RequestFailedError,
     UnreachableError,
     quoted,
@@ -107,8 +108,8 @@ class Link:
         """Ask, and return the answer of type `kind`.
 
         Raises `UnreachableError` when the link ends first, `RequestFailedError` when
-        the peer answers that it could not be done.  Callers own the timeout; an
-        answer that comes after it is thrown away.
+        the peer answers that it could not be done, `BusyError` if it can be later.
+        Callers own the timeout; an answer that comes after it is thrown away.
         """
         number, data = self._session.request(body, trio.current_time())
         self._waiting[number] = trio.Event()
@@ -150,7 +151,9 @@ class Link:
                 raise self._gone()
             case wire.Failed():
                 msg = f"{self.peer.name} could not do it"
-                raise RequestFailedError(msg, why=quoted(body.what))
+                busy = body.error == BusyError.name
+                kind_of = BusyError if busy else RequestFailedError
+                raise kind_of(msg, why=quoted(body.what))
             case wire.Unsupported():
                 msg = f"{self.peer.name} does not know {quoted(body.what)}"
                 raise RequestFailedError(
@@ -227,7 +230,7 @@ class Link:
                 self._end(Closed(Ending.BYE, quoted(reason) if reason else ""))
             case Request() | Notice() if self._in_flight >= limits.REQUESTS_IN_FLIGHT:
                 # Said by the reader itself: who does not take it is not read further.
-                busy = wire.Failed(error="peer/busy", what="busy")
+                busy = wire.Failed(error=BusyError.name, what="busy")
                 await self._answer_peer(event, busy)
             case Request() | Notice():
                 self._in_flight += 1

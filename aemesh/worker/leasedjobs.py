@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Protocol
 import trio
 
 from aemesh import limits
-from aemesh.errors import RefusedError
+from aemesh.errors import BusyError, RefusedError
 from aemesh.worker.jobstream import JobStream
 
 if TYPE_CHECKING:
@@ -86,11 +86,13 @@ class LeasedJobs:
         )
 
     def check_room(self, job_id: JobId) -> None:
-        """Raise `RefusedError` if no job of this id may start."""
+        """Raise `RefusedError` if it is there, `BusyError` if as many are as may be."""
         known = self._running.keys() | self._starting.keys()
-        if job_id in known or len(known) >= limits.JOBS_PER_WORKER:
-            what = f"job {job_id} is not started"
-            raise RefusedError(what, why="it runs, or too many do")
+        what = f"job {job_id} is not started"
+        if job_id in known:
+            raise RefusedError(what, why="it runs")
+        if len(known) >= limits.JOBS_PER_WORKER:
+            raise BusyError(what, why=f"{len(known)} run, and no more may")
 
     async def start(
         self,

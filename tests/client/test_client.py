@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import inspect
 import socket
 import stat
@@ -21,11 +22,13 @@ from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 import aemesh
 from aemesh import errors
+from aemesh.client import transport
 from aemesh.client.transport import Transport, error_in
 from aemesh.errors import (
     AemeshError,
     EngineError,
     NoMasterError,
+    NotBegunError,
     UnknownNameError,
     UnreachableError,
     UsageError,
@@ -48,6 +51,19 @@ def api(tmp_path: Path):
         engines={"A": "dask", "B": "command"},
         env={"PLAIN": "1", "CA": "{tls}/ca.pem", "KEY": "{tls}/key.pem"},
     )
+
+
+def test_without_a_file_to_open_nothing_is_begun_and_no_master_is_blamed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    def connected(*_: object) -> None:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr(transport, "connected", connected)
+
+    with pytest.raises(NotBegunError, match="Too many open files") as caught:
+        aemesh.Mesh(tmp_path).status()
+    assert "ulimit" in (caught.value.hint or "")
 
 
 @asynccontextmanager

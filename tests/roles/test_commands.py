@@ -10,7 +10,7 @@ import pytest
 import trio
 
 from aemesh import limits
-from aemesh.errors import EngineError, UnknownNameError, UsageError
+from aemesh.errors import EngineError, NotBegunError, UnknownNameError, UsageError
 from aemesh.host.keys.keystore import Identity
 from aemesh.master.commands import select
 from aemesh.model.group import Haste, MemberState, Receipt
@@ -64,6 +64,49 @@ async def test_who_is_no_member_runs_nothing(autojump_clock) -> None:
             await mesh.master.start_job(GroupName("B"), "office-1", CAT)
         with pytest.raises(EngineError, match="no such program"):
             await mesh.master.start_job(A, "office-1", JobSpec(argv=("nonsense",)))
+
+
+async def test_all_that_two_clients_start_at_once_is_let_in(autojump_clock) -> None:
+    """Streams of a trusted master are no strangers at the door of its worker."""
+    count = 2 * limits.STARTS_AT_ONCE
+    async with open_mesh("A") as mesh:
+        await with_members(mesh, "office-1")
+        async with trio.open_nursery() as nursery:
+            for _ in range(count):
+                nursery.start_soon(mesh.master.start_job, A, "office-1", CAT)
+
+        jobs = mesh.machines["office-1"].jobs
+        assert len(jobs.running) == 1 + count
+
+
+@pytest.mark.parametrize(
+    ("bound", "most"),
+    [("JOBS_PER_WORKER", 3), ("REQUESTS_IN_FLIGHT", 1), ("LINKED_PER_SOURCE", 1)],
+)
+async def test_a_start_too_many_is_told_apart_from_a_command_that_failed(
+    autojump_clock, monkeypatch, bound: str, most: int
+) -> None:
+    """Whoever asked may ask again: nothing is left of it."""
+    not_begun = 0
+
+    async def start() -> None:
+        nonlocal not_begun
+        try:
+            await mesh.master.start_job(A, "office-1", CAT)
+        except NotBegunError:
+            not_begun += 1
+
+    async with open_mesh("A") as mesh:
+        await with_members(mesh, "office-1")
+        monkeypatch.setattr(limits, bound, most)
+        async with trio.open_nursery() as nursery:
+            for _ in range(8):
+                nursery.start_soon(start)
+        await trio.sleep(limits.ATTACH_AFTER)
+
+        assert 0 < not_begun < 8
+        assert len(mesh.machines["office-1"].jobs.running) == 1 + 8 - not_begun
+        assert mesh.master.workers()[0].group == "A"
 
 
 def test_of_two_workers_of_one_name_the_label_tells() -> None:
