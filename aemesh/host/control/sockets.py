@@ -27,8 +27,11 @@ if TYPE_CHECKING:
 # Where the socket lies beneath a node's folder of the state directory.
 SOCKET_FILE = "run/control.sock"
 
-# One client is one connection; a laptop's shells and notebooks are few.
-BACKLOG = 64
+# Each thing that a client does is one connection, and `aemesh map` starts items by the
+# hundred.  More: they wait until a place is free.
+BACKLOG = 256
+# What a timeout of the kernel's looks like: whole seconds, and microseconds.
+_TIMEVAL = struct.Struct("@ll")
 
 
 class ErrorBody(msgspec.Struct, frozen=True):
@@ -62,12 +65,23 @@ def listening(path: Path) -> Iterator[socket.socket]:
 
 
 def connected(path: Path, timeout_after: float | None) -> socket.socket:
-    """Return a socket connected to `path`; raises `OSError` if nothing listens."""
+    """Return a socket connected to `path`; raises `OSError` if nothing listens.
+
+    Where others wait to be let in it waits, too; raises `TimeoutError` if that is long.
+    """
     sock = socket.socket(socket.AF_UNIX)
     try:
-        sock.settimeout(timeout_after)
+        # Not `settimeout`: without blocking, a full backlog is an error (EAGAIN).
+        if timeout_after is not None:
+            whole, part = divmod(timeout_after, 1.0)
+            wait = _TIMEVAL.pack(int(whole), int(part * 1e6))
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, wait)
         with short_path(path) as short:
             sock.connect(short)
+        sock.settimeout(timeout_after)
+    except BlockingIOError:
+        sock.close()
+        raise TimeoutError from None
     except BaseException:
         sock.close()
         raise
