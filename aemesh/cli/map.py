@@ -7,8 +7,9 @@ import hashlib
 import shlex
 import sys
 from collections.abc import Sequence
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,7 +23,7 @@ from aemesh.client.itemfiles import ItemFolders, JobLog, fields_of
 from aemesh.client.mesh import Mesh
 from aemesh.client.spread import Order, Spread
 from aemesh.client.template import Args, Template, lines_of, parse, split_lines
-from aemesh.errors import UsageError
+from aemesh.errors import AemeshError, UsageError
 from aemesh.host.openfiles import take_files
 
 if TYPE_CHECKING:
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
 # GNU parallel's: so many failed, or more.
 _MANY = 101
 _TITLE_LENGTH = 80
+# Workers of which it is told why they are no members.
+_REASONS = 8
 
 
 # What stands behind the command's first word is the command's, with or without --.
@@ -127,6 +130,7 @@ def map_(  # noqa: PLR0913, PLR0917 - the options of the command
         _orders(template, items, run),
         status=mesh.status,
         group=group_name,
+        wait=lambda: mesh.connect(group_name),
         start=lambda member, argv, env: mesh.job(
             member, argv, env, group=group_name, delegate=wish
         ),
@@ -142,7 +146,8 @@ def map_(  # noqa: PLR0913, PLR0917 - the options of the command
             log = stack.enter_context(closing(JobLog(Path(joblog))))
             writers.append(log.write)
         show = _Show(items, as_json=as_json, tag=tag, silent=results is not None)
-        return _follow(spread, writers, show, keep_order=keep_order)
+        waits = partial(_say_waiting, mesh, group_name)
+        return _follow(spread, writers, show, waits=waits, keep_order=keep_order)
 
 
 def _lines(name: str, null: bool) -> list[str]:
@@ -191,14 +196,24 @@ def _follow(
     writers: Sequence[Callable[[Ended], None]],
     show: _Show,
     *,
+    waits: Callable[[], None],
     keep_order: bool,
 ) -> int:
-    """Show items as they end; return the exit code."""
+    """Show items as they end; return the exit code.
+
+    `waits` says that there is no member to go on with.
+    """
     total, done, failed = len(spread.orders), 0, 0
     warned: set[str] = set()
+    was_alone = False
     with ui.Counting("map", total) as count:
 
         def tick() -> None:
+            nonlocal was_alone
+            if spread.waits and not was_alone:
+                with count.hidden():
+                    waits()
+            was_alone = spread.waits
             for name, why in spread.aside().items():
                 if name not in warned:
                     warned.add(name)
@@ -219,6 +234,19 @@ def _follow(
                 tick()
     show.end(total, failed, spread.members)
     return min(failed, _MANY)
+
+
+def _say_waiting(mesh: Mesh, group: str) -> None:
+    """Say that a group has no members, and why; one that is gone is told otherwise."""
+    with suppress(AemeshError):
+        reasons = [
+            f"{one.worker}: {one.why}" for one in mesh.group_status(group).refused
+        ]
+        shown = reasons[:_REASONS]
+        if rest := len(reasons) - len(shown):
+            shown.append(f"{rest} more")
+        why = "; ".join(shown) or "no worker was found on this network"
+        ui.warn(f"waiting for group {group} to have members: {why}")
 
 
 def _in_order(ended: Iterator[Ended]) -> Iterator[Ended]:

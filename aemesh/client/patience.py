@@ -43,10 +43,10 @@ class Patience:
                 now = time.monotonic()
                 if began is None:
                     began = now
-                    _log.warning("%s; waiting for it to come back", error)
+                    _log.warning("%s; it is asked again", error)
                 if now - began > self._within or self._stop.wait(_AGAIN_AFTER):
                     raise
             else:
                 if began is not None:
-                    _log.warning("the master is back")
+                    _log.warning("the master answers again")
                 return result

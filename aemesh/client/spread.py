@@ -27,12 +27,15 @@ from aemesh.client.item import ITEM_VARIABLE, LIFE_VARIABLE, RUN_VARIABLE
 from aemesh.client.patience import Patience
 from aemesh.errors import (
     EngineError,
+    GroupClosedError,
     NoMasterError,
+    NotBegunError,
     RunFullError,
     UnknownNameError,
     UnreachableError,
 )
-from aemesh.model.job import Channel
+from aemesh.model.group import MemberState
+from aemesh.model.job import RELEASED, Channel
 from aemesh.model.run import ItemId, Piece
 from aemesh.policy.spreading import After, Spreading
 from aemesh.protocol.parcel import pack, unpack_untrusted
@@ -124,8 +127,16 @@ class _How(enum.Enum):
 
     ENDED = "the command did"
     LOST = "its member was lost"
-    REFUSED = "its member had left before it was begun"
+    LEFT = "its member has left, as planned"
+    NOT_BEGUN = "there was no place for it, or no connection"
     BROKE = "the connection to the master did, or the master said that its own did"
+
+
+@dataclass(frozen=True, slots=True)
+class _Begun:
+    """A job runs on its member."""
+
+    number: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,7 +159,10 @@ class Order:
 
 
 class Spread:
-    """Runs orders on the members of a group; `results` yields them as they end."""
+    """Runs orders on the members of a group; `results` yields them as they end.
+
+    `wait` returns once the group has members, or raises when it has waited enough.
+    """
 
     def __init__(  # noqa: PLR0913 - what it is made of, by name
         self,
@@ -156,13 +170,16 @@ class Spread:
         *,
         status: Callable[[], StatusView],
         group: str,
+        wait: Callable[[], object],
         start: Callable[[str, tuple[str, ...], Mapping[str, str]], MemberJob],
         run: Run | None = None,
         retries: int = 2,
         slots: int | None = None,
     ) -> None:
         self.orders = orders
+        self.waits = False  # there is no member
         self._status = status
+        self._wait = wait
         self._group = group
         self._life = 0.0  # when the master began that was there last
         self._start = start
@@ -170,7 +187,7 @@ class Spread:
         self._slots = slots
         self._stop = threading.Event()
         self._patience = Patience(self._stop)
-        self._over: queue.SimpleQueue[_Over] = queue.SimpleQueue()
+        self._news: queue.SimpleQueue[_Begun | _Over] = queue.SimpleQueue()
         self._threads: set[threading.Thread] = set()
         self._jobs: set[MemberJob] = set()
         self._lock = threading.Lock()
@@ -199,7 +216,8 @@ class Spread:
     def results(self, *, tick: Callable[[], None] = lambda: None) -> Generator[Ended]:
         """Yield each item once it has ended for good; what was kept comes first.
 
-        `tick` is called now and then.  Closed, it ends all jobs.
+        `tick` is called now and then.  Closed, it ends all jobs.  Raises
+        `GroupClosedError`, and what `wait` does.
         """
         try:
             yield from self._from_ledger()
@@ -232,9 +250,23 @@ class Spread:
         self._life = status.started_at
         views = [view for view in status.workers if view.group == self._group]
         self._names |= {view.key: view.name for view in views}
-        self._spreading.see(
-            {view.key: self._slots or max(view.cores, 1) for view in views}
-        )
+        slots = {
+            view.key: self._slots or max(view.cores, 1)
+            for view in views
+            if view.state != MemberState.DRAINING.value
+        }
+        self._spreading.see(slots)
+        alone = not slots and not self.running
+        states = {group.name: group.state for group in status.groups}
+        if alone and self.waits and states.get(self._group) != "closing":
+            self._wait_members()
+        self.waits = alone
+
+    def _wait_members(self) -> None:
+        try:
+            self._patience.ask(self._wait)
+        except UnknownNameError:
+            raise GroupClosedError(self._group) from None
 
     def _begin(self) -> None:
         while (found := self._spreading.next(time.monotonic())) is not None:
@@ -246,30 +278,40 @@ class Spread:
             thread.start()
 
     def _next_ended(self) -> Ended | None:
-        """Wait a little for a job to end; return its item if that is settled now."""
+        """Wait a little for news of a job; return its item if that is settled now."""
         try:
-            over = self._over.get(timeout=_LOOK_AFTER)
+            news = self._news.get(timeout=_LOOK_AFTER)
         except queue.Empty:
             return None
-        if over.error is not None:
-            raise over.error
-        ended, now = over.ended, time.monotonic()
-        if over.how is _How.BROKE:
-            self._look()
-            if self._life != over.life:
-                self._spreading.put_back(ended.number)
-                return None
-        if over.how is _How.REFUSED:
-            self._spreading.refused(ended.number)
+        if isinstance(news, _Begun):
+            self._spreading.begun(news.number)
             return None
-        if over.how is _How.ENDED:
-            after = self._spreading.ended(
-                ended.number, ok=ended.ok, took=ended.took_after, now=now
-            )
-        else:
-            after = self._spreading.lost(ended.number, now=now)
+        if news.error is not None:
+            raise news.error
+        ended, after = news.ended, self._settle(news)
         ended.tries = self._spreading.tries(ended.number) + (after is After.DONE)
         return None if after is After.AGAIN else ended
+
+    def _settle(self, over: _Over) -> After:
+        """Note how a job ended; return what becomes of its item."""
+        ended, now = over.ended, time.monotonic()
+        match over.how:
+            case _How.ENDED:
+                return self._spreading.ended(
+                    ended.number, ok=ended.ok, took=ended.took_after, now=now
+                )
+            case _How.LOST:
+                return self._spreading.lost(ended.number, now=now)
+            case _How.LEFT:
+                self._spreading.left(ended.number)
+            case _How.NOT_BEGUN:
+                self._spreading.not_begun(ended.number, ended.reason, now=now)
+            case _How.BROKE:
+                self._look()
+                if self._life == over.life:
+                    return self._spreading.broke(ended.number)
+                self._spreading.put_back(ended.number)
+        return After.AGAIN
 
     def _carry(self, number: int, member: str) -> None:
         """Run an item on a member, in a thread of its own."""
@@ -289,7 +331,7 @@ class Spread:
         error: Exception | None = None
         try:
             self._run_one(order, member, ended)
-            how = _How.LOST if ended.reason else _How.ENDED
+            how = _how(ended)
             ended.took_after = time.monotonic() - began
             if ended.ok:
                 self._keep(order, ended)
@@ -298,16 +340,19 @@ class Spread:
         except RunFullError as exc:
             how, ended.code, ended.reason = _How.ENDED, 1, str(exc)
         except UnknownNameError:
-            how = _How.REFUSED
+            how = _How.LEFT
+        except NotBegunError as exc:
+            how, ended.reason = _How.NOT_BEGUN, str(exc)
         except (NoMasterError, UnreachableError) as exc:
             how, ended.reason = _How.BROKE, str(exc)
         except Exception as exc:  # noqa: BLE001 - who waits for this thread gets it
             error = exc
         ended.took_after = time.monotonic() - began
-        self._over.put(_Over(ended, how, life, error))
+        self._news.put(_Over(ended, how, life, error))
 
     def _run_one(self, order: Order, member: str, ended: Ended) -> None:
         job = self._start(member, order.argv, self._environment(order))
+        self._news.put(_Begun(ended.number))
         with self._lock:
             self._jobs.add(job)
         try:
@@ -361,6 +406,13 @@ class Spread:
 
     def __repr__(self) -> str:
         return f"<Spread of {len(self.orders)} items: {self._spreading!r}>"
+
+
+def _how(ended: Ended) -> _How:
+    """Return how a job came to its end that has one."""
+    if not ended.reason:
+        return _How.ENDED
+    return _How.LEFT if ended.reason == RELEASED else _How.LOST
 
 
 def _packed(ended: Ended) -> bytes:

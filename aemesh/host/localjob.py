@@ -18,7 +18,7 @@ from aemesh.errors import BugError, UnreachableError
 from aemesh.host.joboutput import JobOutput
 from aemesh.host.jobtree import JobTree
 from aemesh.host.processes import all_processes, children, kill, read_memory
-from aemesh.model.job import JobExit
+from aemesh.model.job import RELEASED, JobExit
 
 if TYPE_CHECKING:
     from aemesh.host.jobsocket import Answer
@@ -114,7 +114,7 @@ class LocalJob:
         assert self._exit is not None
         return self._exit
 
-    async def end(self, *, term_after: float, reason: str = "released") -> JobExit:
+    async def end(self, *, term_after: float, reason: str = RELEASED) -> JobExit:
         """Ask the job to end, and end its whole tree after `term_after` seconds.
 
         Asked again, the shorter span and the first reason count.
@@ -122,7 +122,7 @@ class LocalJob:
         self.end_nowait(term_after=term_after, reason=reason)
         return await self.wait()
 
-    def end_nowait(self, *, term_after: float, reason: str = "released") -> None:
+    def end_nowait(self, *, term_after: float, reason: str = RELEASED) -> None:
         """Ask as `end` does, without waiting."""
         if self._process.poll() is not None:
             return

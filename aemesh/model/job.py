@@ -56,12 +56,17 @@ class Chunk:
     data: bytes
 
 
+# The reason of a job that was ended in order: its member is let go, or who started it
+# wants it no more.
+RELEASED = "released"
+
+
 @dataclass(frozen=True, slots=True)
 class JobExit:
     """How a job ended: `code` as a shell has it, 128 + n for signal n."""
 
     code: int
-    reason: str = ""  # "released", "link lost", … if the agent ended it
+    reason: str = ""  # RELEASED, "link lost", … if the agent ended it
 
     @property
     def ok(self) -> bool:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import trio
 
 from aemesh.errors import EngineError, UnreachableError
-from aemesh.model.job import Channel, Chunk, JobExit, JobSpec
+from aemesh.model.job import RELEASED, Channel, Chunk, JobExit, JobSpec
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Collection, Mapping
@@ -69,7 +69,7 @@ class MemoryJob:
     async def end(self, *, term_after: float) -> JobExit:
         """End it; none of these programs resists."""
         del term_after
-        self.finish(JobExit(_KILLED, "released"))
+        self.finish(JobExit(_KILLED, RELEASED))
         return await self.wait()
 
     def say(self, data: bytes) -> None:

@@ -31,8 +31,8 @@ def test_a_master_that_is_away_is_waited_for_and_that_is_said_once(
         assert Patience(threading.Event()).ask(ask) == "answer"
 
     assert [record.getMessage() for record in caplog.records] == [
-        "the master hung up; waiting for it to come back",
-        "the master is back",
+        "the master hung up; it is asked again",
+        "the master answers again",
     ]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
+from types import SimpleNamespace
 from typing import Any, Self
 
 import pytest
@@ -13,8 +14,15 @@ from aemesh import limits
 from aemesh.client import spread as spreading
 from aemesh.client.fingerprint import item_ids
 from aemesh.client.spread import Ended, Order, Spread
-from aemesh.errors import EngineError, UnknownNameError, UnreachableError
-from aemesh.model.job import Channel, Chunk, JobExit
+from aemesh.errors import (
+    EngineError,
+    GroupClosedError,
+    GroupIncompleteError,
+    NotBegunError,
+    UnknownNameError,
+    UnreachableError,
+)
+from aemesh.model.job import RELEASED, Channel, Chunk, JobExit
 from aemesh.model.run import ItemView, Piece
 
 Program = Callable[[str, tuple[str, ...]], Iterator[Chunk | JobExit]]
@@ -31,11 +39,16 @@ class Master:
     def workers(self) -> list[View]:
         return self._office.views
 
+    @property
+    def groups(self) -> list[SimpleNamespace]:
+        return self._office.groups
+
 
 class View:
     """A member, as far as it is looked at."""
 
     group = "A"
+    state = "leased"
 
     def __init__(self, name: str, cores: int = 2) -> None:
         self.key = f"key of {name}"
@@ -106,6 +119,8 @@ class Office:
 
     def __init__(self, program: Program, *names: str) -> None:
         self.views: list[Any] = [View(name) for name in names]
+        self.groups = [SimpleNamespace(name="A", state="ready")]
+        self.wait: Callable[[], None] = lambda: None
         self.jobs: list[FakeJob] = []
         self.runs: list[tuple[str, tuple[str, ...]]] = []
         self.env: list[Mapping[str, str]] = []
@@ -127,11 +142,22 @@ class Office:
             for arg, item in zip(args, ids, strict=True)
         ]
         return Spread(
-            orders, status=self.status, group="A", start=self.start, run=run, **options
+            orders,
+            status=self.status,
+            group="A",
+            wait=self.wait,
+            start=self.start,
+            run=run,
+            **options,
         )
 
     def status(self) -> Any:
         return self.masters[0]
+
+
+@pytest.fixture
+def looks_often(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(spreading, "_LOOK_AFTER", 0.01)
 
 
 def said(ended: Ended) -> tuple[int, bytes, bytes]:
@@ -242,6 +268,7 @@ def test_a_member_that_is_out_of_its_masters_reach_counts_as_lost() -> None:
     assert "dropped" in ended.reason
 
 
+@pytest.mark.usefixtures("looks_often")
 def test_a_member_that_has_left_is_asked_once_and_costs_nothing() -> None:
     """The list of the members is a moment old."""
 
@@ -260,6 +287,138 @@ def test_a_member_that_has_left_is_asked_once_and_costs_nothing() -> None:
 
     assert {(one.worker, one.tries) for one in ended} == {("one", 1)}
     assert spread.aside() == {}
+
+
+@pytest.mark.usefixtures("looks_often")
+def test_what_is_not_begun_is_begun_later_and_costs_nothing() -> None:
+    full = iter([True] * 2)
+
+    class Full(Office):
+        def start(self, key: str, argv: tuple[str, ...], env: Mapping[str, str]) -> Any:
+            if next(full, False):
+                msg = "one did not start a job"
+                raise NotBegunError(msg, why="busy")
+            return super().start(key, argv, env)
+
+    office = Full(echo, "one")
+    spread = office.spread("a", "b", retries=0)
+
+    ended = list(spread.results())
+
+    assert [(one.ok, one.tries) for one in ended] == [(True, 1)] * 2
+    assert spread.aside() == {}
+
+
+def test_a_member_with_many_slots_starts_a_few_at_a_time() -> None:
+    """All of its slots are used, and none of its starts is one too many."""
+    lock, together = threading.Lock(), threading.Barrier(64)
+    starting, most = 0, 0
+
+    class Large(Office):
+        def start(self, key: str, argv: tuple[str, ...], env: Mapping[str, str]) -> Any:
+            nonlocal starting, most
+            with lock:
+                starting += 1
+                most = max(most, starting)
+            job = super().start(key, argv, env)
+            with lock:
+                starting -= 1
+            return job
+
+    def program(_name: str, argv: tuple[str, ...]) -> Iterator[Chunk | JobExit]:
+        together.wait(10)
+        yield JobExit(0)
+
+    office = Large(program, "one")
+    args = [str(number) for number in range(128)]
+
+    ended = list(office.spread(*args, slots=64, retries=0).results())
+
+    assert [(one.ok, one.tries) for one in ended] == [(True, 1)] * 128
+    assert most <= limits.STARTS_AT_ONCE
+
+
+@pytest.mark.usefixtures("looks_often")
+def test_an_item_that_was_released_with_its_member_costs_nothing() -> None:
+    """A planned departure is no loss."""
+    released = iter([True] * 8)
+
+    def program(_name: str, argv: tuple[str, ...]) -> Iterator[Chunk | JobExit]:
+        if next(released, False):
+            yield JobExit(143, RELEASED)
+        yield JobExit(0)
+
+    office = Office(program, "one", "two")
+    spread = office.spread("a", "b", retries=0)
+
+    ended = list(spread.results())
+
+    assert [(one.ok, one.tries) for one in ended] == [(True, 1)] * 2
+    assert spread.aside() == {}
+
+
+def test_a_member_that_is_on_its_way_out_gets_nothing_new() -> None:
+    office = Office(echo, "one", "two")
+    office.views[0].state = "draining"
+
+    list(office.spread("a", "b", "c").results())
+
+    assert {name for name, _ in office.runs} == {"two"}
+
+
+@pytest.mark.usefixtures("looks_often")
+def test_without_members_it_waits_as_long_as_the_group_does() -> None:
+    office = Office(echo)
+    told: list[bool] = []
+
+    def wait() -> None:
+        assert told[-1], "it says so before it waits"
+        if len(told) < 3:  # a moment of one: it is gone again
+            return
+        office.views.append(View("late"))
+
+    office.wait = wait
+    spread = office.spread("a")
+    (ended,) = spread.results(tick=lambda: told.append(spread.waits))
+
+    assert (ended.worker, told[-1]) == ("late", False)
+
+    office.views.clear()
+    office.wait = lambda: raises(GroupIncompleteError("group A has no workers"))
+    with pytest.raises(GroupIncompleteError):
+        list(office.spread("a").results())
+
+
+@pytest.mark.usefixtures("looks_often")
+def test_a_group_that_is_removed_ends_it_once_what_runs_has_ended() -> None:
+    go = threading.Event()
+
+    def program(name: str, argv: tuple[str, ...]) -> Iterator[Chunk | JobExit]:
+        office.groups[0].state, office.views = "closing", []
+        go.wait(10)
+        yield JobExit(0)
+
+    office = Office(program, "one")
+    office.wait = lambda: raises(UnknownNameError("group", "A", []))
+    ticks = 0
+
+    def tick() -> None:
+        nonlocal ticks
+        ticks += 1
+        if ticks == 3:
+            go.set()
+        if ticks == 20:
+            office.groups.clear()
+
+    results = office.spread("a", "b", slots=1).results(tick=tick)
+    assert next(results).ok
+    with pytest.raises(GroupClosedError, match="group A was closed"):
+        next(results)
+    assert ticks >= 20
+
+
+def raises(error: Exception) -> None:
+    raise error
 
 
 def test_what_was_finished_is_kept_and_given_again_without_running() -> None:

@@ -95,6 +95,21 @@ async def test_a_command_is_spread_over_members_each_item_whole():
         assert len((laptop.home / "log").read_text().splitlines()) == 3
 
 
+async def test_a_member_with_many_slots_gets_all_its_items_and_none_is_lost():
+    """Each start is a stream, and a door has few places for strangers."""
+    async with open_office(["laptop", *NAMES]) as office:
+        await with_members(office)
+        words = ("-j", "64", "--retries", "0", "--json", "--", "sleep", "1.{}")
+
+        done = await office.laptop.run(
+            command(office.laptop, *words), stdin="5\n" * 160
+        )
+
+        ends = [(one["code"], one["tries"]) for one in told(done.stdout)]
+        assert ends == [(0, 1)] * 160
+        assert not done.stderr
+
+
 async def start_and_kill(
     office: Office, words: Sequence[str], *, number: int, after: int
 ) -> None:

@@ -8,6 +8,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
+from aemesh import limits
 from aemesh.policy.spreading import After, Spreading
 
 
@@ -116,12 +117,65 @@ def test_a_member_that_has_left_gets_nothing_until_it_is_seen_again() -> None:
     spreading.see({"gone": 2})
     for _ in range(20):
         (item, _), *_ = all_next(spreading)
-        spreading.refused(item)
+        spreading.left(item)
         assert all_next(spreading) == []
         spreading.see({"gone": 2})
 
     assert spreading.tries(0) == 0
     assert spreading.aside(0.0) == {}
+
+
+def test_a_member_starts_a_few_at_a_time_however_many_it_may_run() -> None:
+    spreading = Spreading(range(100), retries=0)
+    spreading.see({"large": 64, "small": 2})
+
+    first = all_next(spreading)
+    for item, _ in first[:5]:
+        spreading.begun(item)
+        spreading.begun(item)
+    more = all_next(spreading)
+
+    assert len(first) == limits.STARTS_AT_ONCE + 2
+    assert len(more) == sum(key == "large" for _, key in first[:5])
+    spreading.check()
+
+
+def test_what_finds_no_place_costs_nobody_anything_and_has_ever_longer_rests() -> None:
+    spreading = Spreading(range(2), retries=0)
+    spreading.see({"a": 2})
+    now, asked, told = 0.0, [], []
+    while now < 20.0:
+        for item, _ in all_next(spreading, now):
+            asked.append(now)
+            spreading.not_begun(item, "it is busy", now=now)
+        told += [(now, why) for why in spreading.aside(now).values()]
+        now += 0.25
+
+    assert spreading.tries(0) == spreading.tries(1) == 0
+    # Both at one time, which counts as once.
+    assert (
+        asked[::2] == asked[1::2] == [0.0, 0.25, 0.75, 1.75, 3.75, 7.75, 12.75, 17.75]
+    )
+    assert told[0] == (3.75, "it is busy")
+    item, _ = all_next(spreading, 100.0)[0]
+    spreading.begun(item)
+    assert spreading.aside(100.0) == {}
+
+
+def test_a_link_that_broke_under_many_items_broke_once() -> None:
+    spreading = Spreading(range(8), retries=0)
+    spreading.see({"a": 8})
+    for now in (1.0, 3.0, 5.0):
+        for item, _ in all_next(spreading, now):
+            spreading.lost(item, now=now + 1.0)
+
+    assert spreading.aside(6.0) == {}
+    for item, _ in all_next(spreading, 7.0):
+        spreading.lost(item, now=8.0)
+    assert spreading.aside(8.0) == {"a": "it was lost 4 times in 120 s"}
+
+
+_HOWS = ["ok", "failed", "lost", "broke", "away", "left", "not begun"]
 
 
 class Spreads(RuleBasedStateMachine):
@@ -152,15 +206,27 @@ class Spreads(RuleBasedStateMachine):
 
     @precondition(lambda self: self.running)
     @rule(data=st.data())
+    def begun(self, data: Any) -> None:
+        self.spreading.begun(data.draw(st.sampled_from(sorted(self.running))))
+
+    @precondition(lambda self: self.running)
+    @rule(data=st.data())
     def end(self, data: Any) -> None:
         item = data.draw(st.sampled_from(sorted(self.running)))
         del self.running[item]
-        how = data.draw(st.sampled_from(["ok", "failed", "lost", "away", "refused"]))
+        how = data.draw(st.sampled_from(_HOWS))
         if how == "away":
             self.spreading.put_back(item)
             return
-        if how == "refused":
-            self.spreading.refused(item)
+        if how == "left":
+            self.spreading.left(item)
+            return
+        if how == "not begun":
+            self.spreading.not_begun(item, "busy", now=self.now)
+            return
+        if how == "broke":
+            if self.spreading.broke(item) is not After.AGAIN:
+                self.over.add(item)
             return
         if how == "lost":
             after = self.spreading.lost(item, now=self.now)
