@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
+from collections import defaultdict
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from aemesh.errors import SettingsError
 from aemesh.host.folders import remove_tree
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
     from pathlib import Path
 
     from aemesh.client.spread import Ended, Said
@@ -19,35 +23,66 @@ _HEADS = (
     *("Exitval", "Signal", "Command"),
 )
 _SIGNALLED = 128
+_ITEM = re.compile(r"[0-9]+")
 
 
 class ItemFolders:
     """A folder with one for each item: its outputs, and its end as JSON.
 
-    An item's folder has its name once all of it is there.
+    An item's folder has its name once all of it is there.  Those of a former time that
+    are not among ours, or had more or fewer zeros, go: an item's with its new one, and
+    the others when all of ours are there.
     """
 
     def __init__(self, folder: Path, *, count: int) -> None:
+        """Make the folder; raises `SettingsError` if items cannot be written there."""
         self._folder = folder
         self._width = len(str(count))
-        try:
+        self._left = count
+        self._former: defaultdict[int, list[Path]] = defaultdict(list)
+        with _written(folder):
             folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            msg = f"folder {folder} cannot be made"
-            raise SettingsError(msg, why=error.strerror) from error
+            probe = folder / ".new"
+            remove_tree(probe)
+            probe.mkdir()
+            probe.rmdir()
+        for place in folder.iterdir():
+            if _ITEM.fullmatch(place.name):
+                self._meet(place, int(place.name), count)
 
     def write(self, ended: Ended) -> None:
-        """Write an item's folder, in place of one that is there."""
-        name = f"{ended.number + 1:0{self._width}}"
+        """Write an item's folder, in place of one that is there.
+
+        Raises `SettingsError`.
+        """
+        number = ended.number + 1
+        name = self._name(number)
         fresh, place = self._folder / f".{name}.new", self._folder / name
-        remove_tree(fresh)
-        fresh.mkdir()
-        _write(fresh / "stdout", ended.stdout)
-        _write(fresh / "stderr", ended.stderr)
-        fields = json.dumps(fields_of(ended)) + "\n"
-        (fresh / "result.json").write_text(fields)
-        remove_tree(place)
-        fresh.rename(place)
+        with _written(place):
+            remove_tree(fresh)
+            fresh.mkdir()
+            _write(fresh / "stdout", ended.stdout)
+            _write(fresh / "stderr", ended.stderr)
+            fields = json.dumps(fields_of(ended)) + "\n"
+            (fresh / "result.json").write_text(fields)
+            remove_tree(place)
+            fresh.rename(place)
+        self._left -= 1
+        for one in (number,) if self._left else tuple(self._former):
+            for former in self._former.pop(one, ()):
+                remove_tree(former)
+
+    def _name(self, number: int) -> str:
+        return f"{number:0{self._width}}"
+
+    def _meet(self, place: Path, number: int, count: int) -> None:
+        """Take note of what has an item's name."""
+        ours = place.name == self._name(number) and 1 <= number <= count
+        if ours and not place.is_dir():
+            msg = f"{place} is in the way of an item"
+            raise SettingsError(msg, why="it is no folder")
+        if not ours and (place / "result.json").is_file():
+            self._former[number].append(place)
 
     def __repr__(self) -> str:
         return f"<ItemFolders in {self._folder}>"
@@ -57,12 +92,16 @@ class JobLog:
     """A line for each item that has ended, as GNU parallel's ``--joblog`` has it."""
 
     def __init__(self, path: Path) -> None:
-        try:
+        """Begin the file; this and all else raises `SettingsError` if it cannot be."""
+        self._path = path
+        with _written(path):
             self._file = path.open("w", buffering=1, errors="backslashreplace")
-        except OSError as error:
-            msg = f"{path} cannot be written"
-            raise SettingsError(msg, why=error.strerror) from error
-        self._file.write("\t".join(_HEADS) + "\n")
+        try:
+            self._add(_HEADS)
+        except SettingsError:
+            with suppress(SettingsError):  # it is not taken now, either
+                self.close()
+            raise
 
     def write(self, ended: Ended) -> None:
         """Add a line."""
@@ -80,14 +119,19 @@ class JobLog:
             # A tab or a line end in an argument would be another field or line.
             shlex.join(ended.argv).replace("\t", "\\t").replace("\n", "\\n"),
         )
-        self._file.write("\t".join(fields) + "\n")
+        self._add(fields)
+
+    def _add(self, fields: Iterable[str]) -> None:
+        with _written(self._path):
+            self._file.write("\t".join(fields) + "\n")
 
     def close(self) -> None:
         """Close the file."""
-        self._file.close()
+        with _written(self._path):
+            self._file.close()
 
     def __repr__(self) -> str:
-        return f"<JobLog {self._file.name}>"
+        return f"<JobLog {self._path}>"
 
 
 def fields_of(ended: Ended) -> dict[str, object]:
@@ -103,6 +147,16 @@ def fields_of(ended: Ended) -> dict[str, object]:
         "began_at": ended.began_at,
         "took_after": ended.took_after,
     }
+
+
+@contextmanager
+def _written(path: Path) -> Iterator[None]:
+    """Name the path that cannot be written."""
+    try:
+        yield
+    except OSError as error:
+        msg = f"{path} cannot be written"
+        raise SettingsError(msg, why=error.strerror) from error
 
 
 def _write(path: Path, said: Said) -> None:

@@ -13,11 +13,11 @@ from __future__ import annotations
 
 import enum
 import queue
+import tempfile
 import threading
 import time
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from tempfile import SpooledTemporaryFile
 from typing import IO, TYPE_CHECKING
 
 import msgspec
@@ -31,6 +31,7 @@ from aemesh.errors import (
     NoMasterError,
     NotBegunError,
     RunFullError,
+    SettingsError,
     UnknownNameError,
     UnreachableError,
 )
@@ -65,18 +66,22 @@ class Said:
         self._file: IO[bytes] | None = None
 
     def add(self, data: bytes) -> None:
-        """Take the next piece."""
-        if self._file is None:
-            self._file = SpooledTemporaryFile(max_size=_IN_MEMORY)  # noqa: SIM115 - see __del__
-        self._file.write(data)
+        """Take the next piece; raises `SettingsError` if there is no room for it."""
+        with _room():
+            if self._file is None:
+                spooled = tempfile.SpooledTemporaryFile
+                self._file = spooled(max_size=_IN_MEMORY)
+            self._file.write(data)
         self.size += len(data)
 
     def pieces(self) -> Iterator[bytes]:
-        """Yield all of it."""
-        if self._file is not None:
+        """Yield all of it; raises as `add`: the last may be written only now."""
+        if self._file is None:
+            return
+        with _room():
             self._file.seek(0)
-            while data := self._file.read(limits.CHUNK_BYTES):
-                yield data
+        while data := self._file.read(limits.CHUNK_BYTES):
+            yield data
 
     def all(self) -> bytes:
         """Return all of it."""
@@ -87,7 +92,19 @@ class Said:
 
     def __del__(self) -> None:
         if self._file is not None:
-            self._file.close()
+            with suppress(OSError):  # of what was not written yet, and is not wanted
+                self._file.close()
+
+
+@contextmanager
+def _room() -> Iterator[None]:
+    """Say which folder has no room for output that waits its turn."""
+    try:
+        yield
+    except OSError as error:
+        msg = f"output finds no room in {tempfile.tempdir or 'any temporary folder'}"
+        hint = "set $TMPDIR to a folder that has"
+        raise SettingsError(msg, why=error.strerror, hint=hint) from error
 
 
 @dataclass(slots=True)
