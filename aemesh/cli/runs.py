@@ -46,7 +46,7 @@ def runs(ctx: click.Context, /, state: str | None, *, as_json: bool) -> None:
             (
                 view.key,
                 view.group,
-                f"{view.items} of {view.total}",
+                _done(view),
                 _size(view.bytes),
                 ui.moment(view.used_at),
                 view.title,
@@ -75,7 +75,7 @@ def show(key: str, group_name: str | None, state: str | None, *, as_json: bool) 
             "run": view.key,
             "group": view.group,
             "what": view.title,
-            "done": f"{view.items} of {view.total} items, {_size(view.bytes)}",
+            "done": f"{_done(view)} items, {_size(view.bytes)}",
             "in the middle": f"{view.checkpoints} items have a checkpoint",
             "begun": ui.moment(view.created_at),
             "used": ui.moment(view.used_at),
@@ -122,6 +122,13 @@ def _found(found: Runs, key: str, group: str | None) -> RunView:
         msg = f"several groups have a run {key}"
         raise UsageError(msg, why=f"groups {names}", hint="say which: `--group NAME`")
     return views[0]
+
+
+def _done(view: RunView) -> str:
+    """Return how many are done; of how many, unless former calls asked for others."""
+    if view.items > view.total:
+        return f"{view.items}"
+    return f"{view.items} of {view.total}"
 
 
 def _size(size: int) -> str:

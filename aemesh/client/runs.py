@@ -109,14 +109,14 @@ class Run:
             except msgspec.MsgspecError as error:
                 raise error_in(line) or _unreadable(error) from None
 
-    def commit(self, pieces: Sequence[Piece]) -> None:
-        """Commit values; returns once they are on the disk of the master."""
+    def commit(self, pieces: Sequence[Piece], *, worker: str = "") -> None:
+        """Commit values, of a worker or ours; returns once they are on the disk."""
         heads = [
             ValueHead(id=piece.id, size=len(piece.value), title=piece.title)
             for piece in pieces
         ]
-        words = msgspec.json.encode(CommitValues(items=tuple(heads), life=self.life))
-        parcel = pack(words, *(piece.value for piece in pieces))
+        words = CommitValues(items=tuple(heads), life=self.life, worker=worker)
+        parcel = pack(msgspec.json.encode(words), *(piece.value for piece in pieces))
         self._transport.ask("POST", self._target("commit"), body=parcel, answer=dict)
 
     def values(self, ids: Iterable[str]) -> Iterator[bytes | None]:

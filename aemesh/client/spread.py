@@ -408,7 +408,7 @@ class Spread:
             most = f"at most {limits.RUN_VALUE_BYTES} bytes"
             raise RunFullError(msg, why=most, hint=hint)
         piece = Piece(order.id, _packed(ended), order.title)
-        self._patience.ask(lambda: run.commit([piece]))
+        self._patience.ask(lambda: run.commit([piece], worker=ended.worker))
 
     def _end(self) -> None:
         """End what runs, and wait until it has."""

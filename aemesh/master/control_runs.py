@@ -136,7 +136,7 @@ class _Routes:
             Piece(_typed(item_id_untrusted, item.id), value, item.title)
             for item, value in zip(wish.items, values, strict=True)
         )
-        await self._clerk.apply(Commit(run, pieces))
+        await self._clerk.apply(Commit(run, pieces, wish.worker))
         return Response(status_code=204)
 
     async def _named(self, request: Request, life: int) -> RunName:

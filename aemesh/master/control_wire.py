@@ -118,3 +118,4 @@ class CommitValues(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     items: Annotated[tuple[ValueHead, ...], Meta(max_length=limits.RUN_BATCH_ITEMS)]
     life: int = 0
+    worker: Annotated[str, Meta(max_length=limits.RUN_TITLE_LENGTH)] = ""

@@ -48,14 +48,15 @@ async def test_what_a_client_commits_is_there_under_its_key(runs: Runs) -> None:
     """Shows: L3."""
     run = await opened(runs)
     large = b"y" * 3_000_000
-    await asked(run.commit, [Piece(ONE, b"one", "first"), Piece(TWO, large)])
+    await asked(run.commit, [Piece(ONE, b"one", "first")])
+    await asked(partial(run.commit, [Piece(TWO, large)], worker="office-1"))
 
     again = await opened(runs)
 
     items = await asked(lambda: list(again.items()))
-    assert [(one.id, one.title, one.size) for one in items] == [
-        (ONE, "first", 3),
-        (TWO, "", len(large)),
+    assert [(one.id, one.title, one.size, one.worker) for one in items] == [
+        (ONE, "first", 3, ""),
+        (TWO, "", len(large), "office-1"),
     ]
     values = await asked(lambda: list(again.values([TWO, THREE, ONE])))
     assert values == [large, None, b"one"]

@@ -106,7 +106,8 @@ class FakeRun:
                 number=1, id=one, title="", digest="", size=0, worker="", at=0
             )
 
-    def commit(self, pieces: list[Piece]) -> None:
+    def commit(self, pieces: list[Piece], *, worker: str) -> None:
+        assert worker == "one"
         for piece in pieces:
             self.values_of.setdefault(piece.id, piece.value)
 
