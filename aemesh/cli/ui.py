@@ -12,8 +12,10 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
-from contextlib import contextmanager, suppress
+import threading
+from contextlib import ExitStack, contextmanager, suppress
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Self
 
@@ -32,6 +34,9 @@ REPORT_AT = "https://github.com/aemesh/aemesh/issues"
 
 # One line as a person types it; a terminal hands over no more than 4096 at once.
 _ANSWER_BYTES = 4096
+# A terminal's line is empty, and its cursor is there (ECMA-48, and DEC's).
+_CLEARED = b"\r\x1b[2K\x1b[?25h"
+_ENDING = (signal.SIGTERM, signal.SIGHUP)
 
 
 # --- where it goes ----------------------------------------------------------
@@ -190,8 +195,35 @@ def progress(text: str) -> Iterator[None]:
     from rich.console import Console  # noqa: PLC0415
     from rich.text import Text  # noqa: PLC0415
 
-    with Console(stderr=True, highlight=False).status(Text(text)):
+    with (
+        _cleared_at_end(),
+        Console(stderr=True, highlight=False).status(Text(text)),
+    ):
         yield
+
+
+@contextmanager
+def _cleared_at_end() -> Iterator[None]:
+    """Give the terminal its cursor back, which rich hides, if a signal ends us."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # Python lets no other thread have a handler
+        return
+
+    def end(number: int, _frame: object) -> None:
+        # As bytes: what Python holds for the stream may be in the middle of a write.
+        os.write(sys.stderr.fileno(), _CLEARED)
+        signal.signal(number, signal.SIG_DFL)
+        signal.raise_signal(number)
+
+    mortal = [one for one in _ENDING if signal.getsignal(one) is signal.SIG_DFL]
+    for number in mortal:
+        signal.signal(number, end)
+    try:
+        yield
+    finally:
+        for number in mortal:
+            if signal.getsignal(number) is end:
+                signal.signal(number, signal.SIG_DFL)
 
 
 class Counting:
@@ -199,6 +231,7 @@ class Counting:
 
     def __init__(self, text: str, total: int) -> None:
         self._bar: Progress | None = None
+        self._ending = ExitStack()
         if not sys.stderr.isatty():
             return
         from rich.console import Console  # noqa: PLC0415
@@ -243,12 +276,14 @@ class Counting:
 
     def __enter__(self) -> Self:
         if self._bar is not None:
+            self._ending.enter_context(_cleared_at_end())
             self._bar.start()
         return self
 
     def __exit__(self, *_: object) -> None:
         if self._bar is not None:
             self._bar.stop()
+            self._ending.close()
 
 
 # --- errors -----------------------------------------------------------------

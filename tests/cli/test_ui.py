@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import pty
+import signal
 import subprocess
 import sys
 from typing import Self
@@ -217,6 +218,20 @@ async def test_a_bar_counts_and_stands_aside_for_data():
 
     assert "map" in before
     assert "3/3" in after
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize("shows", ['Counting("map", 3)', 'progress("moving w1")'])
+async def test_whoever_is_ended_by_a_signal_leaves_a_cursor(shows: str, number: int):
+    # Not one long wait: Python may take note of a signal just before it begins.
+    code = f"with ui.{shows}:\n print('up')\n while 1: select.select([], [], [], 0.01)"
+    with Terminal(code) as one:
+        await one.shows("\x1b[?25l")
+        await one.shows("up")
+        one.child.send_signal(number)
+        await one.shows("\x1b[?25h")
+
+        assert one.child.wait(10) == -number
 
 
 STDOUT = ["ui.write('x')", "ui.write_json({'x': 1})", "ui.pass_on(b'x')"]
