@@ -176,9 +176,13 @@ class OtherWorkError(SettingsError):
 
     name = "run/other-work"
 
-    def __init__(self, key: str, kept: str, asked: str) -> None:
+    def __init__(
+        self, key: str, kept: str, asked: str, *, is_other_rule: bool = False
+    ) -> None:
         why = f"it has values of {quoted(kept)}, asked is {quoted(asked)}"
-        if kept == asked:
+        if is_other_rule:
+            why = f"this aemesh compares {quoted(asked)} by another rule than then"
+        elif kept == asked:
             why = f"{quoted(asked)} is not as it was when the run began"
         super().__init__(
             f"run {key} is of another computation",

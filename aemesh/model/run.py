@@ -35,6 +35,11 @@ def item_id_untrusted(text: str) -> ItemId:
     return ItemId(text)
 
 
+def rule_of(fingerprint: str) -> str:
+    """Return by which rule a fingerprint was made; the first one had no name."""
+    return fingerprint.rpartition(":")[0]
+
+
 def digest_untrusted(text: str) -> str:
     """Return `text` if it is a SHA-256 in hexadecimal digits, or raise `BadMessage`."""
     if not _DIGEST.fullmatch(text):

@@ -30,7 +30,7 @@ from aemesh.host.ledger.files import memory_files, open_files
 from aemesh.host.ledger.litter import remove_unnamed, sweep
 from aemesh.host.ledger.reading import LedgerReader
 from aemesh.host.ledger.schema import broken
-from aemesh.model.run import Checkpoint, Commit, Piece, RunView
+from aemesh.model.run import Checkpoint, Commit, Piece, RunView, rule_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -79,7 +79,8 @@ class Ledger(LedgerReader):
                 hint = "`aemesh runs rm` removes what is not needed"
                 raise RunFullError(msg, hint=hint)
             if row is not None and row[0] != fingerprint:
-                raise OtherWorkError(key, row[1], title)
+                is_other = rule_of(row[0]) != rule_of(fingerprint)
+                raise OtherWorkError(key, row[1], title, is_other_rule=is_other)
             db.execute(
                 "insert into runs (grp, key, fingerprint, title, total, created_at,"
                 " used_at) values (?, ?, ?, ?, ?, ?, ?) on conflict (grp, key) do"

@@ -302,6 +302,19 @@ def test_another_function_under_the_key_is_refused() -> None:
         assert ledger.items(run, 0, most=9) == []
 
 
+@pytest.mark.parametrize(
+    ("rule", "words"), [("2:", "another rule"), ("", "has values of")]
+)
+def test_a_run_of_another_rule_is_refused_with_these_words(
+    rule: str, words: str
+) -> None:
+    with opened(None) as ledger:
+        begin(ledger, fingerprint="f")
+
+        with pytest.raises(OtherWorkError, match=words):
+            begin(ledger, fingerprint=f"{rule}g")
+
+
 def test_a_run_begun_anew_takes_nothing_of_its_former_life() -> None:
     with opened(None) as ledger:
         old = begin(ledger)
