@@ -132,13 +132,13 @@ def _compute(
             why = f"at most {limits.RUN_VALUE_BYTES} bytes"
             raise RunFullError(what, why=why, hint=hint)  # noqa: TRY301 - the item's
         return value  # noqa: TRY300
-    # What calls `sys.exit` means itself, and would end the worker.
-    except (Exception, SystemExit) as error:  # noqa: BLE001 - the item's; its client raises it
+    # Also what calls `sys.exit` means itself, and would end the worker.
+    except BaseException as error:  # noqa: BLE001 - the item's; its client raises it
         told = "".join(traceback.format_exception(error)[1:])
         return Failure(_travelling(error), told, worker)
 
 
-def _travelling(error: Exception | SystemExit) -> bytes:
+def _travelling(error: BaseException) -> bytes:
     """Return the pickle of an exception that comes out of it as it was, or of words."""
     if isinstance(error, Exception):  # raised at the client the other would end that
         with suppress(Exception):  # many exceptions cannot be made anew

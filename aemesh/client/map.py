@@ -164,11 +164,14 @@ def start_map(  # noqa: PLR0913 - what a map is, by name
 
 def _told(failure: Failure, number: int) -> BaseException:
     """Return the exception of an item, with words of where it came from."""
+    error: BaseException
     try:
         error = loads(failure.error)
     except Exception:  # noqa: BLE001 - what cannot be made here has its words
         error = RuntimeError(failure.told)
-    assert isinstance(error, BaseException)
+    if isinstance(error, StopIteration | StopAsyncIteration):  # it would end the loop
+        cause, error = error, RuntimeError(f"item {number} raised {error!r}")
+        error.__cause__ = cause
     at = f" on {failure.worker}" if failure.worker else ""
     error.add_note(f"item {number} of the map raised this{at}:\n{failure.told}")
     return error

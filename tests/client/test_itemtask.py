@@ -75,14 +75,20 @@ def test_an_exception_that_cannot_travel_comes_as_words() -> None:
     assert "OddError: no reason" in str(error)
 
 
-def test_an_item_that_exits_fails_and_takes_no_worker_with_it() -> None:
-    outcome = run_batch(batch(range(3)), dumps(sys.exit), "office-1")
+@pytest.mark.parametrize("kind", [SystemExit, KeyboardInterrupt, GeneratorExit])
+def test_an_item_that_exits_fails_and_takes_no_worker_with_it(
+    kind: type[BaseException],
+) -> None:
+    def leave(number: int) -> None:
+        raise kind(number)
+
+    outcome = run_batch(batch(range(3)), dumps(leave), "office-1")
 
     for number, failure in enumerate(outcome.results):
         assert isinstance(failure, Failure)
         error = loads(failure.error)
         assert isinstance(error, RuntimeError)
-        assert str(error) == f"SystemExit: {number}"
+        assert str(error) == f"{kind.__name__}: {number}"
 
 
 def test_outside_of_a_run_a_state_is_kept_nowhere() -> None:

@@ -100,6 +100,24 @@ def test_an_item_that_raises_does_so_in_its_turn_and_the_rest_goes_on(
         next(results)
 
 
+@pytest.mark.parametrize("kind", [StopIteration, StopAsyncIteration])
+def test_an_item_that_says_stop_ends_no_loop(
+    address: str, kind: type[Exception]
+) -> None:
+    def stop(number: int) -> int:
+        if number == 1:
+            raise kind(7)
+        return number
+
+    results = mapped(address, stop, range(3))
+
+    assert next(results) == 0
+    with pytest.raises(RuntimeError, match="item 1 raised Stop") as caught:
+        next(results)
+    assert isinstance(caught.value.__cause__, kind)
+    assert list(results) == [2]
+
+
 def test_an_item_that_raised_is_tried_again(address: str, tmp_path: Path) -> None:
     def flaky(number: int) -> int:
         mark = tmp_path / str(number)
