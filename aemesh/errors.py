@@ -7,6 +7,7 @@ speak with one voice.  ``docs/reference/errors.md`` is made from this file.
 
 from __future__ import annotations
 
+import copyreg
 from typing import ClassVar
 
 # Text from strangers is cut here before it is shown: a line on a terminal.
@@ -33,6 +34,12 @@ class AemeshError(Exception):
         self.why = why
         self.hint = hint
         super().__init__(what if why is None else f"{what}: {why}")
+        if hint is not None:  # what a traceback shows below the sentence
+            self.add_note(f"hint: {hint}")
+
+    def __reduce__(self) -> tuple[object, ...]:
+        """Have it pickled as it is: classes build their sentences from other values."""
+        return (copyreg.__newobj__, (type(self), *self.args), self.__dict__)  # type: ignore[attr-defined]  # not in its stub
 
     def fields(self) -> dict[str, str | int | None]:
         """Return what ``--json`` prints of this error."""
