@@ -213,7 +213,10 @@ class Group:
             self.name,
             function,
             items,
-            connect=lambda: Group(self.mesh, self.mesh.connect(self.name)),
+            # Where the load calls for workers, nobody comes before there is some.
+            connect=lambda: Group(
+                self.mesh, self.mesh.connect(self.name, members=False)
+            ),
             runs=self.mesh.runs,
             key=key,
             retries=retries,

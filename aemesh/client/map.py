@@ -47,16 +47,13 @@ class Results(Generic[_T]):
         self._ahead: list[int] = []  # items whose values come from there
         self._stop = threading.Event()
         self._patience = Patience(self._stop)
-        self._thread: threading.Thread | None = None
+        self._driver: Driver | None = None
 
     def start(self, driver: Driver) -> None:
         """Have the items computed, in a thread beside."""
-        if self._work.is_over:
-            return
-        self._thread = threading.Thread(
-            target=driver.run, args=(self._stop,), name="aemesh map", daemon=True
-        )
-        self._thread.start()
+        if not self._work.is_over:
+            self._driver = driver
+            driver.start(self._stop)
 
     def __iter__(self) -> Self:
         return self
@@ -82,8 +79,8 @@ class Results(Generic[_T]):
         A result that is not there yet raises `UsageError` from then on.
         """
         self._stop.set()
-        if self._thread is not None:
-            self._thread.join()
+        if self._driver is not None:
+            self._driver.wait_ended()
         if not self._work.is_over:
             msg = "this result will not come"
             self._work.fail(UsageError(msg, why="the map was closed"))

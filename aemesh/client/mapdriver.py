@@ -7,6 +7,7 @@ what was handed out then waits again.
 from __future__ import annotations
 
 import logging
+import threading
 import time
 from concurrent.futures import CancelledError
 from contextlib import closing
@@ -23,7 +24,6 @@ from aemesh.errors import (
 from aemesh.policy.batching import Batching, in_flight
 
 if TYPE_CHECKING:
-    import threading
     from collections.abc import Callable
 
     from aemesh.client.mapwork import Work
@@ -34,6 +34,8 @@ _log = logging.getLogger(__name__)
 _LOOK_AFTER = 1.0
 # A head that was killed is up again in a second; the client then finds it.
 _UP_AFTER = 10.0
+# A first worker of a group that follows the load comes within seconds.
+_DRY_AFTER = 10.0
 # A function with data in it goes to each worker once, not with each batch.
 _LARGE_FUNCTION = 64 * 1024
 # Items with data in them: a batch that is sent for a second is no small one.
@@ -103,6 +105,27 @@ class Driver:
         self._flying: dict[Any, list[int]] = {}
         self._slots = 0
         self._looked_at = 0.0
+        self._dry_since: float | None = None  # no worker since then
+        self._thread: threading.Thread | None = None
+        self._has_ended = False
+        self._has_no_client = threading.Event()
+
+    def start(self, stop: threading.Event) -> None:
+        """Run in a thread of its own."""
+        self._thread = threading.Thread(
+            target=self.run, args=(stop,), name="aemesh map", daemon=True
+        )
+        self._thread.start()
+
+    def wait_ended(self) -> None:
+        """Wait until nothing is handed out any more; call it after `stop` is set.
+
+        A thread that waits for the group or for its scheduler, which may be half a
+        minute, is not waited for: it ends when that is over.
+        """
+        self._has_no_client.wait()
+        if self._thread is not None and self._has_ended:
+            self._thread.join()
 
     def run(self, stop: threading.Event) -> None:
         """Work until all is done or `stop` is set."""
@@ -110,11 +133,16 @@ class Driver:
         try:
             while not stop.is_set() and not self._work.is_over:
                 # Another client each time the engine's head was lost.
+                self._has_no_client.set()
                 group, client = patience.ask(self._connected)
+                self._has_no_client.clear()
                 with closing(group), client:
                     self._serve(client, stop)
         except BaseException as error:  # noqa: BLE001 - whoever waits gets it
             self._work.fail(error)
+        finally:
+            self._has_ended = True
+            self._has_no_client.set()
 
     def _connected(self) -> tuple[DaskGroup, Any]:
         """Return the group with its engine up, and a client; both are waited for."""
@@ -157,6 +185,7 @@ class Driver:
         if now - self._looked_at >= _LOOK_AFTER:
             self._looked_at = now
             self._slots = sum(client.nthreads().values())
+            self._tell_of_drought(now)
         while self._work.left and len(self._flying) < in_flight(self._slots):
             size = self._batching.size(left=self._work.left, slots=self._slots)
             numbers = self._work.take(size)
@@ -165,6 +194,16 @@ class Driver:
             batch = self._orders.batch(numbers[:fitting])
             future = client.submit(run_on_dask, batch, function, pure=False)
             self._flying[future] = numbers[:fitting]
+
+    def _tell_of_drought(self, now: float) -> None:
+        """Say once that there is no worker: what is handed out calls for some."""
+        if self._slots:
+            self._dry_since = None
+        elif self._dry_since is None:
+            self._dry_since = now
+        elif self._dry_since and now - self._dry_since >= _DRY_AFTER:
+            self._dry_since = 0.0  # it is said
+            _log.warning("the group has no worker; the map waits until one comes")
 
     def _take_in(self, client: Any, stop: threading.Event) -> None:  # noqa: ANN401 - distributed is untyped
         """Settle what has landed; wait a little if nothing has."""

@@ -93,9 +93,9 @@ class Work:
         self._waiting.extendleft(reversed(numbers))
 
     def fail(self, error: BaseException) -> None:
-        """End the whole: whoever waits gets this error."""
+        """End the whole: whoever waits gets the first such error."""
         with self._news:
-            self._error = error
+            self._error = self._error or error
             self._news.notify_all()
 
     def wait(self, number: int) -> Result:

@@ -9,14 +9,17 @@ from typing import Any
 
 import pytest
 
+from aemesh.client.group import Group
 from aemesh.client.map import Results, start_map
-from aemesh.client.mapdriver import Orders
+from aemesh.client.mapdriver import Driver, Orders
+from aemesh.client.mapwork import Work
 from aemesh.errors import (
     EngineError,
     GroupIncompleteError,
     NoMasterError,
     UsageError,
 )
+from aemesh.model.view import ConnectView
 
 distributed = pytest.importorskip("distributed")
 
@@ -38,7 +41,10 @@ class LocalGroup:
 @pytest.fixture(scope="module")
 def address() -> Iterator[str]:
     with distributed.LocalCluster(
-        n_workers=2, threads_per_worker=1, processes=False, dashboard_address=None
+        n_workers=2,
+        threads_per_worker=1,
+        processes=False,
+        dashboard_address="127.0.0.1:0",
     ) as cluster:
         yield cluster.scheduler_address
 
@@ -189,6 +195,73 @@ def test_a_closed_map_says_so_to_who_asks_or_waits(
     assert raised == ["this result will not come: the map was closed"]
     with pytest.raises(UsageError):
         next(results)
+
+
+def test_a_map_that_waits_for_its_group_is_closed_at_once(address: str) -> None:
+    asked, answer, left = threading.Event(), threading.Event(), threading.Event()
+
+    class Seen(LocalGroup):
+        def close(self) -> None:
+            left.set()
+
+    def connect() -> LocalGroup:
+        asked.set()
+        answer.wait()
+        return Seen(address)
+
+    results = mapped(address, abs, [-1], connect=connect)
+    asked.wait()
+    results.close()
+
+    assert not answer.is_set()
+    with pytest.raises(UsageError):
+        next(results)
+    answer.set()
+    assert left.wait(20)
+
+
+def test_a_map_calls_for_the_first_worker() -> None:
+    """Who follows the load looks at what the scheduler has, so it must have some."""
+    with distributed.LocalCluster(
+        n_workers=0,
+        threads_per_worker=1,
+        processes=False,
+        dashboard_address="127.0.0.1:0",
+    ) as cluster:
+        cluster.adapt(minimum=0, maximum=1, interval="20ms")
+
+        with mapped(cluster.scheduler_address, abs, range(-3, 0)) as results:
+            assert list(results) == [3, 2, 1]
+
+
+def test_that_there_is_no_worker_is_said_once(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    driver = Driver(lambda: LocalGroup(""), Work(1, retries=0), Orders([], [], []), b"")
+
+    for now in (0.5, 9.5, 10.5, 11.5):
+        driver._tell_of_drought(now)
+        assert ("no worker" in caplog.text) == (now > 10)
+    assert caplog.text.count("no worker") == 1
+
+
+def test_a_map_does_not_wait_for_members() -> None:
+    asked: list[dict[str, object]] = []
+
+    class Mesh:
+        folder = Path("/nowhere/master")
+        runs = None
+
+        def connect(self, name: str, **options: object) -> ConnectView:
+            asked.append({"name": name, **options})
+            raise ZeroDivisionError
+
+    view = ConnectView(group="A", engine="dask", env={})
+    group = Group(Mesh(), view)  # type: ignore[arg-type]  # as much as it takes
+
+    with pytest.raises(ZeroDivisionError):
+        list(group.map(abs, [1]))
+    assert asked == [{"name": "A", "members": False}]
 
 
 def test_a_group_that_is_not_ready_is_waited_for(address: str) -> None:
