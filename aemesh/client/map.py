@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
 
 from aemesh import limits
 from aemesh.client.fingerprint import function_fingerprint, function_title, item_ids
-from aemesh.client.itemtask import Failure, dumps, loads
+from aemesh.client.homecoming import read_value
+from aemesh.client.itemtask import Failure, dumps
 from aemesh.client.mapdriver import Driver, Orders
 from aemesh.client.mapwork import Kept, Work
 from aemesh.client.patience import Patience
@@ -70,7 +71,7 @@ class Results(Generic[_T]):
         if isinstance(result, Failure):
             raise _told(result, number)
         self._work.drop(number)
-        value: _T = loads(result)
+        value: _T = read_value(result)
         return value
 
     def close(self) -> None:
@@ -163,7 +164,7 @@ def _told(failure: Failure, number: int) -> BaseException:
     """Return the exception of an item, with words of where it came from."""
     error: BaseException
     try:
-        error = loads(failure.error)
+        error = read_value(failure.error)
     except Exception:  # noqa: BLE001 - what cannot be made here has its words
         error = RuntimeError(failure.told)
     if isinstance(error, StopIteration | StopAsyncIteration):  # it would end the loop
