@@ -43,6 +43,7 @@ class Results(Generic[_T]):
         self._work = work
         self._run = run
         self._ids = ids
+        self._turn = threading.Lock()  # of who reads the next one
         self._next = 0
         self._values: Iterator[bytes | None] = iter(())
         self._ahead: list[int] = []  # items whose values come from there
@@ -60,6 +61,10 @@ class Results(Generic[_T]):
         return self
 
     def __next__(self) -> _T:
+        with self._turn:
+            return self._read_next()
+
+    def _read_next(self) -> _T:
         if self._next >= self._work.count:
             self.close()
             raise StopIteration
@@ -137,10 +142,10 @@ def start_map(  # noqa: PLR0913 - what a map is, by name
 ) -> Results[_T]:
     """Begin to compute; see `Group.map`."""
     every = list(items)
-    titles = [ascii(item)[:_TITLE_LENGTH] for item in every]
     data = [dumps(item) for item in every]
-    done, ids, run = set[int](), list[str](), None
+    done, ids, titles, run = set[int](), list[str](), list[str](), None
     if key is not None:
+        titles = [_title(item) for item in every]
         ids = list(item_ids(every))
         run = runs.open(
             group,
@@ -158,6 +163,13 @@ def start_map(  # noqa: PLR0913 - what a map is, by name
     orders.run = run
     results.start(Driver(connect, work, orders, dumps(function)))
     return results
+
+
+def _title(item: object) -> str:
+    try:
+        return ascii(item)[:_TITLE_LENGTH]
+    except Exception:  # noqa: BLE001 - a class's own `repr` may raise what it likes
+        return f"<{type(item).__qualname__}>"
 
 
 def _told(failure: Failure, number: int) -> BaseException:

@@ -58,7 +58,6 @@ print("ok")
 
 
 def test_values_of_a_script_are_of_the_next_ones_classes(tmp_path: Path) -> None:
-    """Shows: L3."""
     script, file = tmp_path / "script.py", tmp_path / "values"
     script.write_text(SCRIPT)
     for word in ("write", "read"):

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from aemesh.client.group import Group
-from aemesh.client.map import Results, start_map
+from aemesh.client.map import Results, _title, start_map
 from aemesh.client.mapdriver import Driver, Orders
 from aemesh.client.mapwork import Work
 from aemesh.errors import (
@@ -122,6 +122,35 @@ def test_an_item_that_says_stop_ends_no_loop(
         next(results)
     assert isinstance(caught.value.__cause__, kind)
     assert list(results) == [2]
+
+
+class Mute:
+    """An item that cannot be shown."""
+
+    def __repr__(self) -> str:
+        raise ZeroDivisionError
+
+
+def test_an_item_that_cannot_be_shown_is_computed(address: str) -> None:
+    assert list(mapped(address, bool, [Mute()])) == [True]
+    assert _title(Mute()) == "<Mute>"
+    assert _title("é" * 100) == "'" + r"\xe9" * 19 + r"\xe"
+
+
+def test_threads_that_read_one_map_get_each_result_once(address: str) -> None:
+    results = mapped(address, abs, range(2000))
+    read: list[list[int]] = []
+    threads = [
+        threading.Thread(target=lambda: read.append(list(results))) for _ in range(4)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(20)
+
+    assert len(read) == 4
+    assert sorted(n for some in read for n in some) == list(range(2000))
+    assert all(some == sorted(some) for some in read)
 
 
 def test_an_item_that_raised_is_tried_again(address: str, tmp_path: Path) -> None:
