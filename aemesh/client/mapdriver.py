@@ -232,7 +232,9 @@ class Driver:
         error = future.exception()
         if isinstance(error, SettingsError):
             raise error  # the run is full, or is not there any more
-        self._work.broke(numbers, Failure(dumps(error), str(error), ""))
+        if self._work.broke(numbers, Failure(dumps(error), str(error), "")):
+            words = "items %s were on a process that died again and again; each is"
+            _log.warning(f"{words} tried alone when the others are done", numbers)
 
     def __repr__(self) -> str:
         return f"<Driver of {self._work!r}, {len(self._flying)} batches out>"

@@ -35,7 +35,11 @@ class Work:
         self._results: dict[int, Result] = dict.fromkeys(done, Kept.KEPT)
         self._waiting = deque(n for n in range(count) if n not in self._results)
         self._tries: Counter[int] = Counter()
-        self._alone: set[int] = set()  # of a batch that killed its worker
+        # Those that were on a process that died: each is out alone, once the others
+        # are done, for then it is known whose fault it is.
+        self._suspects: deque[int] = deque()
+        self._suspected: set[int] = set()
+        self._out: set[int] = set()
         self._error: BaseException | None = None
         self._news = threading.Condition()
 
@@ -49,18 +53,21 @@ class Work:
 
     @property
     def left(self) -> int:
-        """How many items wait to be handed out."""
-        return len(self._waiting)
+        """How many items may be handed out now."""
+        if self._out & self._suspected:
+            return 0
+        if self._waiting or self._out:
+            return len(self._waiting)
+        return len(self._suspects)
 
     def take(self, size: int) -> list[int]:
         """Hand the next items out, at most `size`; in their order, retries first."""
-        taken: list[int] = []
-        while self._waiting and len(taken) < size:
-            if self._waiting[0] in self._alone and taken:
-                break
-            taken.append(self._waiting.popleft())
-            if taken[0] in self._alone:
-                break
+        count = min(size, self.left)
+        if self._waiting:
+            taken = [self._waiting.popleft() for _ in range(count)]
+        else:
+            taken = [self._suspects.popleft()] if count else []
+        self._out.update(taken)
         return taken
 
     def settle(
@@ -68,6 +75,7 @@ class Work:
     ) -> None:
         """Take in what came of a batch; items that failed wait for another try."""
         again = []
+        self._out.difference_update(numbers)
         with self._news:
             for number, result in zip(numbers, results, strict=True):
                 if isinstance(result, Failure) and self._may_retry(number):
@@ -77,20 +85,27 @@ class Work:
             self._news.notify_all()
         self.put_back(again)
 
-    def broke(self, numbers: Sequence[int], failure: Failure) -> None:
-        """A batch did not come back; if it had several items, each has its own now.
+    def broke(self, numbers: Sequence[int], failure: Failure) -> bool:
+        """A batch did not come back; return whether it may be another's fault.
 
-        Whose fault it was is known of one that is alone.
+        It is an item's own if nothing else was out.  Else each waits to be alone.
         """
-        if len(numbers) == 1:
+        if self._suspected.issuperset(numbers):
             self.settle(numbers, [failure])
-        else:
-            self._alone.update(numbers)
-            self.put_back(numbers)
+            return False
+        self._out.difference_update(numbers)
+        self._suspects.extend(numbers)
+        self._suspected.update(numbers)
+        return True
 
     def put_back(self, numbers: Sequence[int]) -> None:
         """Have items wait again that were handed out: it was nobody's fault."""
-        self._waiting.extendleft(reversed(numbers))
+        self._out.difference_update(numbers)
+        for number in reversed(numbers):
+            if number in self._suspected:
+                self._suspects.appendleft(number)
+            else:
+                self._waiting.appendleft(number)
 
     def fail(self, error: BaseException) -> None:
         """End the whole: whoever waits gets the first such error."""
@@ -123,8 +138,10 @@ class Work:
 
     def check(self) -> None:
         """Assert what always holds."""
-        assert not set(self._waiting) & self._results.keys()
-        assert len(set(self._waiting)) == len(self._waiting)
+        waiting = [*self._waiting, *self._suspects, *self._out]
+        assert not set(waiting) & self._results.keys()
+        assert len(set(waiting)) == len(waiting)
+        assert len(self._out) == 1 or not self._out & self._suspected
         assert all(tries <= self._retries + 1 for tries in self._tries.values())
 
     def _may_retry(self, number: int) -> bool:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+import os
+import signal
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,6 +24,7 @@ from aemesh.errors import (
 )
 from aemesh.model.view import ConnectView
 
+dask = pytest.importorskip("dask")
 distributed = pytest.importorskip("distributed")
 
 
@@ -272,6 +276,37 @@ def test_that_there_is_no_worker_is_said_once(
         driver._tell_of_drought(now)
         assert ("no worker" in caplog.text) == (now > 10)
     assert caplog.text.count("no worker") == 1
+
+
+def test_an_item_beside_one_that_kills_its_process_is_innocent(
+    tmp_path: Path,
+) -> None:
+    mark = tmp_path / "it had another one behind it"
+
+    def kills(number: int) -> int:
+        tasks = distributed.get_worker().state.tasks
+        while number == 0 and len(tasks) < 2 and not mark.exists():
+            threading.Event().wait(0.01)
+        mark.touch()
+        if number == 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return number
+
+    scheduler = "distributed.scheduler"
+    wishes = {
+        f"{scheduler}.allowed-failures": 0,
+        f"{scheduler}.worker-saturation": math.inf,
+    }
+    with (
+        dask.config.set(wishes),
+        distributed.LocalCluster(
+            n_workers=1, threads_per_worker=1, dashboard_address="127.0.0.1:0"
+        ) as cluster,
+    ):
+        results = mapped(cluster.scheduler_address, kills, range(3))
+        with pytest.raises(distributed.KilledWorker):
+            next(results)
+        assert list(results) == [1, 2]
 
 
 def test_a_map_does_not_wait_for_members() -> None:

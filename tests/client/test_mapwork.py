@@ -41,20 +41,28 @@ def test_an_item_that_goes_on_failing_has_its_failure() -> None:
     assert work.wait(0) == FAILED
 
 
-def test_of_a_batch_that_killed_its_worker_each_item_runs_alone() -> None:
-    work = Work(4, retries=1)
-    assert work.take(3) == [0, 1, 2]
+def test_what_was_on_a_process_that_died_is_out_alone_when_the_rest_is_done() -> None:
+    work = Work(6, retries=1)
+    assert [work.take(2), work.take(1), work.take(1)] == [[0, 1], [2], [3]]
 
-    work.broke([0, 1, 2], FAILED)
+    assert work.broke([0, 1], FAILED)
+    assert work.broke([2], FAILED)
 
-    assert [work.take(9), work.take(9), work.take(9)] == [[0], [1], [2]]
-    work.broke([1], FAILED)
-    work.settle([0], [b""])
-    work.settle([2], [b""])
-    assert work.take(9) == [1]
-    work.broke([1], FAILED)
-    assert work.wait(1) == FAILED
-    assert work.take(9) == [3]
+    assert work.take(9) == [4, 5]
+    work.settle([4, 5], [b"", b""])
+    assert work.take(9) == []  # 3 is out
+    work.settle([3], [b""])
+    assert work.take(9) == [0]
+    assert work.left == 0
+    assert work.take(9) == []
+    assert not work.broke([0], FAILED)
+    assert work.take(9) == [0]
+    assert not work.broke([0], FAILED)
+    assert work.wait(0) == FAILED
+    for number in (1, 2):
+        assert work.take(9) == [number]
+        work.settle([number], [b""])
+    assert work.is_over
 
 
 def test_what_is_kept_already_is_not_handed_out() -> None:
@@ -121,7 +129,8 @@ class Works(RuleBasedStateMachine):
     def nothing_is_lost(self) -> None:
         self.work.check()
         out = [number for numbers in self.out for number in numbers]
-        waiting = list(self.work._waiting)
+        waiting = [*self.work._waiting, *self.work._suspects]
+        assert set(out) == self.work._out
         done = list(self.work._results)
         assert sorted(out + waiting + done) == list(range(12))
 
