@@ -140,7 +140,8 @@ def start_map(  # noqa: PLR0913 - what a map is, by name
     retries: int,
     fresh: bool,
 ) -> Results[_T]:
-    """Begin to compute; see `Group.map`."""
+    """Begin to compute; see `Group.map`.  Raises `UsageError` for a wrong word."""
+    _check(key, retries)
     every = list(items)
     data = [dumps(item) for item in every]
     done, ids, titles, run = set[int](), list[str](), list[str](), None
@@ -163,6 +164,15 @@ def start_map(  # noqa: PLR0913 - what a map is, by name
     orders.run = run
     results.start(Driver(connect, work, orders, dumps(function)))
     return results
+
+
+def _check(key: object, retries: object) -> None:
+    if not isinstance(key, str | None):
+        msg = f"key {key!r}: expected a text, got {type(key).__name__}"
+        raise UsageError(msg)
+    if not isinstance(retries, int) or retries < 0:
+        msg = f"retries {retries!r}: expected a whole number from 0"
+        raise UsageError(msg)
 
 
 def _title(item: object) -> str:

@@ -7,10 +7,12 @@ what was handed out then waits again.
 from __future__ import annotations
 
 import logging
+import sys
 import threading
 import time
 from concurrent.futures import CancelledError
-from contextlib import closing
+from contextlib import closing, nullcontext
+from importlib import import_module
 from typing import TYPE_CHECKING, Any, Protocol
 
 from aemesh.client.itemtask import Batch, Failure, dumps, run_on_dask
@@ -25,6 +27,7 @@ from aemesh.policy.batching import Batching, in_flight
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from contextlib import AbstractContextManager
 
     from aemesh.client.mapwork import Work
     from aemesh.client.runs import Run
@@ -40,6 +43,16 @@ _DRY_AFTER = 10.0
 _LARGE_FUNCTION = 64 * 1024
 # Items with data in them: a batch that is sent for a second is no small one.
 _BATCH_BYTES = 4 * 1024 * 1024
+
+
+def _without_advice() -> AbstractContextManager[object]:
+    """Keep Dask from telling who maps to load large data with Dask instead."""
+    # It is loaded: there is a client.
+    settings = import_module("dask.config")
+    quiet: AbstractContextManager[object] = settings.set(
+        {"distributed.admin.large-graph-warning-threshold": sys.maxsize}
+    )
+    return quiet
 
 
 class DaskGroup(Protocol):
@@ -161,7 +174,8 @@ class Driver:
         """Work with one client, as long as its scheduler lives."""
         function: Any = self._function
         if len(self._function) > _LARGE_FUNCTION:
-            function = client.submit(bytes, self._function, pure=False)
+            with _without_advice():
+                function = client.submit(bytes, self._function, pure=False)
         self._looked_at = 0.0
         try:
             while not stop.is_set() and not self._work.is_over:
@@ -192,7 +206,10 @@ class Driver:
             fitting = self._orders.fitting(numbers)
             self._work.put_back(numbers[fitting:])
             batch = self._orders.batch(numbers[:fitting])
-            future = client.submit(run_on_dask, batch, function, pure=False)
+            # One item may be larger than a batch is to be.
+            large = sum(map(len, batch.items)) > _BATCH_BYTES
+            with _without_advice() if large else nullcontext():
+                future = client.submit(run_on_dask, batch, function, pure=False)
             self._flying[future] = numbers[:fitting]
 
     def _tell_of_drought(self, now: float) -> None:

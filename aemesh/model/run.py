@@ -22,7 +22,9 @@ _DIGEST = re.compile(r"[0-9a-f]{64}", re.ASCII)
 def run_key_untrusted(text: str) -> RunKey:
     """Return `text` if it is the key of a run, or raise `BadMessage`."""
     if not _KEY.fullmatch(text):
-        msg = f"run key {quoted(text)}: expected 1 to 128 of A-Z a-z 0-9 _ . : @ + = -"
+        letters = "A-Z a-z 0-9 _"
+        rule = f"1 to 128 of {letters} . : @ + = -, the first of {letters}"
+        msg = f"run key {quoted(text)}: expected {rule}"
         raise BadMessage(msg)
     return RunKey(text)
 

@@ -128,6 +128,25 @@ def test_an_item_that_says_stop_ends_no_loop(
     assert list(results) == [2]
 
 
+def test_an_item_with_much_in_it_is_no_reason_for_advice(address: str) -> None:
+    assert list(mapped(address, len, [bytes(12 << 20)])) == [12 << 20]
+
+
+@pytest.mark.parametrize(
+    ("word", "said"),
+    [
+        ({"key": b"a"}, "expected a text, got bytes"),
+        ({"key": 5}, "key 5: expected a text, got int"),
+        ({"retries": None}, "retries None: expected a whole number"),
+        ({"retries": -1}, "retries -1: expected a whole number"),
+    ],
+)
+def test_a_wrong_word_is_told_at_once(word: dict[str, Any], said: str) -> None:
+    words = {"key": None, "retries": 0, "fresh": False, **word}
+    with pytest.raises(UsageError, match=said):
+        start_map("A", abs, [1], connect=LocalGroup, runs=None, **words)  # type: ignore[arg-type]  # none is asked
+
+
 class Mute:
     """An item that cannot be shown."""
 
@@ -170,7 +189,7 @@ def test_an_item_that_raised_is_tried_again(address: str, tmp_path: Path) -> Non
 
 
 def test_a_function_with_much_in_it_is_sent_as_a_task(address: str) -> None:
-    table = bytes(range(256)) * 4096
+    table = bytes(range(256)) * (48 << 10)  # of which Dask alone would warn
 
     def look(number: int) -> int:
         return table[number]
