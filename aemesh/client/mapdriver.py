@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 from concurrent.futures import CancelledError
-from contextlib import closing, nullcontext
+from contextlib import closing, contextmanager, nullcontext
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -26,13 +26,14 @@ from aemesh.errors import (
 from aemesh.policy.batching import Batching, in_flight
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from contextlib import AbstractContextManager
 
     from aemesh.client.mapwork import Work
     from aemesh.client.runs import Run
 
 _log = logging.getLogger(__name__)
+_dask_log = logging.getLogger("distributed.client")
 # How often it is asked how many processes there are.
 _LOOK_AFTER = 1.0
 # A head that was killed is up again in a second; the client then finds it.
@@ -53,6 +54,27 @@ def _without_advice() -> AbstractContextManager[object]:
         {"distributed.admin.large-graph-warning-threshold": sys.maxsize}
     )
     return quiet
+
+
+@contextmanager
+def _leaving(client: Any) -> Iterator[None]:  # noqa: ANN401 - distributed is untyped
+    """Close a client at the end, without the traceback of what it then gives up.
+
+    Of a scheduler that is lost, that is Dask's connecting to it again.
+    """
+    try:
+        yield
+    finally:
+        _dask_log.addFilter(_is_no_giving_up)
+        try:
+            client.close()
+        finally:
+            _dask_log.removeFilter(_is_no_giving_up)
+
+
+def _is_no_giving_up(record: logging.LogRecord) -> bool:
+    kind = record.exc_info[0] if record.exc_info else None
+    return kind is None or kind.__name__ != CancelledError.__name__
 
 
 class DaskGroup(Protocol):
@@ -149,7 +171,7 @@ class Driver:
                 self._has_no_client.set()
                 group, client = patience.ask(self._connected)
                 self._has_no_client.clear()
-                with closing(group), client:
+                with closing(group), _leaving(client):
                     self._serve(client, stop)
         except BaseException as error:  # noqa: BLE001 - whoever waits gets it
             self._work.fail(error)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import os
 import signal
 import threading
 from collections.abc import Iterator
+from concurrent.futures import CancelledError
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,7 @@ import pytest
 
 from aemesh.client.group import Group
 from aemesh.client.map import Results, _title, start_map
-from aemesh.client.mapdriver import Driver, Orders
+from aemesh.client.mapdriver import Driver, Orders, _leaving
 from aemesh.client.mapwork import Work
 from aemesh.errors import (
     EngineError,
@@ -284,6 +286,25 @@ def test_a_map_calls_for_the_first_worker() -> None:
 
         with mapped(cluster.scheduler_address, abs, range(-3, 0)) as results:
             assert list(results) == [3, 2, 1]
+
+
+def test_a_client_that_gives_up_connecting_leaves_no_traceback(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    log = logging.getLogger("distributed.client")
+
+    class Client:
+        def close(self) -> None:
+            for error in (CancelledError(), ZeroDivisionError()):
+                log.error("it went wrong", exc_info=error)
+
+    with _leaving(Client()):
+        pass
+
+    (record,) = caplog.records
+    assert record.exc_info
+    assert record.exc_info[0] is ZeroDivisionError
+    assert not log.filters
 
 
 def test_that_there_is_no_worker_is_said_once(
