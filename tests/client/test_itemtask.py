@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import sys
+from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
 from pathlib import Path
 
 import pytest
@@ -12,6 +14,7 @@ import trio
 import aemesh
 from aemesh import limits
 from aemesh.client import itemtask
+from aemesh.client.item import Item, this_item, working_on
 from aemesh.client.itemtask import Batch, Failure, dumps, loads, run_batch
 from aemesh.errors import RunFullError
 from aemesh.host.jobs import open_jobs
@@ -96,6 +99,13 @@ def test_outside_of_a_run_a_state_is_kept_nowhere() -> None:
 
     assert aemesh.resume() is None
     assert aemesh.leaving_after() is None
+
+
+def test_a_thread_works_on_the_item_if_it_has_its_context() -> None:
+    item = Item("k", 1, IDS[0])
+    with working_on(item), ThreadPoolExecutor(1) as pool:
+        assert pool.submit(this_item).result() is None
+        assert pool.submit(copy_context().run, this_item).result() is item
 
 
 PROGRAM = f"""
