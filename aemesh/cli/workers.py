@@ -96,4 +96,7 @@ def readmit(worker: str, state: str | None, *, as_json: bool) -> None:
     if as_json:
         ui.write_json(msgspec.to_builtins(view))
         return
-    ui.say(f"{view.name} gets work again")
+    if view.state == "draining":  # that is another thing than to be set aside
+        ui.say(f"{view.name} gets no work yet: {view.note}")
+    else:
+        ui.say(f"{view.name} gets work again")

@@ -434,7 +434,8 @@ class Attendant:
         self.member = None
         await self._release(again=again)
         record.membership.step(Happening.RETIRED, now=self.wall())
-        self._say("worker.retired", f"{record.name} left {name}: {summed_up(receipt)}")
+        text = f"{record.name} left {name}: {summed_up(receipt)}"
+        self.history.add("worker.retired", text, worker=record.name, group=name)
         return None if order is not None and order.stays else receipt
 
     async def _release(self, *, again: bool = False) -> None:

@@ -42,6 +42,7 @@ class End:
         self.open = True
         self.under_way: list[tuple[float, bytes | None]] = []  # None: it was closed
         self.asked: dict[int, wire.Body] = {}
+        self.repeated: set[int] = set()  # of these, what was said again
         self.other: End
 
 
@@ -149,7 +150,7 @@ class Office:
     def repeat(self, master: SimMaster, worker: SimWorker, body: wire.Body) -> None:
         """Say an old command of this master's again, on the link there is now."""
         if (link := master.links.get(worker.key)) is not None:
-            self._ask(link, body)
+            link.ends["master"].repeated.add(self._ask(link, body))
 
     def put_off(self, master: SimMaster, worker: SimWorker) -> None:
         """Have a member that is retiring go later."""
@@ -248,13 +249,14 @@ class Office:
 
     # --- messages ---
 
-    def _ask(self, wire_: Wire, body: wire.Body) -> None:
+    def _ask(self, wire_: Wire, body: wire.Body) -> int:
         end = wire_.ends["master"]
         number, data = end.session.request(body, self.now)
         end.asked[number] = body
         wire_.master.said.append((wire_.worker.key, body))
         del wire_.master.said[:-40]
         self._send(wire_, "master", data)
+        return number
 
     def _take(self, wire_: Wire, side: str, event: Request | Notice | Answer) -> None:
         match event:
@@ -267,7 +269,10 @@ class Office:
                 data = wire_.ends[side].session.answer(number, answer, self.now)
                 self._send(wire_, side, data)
             case Answer(number, body) if side == "master":
-                self._answered(wire_, wire_.ends[side].asked.pop(number), body)
+                end = wire_.ends[side]
+                asked = end.asked.pop(number)
+                if number not in end.repeated:
+                    self._answered(wire_, asked, body)
 
     def _learn(self, master: SimMaster, key: KeyId, facts: wire.WorkerFacts) -> None:
         master.members[key].know_generation(facts.generation)
@@ -504,8 +509,6 @@ class Office:
 
     def _answered(self, wire_: Wire, asked: wire.Body, body: wire.Body) -> None:
         member = wire_.master.members[wire_.worker.key]
-        if getattr(asked, "generation", 0) != member.generation:
-            return  # the answer to what was said again
         serves = member.state in (MemberState.LEASED, MemberState.SUSPECT)
         match asked:
             case wire.Assign() if serves:

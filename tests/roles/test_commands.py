@@ -256,6 +256,10 @@ async def test_what_is_not_over_then_is_cut_off_and_counted(autojump_clock) -> N
         await trio.sleep(1)
         assert len(exits) == 1
         assert (receipt.finished, receipt.restarted) == (0, 1)
+        history = mesh.master.events(0, follow=False)
+        (told,) = [one async for one in history if one.kind == "worker.retired"]
+        assert told.group == "A"
+        assert told.text.endswith("1 cut off, in 60.0 s")
         assert receipt.took_after == pytest.approx(60.0, abs=1.0)
 
 
