@@ -20,6 +20,7 @@ from aemesh.cli.options import (
     json_option,
     state_option,
 )
+from aemesh.cli.progress import progress
 from aemesh.cli.spans import shown_span
 from aemesh.cli.status import show_groups
 from aemesh.client.mesh import Mesh
@@ -157,7 +158,7 @@ def _told_setup(wants: Demand) -> dict[str, str]:
 @state_option
 def add(name: str, engine: str, state: str | None, **wishes: Any) -> None:  # noqa: ANN401 - of `demand_options`
     """Open the group NAME."""
-    with ui.progress(f"opening group {name}"):
+    with progress(f"opening group {name}"):
         Mesh(state).open_group(name, engine, **demand_of(**wishes))
     ui.say(f"group {name} is open, engine {engine}")
 
@@ -212,7 +213,7 @@ def hold(name: str, state: str | None, *, as_json: bool) -> None:
 @state_option
 def remove(name: str, state: str | None) -> None:
     """Close the group NAME and give its workers back."""
-    with ui.progress(f"closing group {name}"):
+    with progress(f"closing group {name}"):
         Mesh(state).close_group(name)
     ui.say(f"group {name} is closed")
 
@@ -234,7 +235,7 @@ def move(
         raise UsageError(msg, hint=f"aemesh group move {words[0]} GROUP")
     workers, name = (words, None) if auto else (words[:-1], words[-1])
     who = " ".join(workers)
-    with ui.progress(f"sharing {who}" if auto else f"moving {who} to {name}"):
+    with progress(f"sharing {who}" if auto else f"moving {who} to {name}"):
         views = Mesh(state).move_all(workers, name)
     for view in views:
         if as_json:

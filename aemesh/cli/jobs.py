@@ -10,6 +10,7 @@ import msgspec
 
 from aemesh.cli import ui
 from aemesh.cli.options import json_option, state_option
+from aemesh.cli.progress import progress
 from aemesh.cli.spans import shown_span, span
 from aemesh.client.joboutput import last_lines, output_start, read_output
 from aemesh.client.jobs import JobFolder
@@ -85,7 +86,7 @@ def end(job: str, within: float, state: str | None) -> None:
     if found.view().state == "elsewhere":
         msg = f"job {found.id} runs on {found.record.host}"
         raise UsageError(msg, hint=f"on {found.record.host}, `aemesh jobs end {job}`")
-    with ui.progress(f"ending job {found.id}"):
+    with progress(f"ending job {found.id}"):
         found.end(term_after=within)
     ui.say(f"job {found.id}: {_state(found.view())}")
 

@@ -18,6 +18,7 @@ import click
 from aemesh.cli import ui
 from aemesh.cli.delegation import delegate_options, wish_of
 from aemesh.cli.options import assent_option, group_option, json_option, state_option
+from aemesh.cli.progress import Counting
 from aemesh.client.fingerprint import item_ids
 from aemesh.client.itemfiles import ItemFolders, JobLog, fields_of
 from aemesh.client.mesh import Mesh
@@ -29,8 +30,8 @@ from aemesh.host.openfiles import take_files
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from aemesh.client.ended import Ended
     from aemesh.client.runs import Run
-    from aemesh.client.spread import Ended
 
 # GNU parallel's: so many failed, or more.
 _MANY = 101
@@ -206,7 +207,7 @@ def _follow(
     total, done, failed = len(spread.orders), 0, 0
     warned: set[str] = set()
     was_alone = False
-    with ui.Counting("map", total) as count:
+    with Counting("map", total) as count:
 
         def tick() -> None:
             nonlocal was_alone

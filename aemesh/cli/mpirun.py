@@ -9,6 +9,7 @@ import click
 from aemesh.cli import ui
 from aemesh.cli.failures import failed
 from aemesh.cli.options import group_option, state_option
+from aemesh.cli.progress import progress
 from aemesh.errors import UsageError
 
 
@@ -63,7 +64,7 @@ def _guarded(
     try:
         mesh = Mesh(state)
         if ui.can_ask():
-            with ui.progress(f"waiting for group {name}"):
+            with progress(f"waiting for group {name}"):
                 mesh.connect(name)
         else:
             mesh.connect(name)

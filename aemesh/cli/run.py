@@ -16,6 +16,7 @@ from aemesh.cli import ui
 from aemesh.cli.delegation import delegate_options, wish_of
 from aemesh.cli.failures import failed
 from aemesh.cli.options import state_option
+from aemesh.cli.progress import progress
 from aemesh.errors import UnknownNameError, UsageError, quoted
 
 if TYPE_CHECKING:
@@ -129,7 +130,7 @@ def _on_group(name: str, argv: tuple[str, ...], state: str | None) -> int:
 
     mesh = Mesh(state)
     if ui.can_ask():
-        with ui.progress(f"waiting for group {name}"):
+        with progress(f"waiting for group {name}"):
             group = mesh.group(name)
     else:
         group = mesh.group(name)

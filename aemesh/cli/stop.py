@@ -9,6 +9,7 @@ import click
 
 from aemesh.cli import ui
 from aemesh.cli.options import state_option
+from aemesh.cli.progress import progress
 from aemesh.client.mesh import Mesh
 from aemesh.errors import UnreachableError
 
@@ -29,7 +30,7 @@ def stop(state: str | None) -> None:
         ui.say("the master is stopping")
         return
     try:
-        with ui.progress(f"waiting for the master (process {pid}) to end"):
+        with progress(f"waiting for the master (process {pid}) to end"):
             ended, _, _ = select.select([process], [], [], _STOP_AFTER)
     finally:
         os.close(process)

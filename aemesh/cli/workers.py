@@ -12,6 +12,7 @@ from aemesh.cli import ui
 from aemesh.cli.meshes import master_options, mesh_of
 from aemesh.cli.moments import moment
 from aemesh.cli.options import json_option, state_option
+from aemesh.cli.progress import progress
 from aemesh.cli.receipts import receipt_line
 from aemesh.cli.status import show_workers
 from aemesh.client.mesh import Mesh
@@ -77,7 +78,7 @@ def drain(
     if by is not None:
         now = time.time()
         by_after, haste = moment(by, now=now) - now, "late"
-    with ui.progress(f"draining {' '.join(names)}"):
+    with progress(f"draining {' '.join(names)}"):
         receipts = mesh.drain(*names, by_after=by_after, haste=haste)
     for receipt in receipts:
         if as_json:

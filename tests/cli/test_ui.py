@@ -14,6 +14,7 @@ import pytest
 import trio
 
 from aemesh.cli import ui
+from aemesh.cli.progress import Counting
 
 # The child makes the pseudo-terminal its own, as a shell's child has it.
 _HEAD = """
@@ -21,6 +22,7 @@ import fcntl, select, sys, termios
 fcntl.ioctl(0, termios.TIOCSCTTY, 0)
 import trio
 from aemesh.cli import ui
+from aemesh.cli.progress import Counting, progress
 """
 
 
@@ -97,11 +99,11 @@ async def main():
 trio.run(main)
 """
     with Terminal(code) as terminal:
-        await terminal.shows("first? [y/N] ")
-        await terminal.shows("cancelled True")
-        await terminal.shows("second? [y/N] ")
+        assert await terminal.shows("first? [y/N] ") == ""
+        assert await terminal.shows("cancelled True") == "\r\n"
+        assert await terminal.shows("second? [y/N] ") == "\r\n"
         terminal.type("y\n")
-        await terminal.shows("answer True")
+        assert await terminal.shows("answer True") == "y\r\n"
 
 
 async def test_two_questions_come_one_after_the_other():
@@ -141,7 +143,8 @@ import trio.testing
 trio.run(main)
 """
     with Terminal(code) as terminal:
-        await terminal.shows("trust it? [y/N] \r\nleaving\r\nunanswered True")
+        whole = "trust it? [y/N] \r\nleaving\r\nunanswered True"
+        assert await terminal.shows(whole) == ""
 
 
 async def test_a_line_said_meanwhile_repeats_the_question():
@@ -154,13 +157,14 @@ async def main():
 trio.run(main)
 """
     with Terminal(code) as terminal:
-        await terminal.shows("trust it? [y/N] ")
-        await terminal.shows("office-2 is lost\r\ntrust it? [y/N] ")
+        assert await terminal.shows("trust it? [y/N] ") == ""
+        again = "office-2 is lost\r\ntrust it? [y/N] "
+        assert await terminal.shows(again) == "\r\n"
 
 
 async def test_a_question_shows_no_control_characters():
     with Terminal("trio.run(ui.ask, 'a\\x1b[2Jb')") as terminal:
-        await terminal.shows("a\\x1b[2Jb [y/N] ")
+        assert await terminal.shows("a\\x1b[2Jb [y/N] ") == ""
 
 
 async def test_without_a_terminal_the_answer_is_no(
@@ -200,7 +204,7 @@ def test_without_a_terminal_there_is_no_secret(monkeypatch: pytest.MonkeyPatch):
 
 
 COUNT = """
-with ui.Counting("map", 3) as counting:
+with Counting("map", 3) as counting:
     counting.show(1, "2 run")
     with counting.hidden():
         ui.pass_on(b"data \\x1b[31m\\tof one\\n")
@@ -224,7 +228,7 @@ async def test_a_bar_counts_and_stands_aside_for_data():
 @pytest.mark.parametrize("shows", ['Counting("map", 3)', 'progress("moving w1")'])
 async def test_whoever_is_ended_by_a_signal_leaves_a_cursor(shows: str, number: int):
     # Not one long wait: Python may take note of a signal just before it begins.
-    code = f"with ui.{shows}:\n print('up')\n while 1: select.select([], [], [], 0.01)"
+    code = f"with {shows}:\n print('up')\n while 1: select.select([], [], [], 0.01)"
     with Terminal(code) as one:
         await one.shows("\x1b[?25l")
         await one.shows("up")
@@ -287,7 +291,7 @@ def test_what_a_full_disk_does_not_take_is_told_where_it_can_be(way: str):
 def test_without_a_terminal_data_is_passed_on_as_it_is(
     capfdbinary: pytest.CaptureFixture[bytes],
 ):
-    with ui.Counting("map", 3) as counting, counting.hidden():
+    with Counting("map", 3) as counting, counting.hidden():
         counting.show(1, "2 run")
         ui.pass_on(b"data \x1b[31m\xff")
         ui.pass_on(b"error", error=True)
