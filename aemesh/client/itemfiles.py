@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from pathlib import Path
 
-    from aemesh.client.spread import Ended, Said
+    from aemesh.client.ended import Ended, Said
 
 _HEADS = (
     *("Seq", "Host", "Starttime", "JobRuntime", "Send", "Receive"),

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from aemesh.cli.map import _orders
-from aemesh.client.spread import Said
+from aemesh.client.ended import Said
 from aemesh.client.template import Template
 from aemesh.host.openfiles import take_files
 from tests.files import few_files

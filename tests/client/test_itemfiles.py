@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from aemesh.client.ended import Ended, Said
 from aemesh.client.itemfiles import ItemFolders, JobLog
-from aemesh.client.spread import Ended, Said
 from aemesh.errors import SettingsError
 
 

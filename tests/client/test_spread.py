@@ -12,8 +12,9 @@ import pytest
 
 from aemesh import limits
 from aemesh.client import spread as spreading
+from aemesh.client.ended import Ended
 from aemesh.client.fingerprint import item_ids
-from aemesh.client.spread import Ended, Order, Spread
+from aemesh.client.spread import Order, Spread
 from aemesh.errors import (
     EngineError,
     GroupClosedError,
