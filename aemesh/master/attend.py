@@ -33,6 +33,7 @@ from aemesh.model.names import GroupName
 from aemesh.net.doorman import Desk
 from aemesh.net.link import Closed, Ending, Link
 from aemesh.net.rotation import FindNext, keep_offering
+from aemesh.policy.comeback import Comeback
 from aemesh.policy.membership import Happening
 from aemesh.protocol import wire
 from aemesh.protocol.session import Pulse
@@ -40,10 +41,6 @@ from aemesh.tasks.nursery import open_crew
 from aemesh.tasks.waiting import wait_any
 
 _log = logging.getLogger(__name__)
-
-# An engine that did not come up on a worker is tried again, ever more slowly.
-_AGAIN_AFTER = 0.5
-_AGAIN_CAP_AFTER = 60.0
 
 
 @dataclass(slots=True)
@@ -64,7 +61,7 @@ class Attendant:
     takeover: Takeover | None = None
     member: RemoteMember | None = None
     joined_at: float = 0.0
-    failures: dict[GroupName, int] = field(default_factory=dict)  # in a row
+    comeback: Comeback = field(default_factory=Comeback)
     expected: float = 0.0  # the end that the engine knows of
     # The worker is between two groups of ours, and kept for the next one until then.
     vacant_until: float = math.inf
@@ -155,7 +152,8 @@ class Attendant:
             member, self.member = self.member, None
             await group.lose(record, member)
             await self._let_go("its engine broke", again=True)
-            self._note_broken(group.name)
+            pause = self.comeback.broke(group.name, lasted=self._lasted())
+            self._bar(group.name, pause)
             self._count_failure(group, "its engine broke", since=self.joined_at)
         elif group.is_stale(record) and not self.sharing.holders(group.name):
             why = "its jobs act as somebody else from now on"
@@ -293,7 +291,7 @@ class Attendant:
             self._say("worker.failed", f"{record.name} is not in {group.name}: {exc}")
             # Who served another group of ours is brought back, if that one has a place.
             await self._let_go("it did not come up", again=was_ours)
-            self._bar(group.name)
+            self._bar(group.name, self.comeback.failed(group.name))
             self._count_failure(group, str(exc), since=began)
             return exc
         self.vacant_until = math.inf
@@ -304,24 +302,14 @@ class Attendant:
         self._say("worker.joined", text)
         return None
 
-    def _has_lasted(self) -> bool:
-        return trio.current_time() - self.joined_at > limits.FAILS_QUICKLY_AFTER
+    def _lasted(self) -> float:
+        return trio.current_time() - self.joined_at
 
-    def _note_broken(self, name: GroupName) -> None:
-        """One that breaks soon after it came up comes back at once the first time."""
-        if self._has_lasted():
-            self.failures.pop(name, None)
-        elif name in self.failures:
-            self._bar(name)
-        else:
-            self.failures[name] = 0
-
-    def _bar(self, name: GroupName) -> None:
-        """Try a group in which the worker did not come up ever more slowly."""
-        failures = self.failures[name] = self.failures.get(name, 0) + 1
-        again = min(_AGAIN_AFTER * 2**failures, _AGAIN_CAP_AFTER)
-        self.record.barred[name] = trio.current_time() + again
-        self.sharing.changed()
+    def _bar(self, name: GroupName, pause: float) -> None:
+        """Let the worker be shared without this group for a while."""
+        if pause:
+            self.record.barred[name] = trio.current_time() + pause
+            self.sharing.changed()
 
     def _count_failure(self, group: Group, what: str, *, since: float) -> None:
         """Set the worker aside if it fails at once, again and again, and others not."""
@@ -428,8 +416,8 @@ class Attendant:
                 receipt = left
             elif record.order is not order or await self._keep(group):
                 return None
-            if self._has_lasted():
-                self.failures.pop(group.name, None)
+            self.comeback.parted(group.name, lasted=self._lasted())
+            if self._lasted() > limits.FAILS_QUICKLY_AFTER:
                 record.standing.did_well()
         self.member = None
         await self._release(again=again)
