@@ -20,6 +20,7 @@ from aemesh.host.control.sockets import SOCKET_FILE
 from aemesh.master.control import serve_control
 from aemesh.model.group import Demand
 from aemesh.testing.memory_control import MemoryControl
+from tests.client.local_dask import local_cluster
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -30,13 +31,7 @@ distributed = pytest.importorskip("distributed")
 
 @pytest.fixture(scope="module")
 def address() -> Iterator[str]:
-    with distributed.LocalCluster(
-        n_workers=1,
-        threads_per_worker=1,
-        processes=False,
-        protocol="tcp://",
-        dashboard_address="127.0.0.1:0",
-    ) as cluster:
+    with local_cluster(1, protocol="tcp://") as cluster:
         yield cluster.scheduler_address
 
 

@@ -5,14 +5,13 @@ from __future__ import annotations
 import json
 import linecache
 import re
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from aemesh.client.fingerprint import function_fingerprint
+from tests.client.processes import says_the_same_everywhere
 
 ROOT = str(Path(__file__).parents[2])
 
@@ -227,16 +226,7 @@ def test_a_function_is_the_same_in_another_process(source: str) -> None:
         "from aemesh.client.fingerprint import function_fingerprint\n"
         "print(function_fingerprint(work))"
     )
-    told = {
-        subprocess.run(
-            [sys.executable, "-c", code],
-            env={"PYTHONHASHSEED": seed},
-            capture_output=True,
-            check=True,
-        ).stdout
-        for seed in ("1", "2", "3")
-    }
-    assert len(told) == 1
+    assert says_the_same_everywhere(code)
 
 
 def test_the_rule_stands_in_front() -> None:

@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tests.client.local_dask import local_cluster
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
@@ -29,13 +31,7 @@ WITHIN = 30.0  # a hang is a failure
 
 @pytest.fixture(scope="module")
 def address() -> Iterator[str]:
-    with distributed.LocalCluster(
-        n_workers=2,
-        threads_per_worker=1,
-        processes=False,
-        protocol="tcp://",  # what goes there is pickled
-        dashboard_address="127.0.0.1:0",
-    ) as cluster:
+    with local_cluster(2, protocol="tcp://") as cluster:
         yield cluster.scheduler_address
 
 

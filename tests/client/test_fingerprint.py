@@ -5,8 +5,6 @@ from __future__ import annotations
 import functools
 import json
 import re
-import subprocess
-import sys
 from argparse import Namespace
 from collections import OrderedDict
 from dataclasses import dataclass, field
@@ -19,6 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aemesh.client.fingerprint import function_fingerprint, function_title, item_ids
+from tests.client.processes import says_the_same_everywhere
 
 ROOT = str(Path(__file__).parents[2])
 
@@ -176,16 +175,7 @@ def test_ids_are_the_same_in_another_process(items: str) -> None:
         "from aemesh.client.fingerprint import item_ids\n"
         f"print(item_ids({items}))"
     )
-    told = {
-        subprocess.run(
-            [sys.executable, "-c", code],
-            env={"PYTHONHASHSEED": seed},
-            capture_output=True,
-            check=True,
-        ).stdout
-        for seed in ("1", "2", "3")
-    }
-    assert len(told) == 1
+    assert says_the_same_everywhere(code)
 
 
 @given(st.lists(st.text() | st.integers() | st.binary(), max_size=20))

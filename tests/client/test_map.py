@@ -25,6 +25,7 @@ from aemesh.errors import (
     UsageError,
 )
 from aemesh.model.view import ConnectView
+from tests.client.local_dask import local_cluster
 
 dask = pytest.importorskip("dask")
 distributed = pytest.importorskip("distributed")
@@ -46,12 +47,7 @@ class LocalGroup:
 
 @pytest.fixture(scope="module")
 def address() -> Iterator[str]:
-    with distributed.LocalCluster(
-        n_workers=2,
-        threads_per_worker=1,
-        processes=False,
-        dashboard_address="127.0.0.1:0",
-    ) as cluster:
+    with local_cluster(2) as cluster:
         yield cluster.scheduler_address
 
 
@@ -276,12 +272,7 @@ def test_a_map_that_waits_for_its_group_is_closed_at_once(address: str) -> None:
 
 def test_a_map_calls_for_the_first_worker() -> None:
     """Who follows the load looks at what the scheduler has, so it must have some."""
-    with distributed.LocalCluster(
-        n_workers=0,
-        threads_per_worker=1,
-        processes=False,
-        dashboard_address="127.0.0.1:0",
-    ) as cluster:
+    with local_cluster(0) as cluster:
         cluster.adapt(minimum=0, maximum=1, interval="20ms")
 
         with mapped(cluster.scheduler_address, abs, range(-3, 0)) as results:
