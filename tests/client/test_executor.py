@@ -137,6 +137,7 @@ def test_a_map_that_takes_too_long_raises(executor: GroupExecutor) -> None:
 
 
 def test_map_s_results_are_there_behind_the_block(address: str) -> None:
+    """Shows: E6."""
     with opened(address) as executor:
         running = Gate.fill(executor)
         results = executor.map(pow, range(5), [2] * 5)

@@ -104,3 +104,6 @@ def test_a_process_that_is_gone_is_given_nothing():
         child.wait()
 
         give_usual(child.pid)
+
+        usual, most = resource.getrlimit(FILES)
+        assert usual == most  # ours are not given away in its place

@@ -218,6 +218,7 @@ async def command_on(mesh: Mesh, name: str, exits: list[JobExit]) -> Job:
 async def test_who_leaves_lets_commands_go_on_until_then_and_begins_none(
     autojump_clock,
 ) -> None:
+    """Shows: E4."""
     async with open_mesh("A") as mesh:
         await with_members(mesh, "office-1", "office-2")
         exits: list[JobExit] = []
