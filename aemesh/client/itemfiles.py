@@ -29,16 +29,14 @@ _ITEM = re.compile(r"[0-9]+")
 class ItemFolders:
     """A folder with one for each item: its outputs, and its end as JSON.
 
-    An item's folder has its name once all of it is there.  Those of a former time that
-    are not among ours, or had more or fewer zeros, go: an item's with its new one, and
-    the others when all of ours are there.
+    An item's folder has its name once all of it is there, and takes the place of the
+    former one of this number, which may have had more or fewer zeros in front.
     """
 
     def __init__(self, folder: Path, *, count: int) -> None:
         """Make the folder; raises `SettingsError` if items cannot be written there."""
         self._folder = folder
         self._width = len(str(count))
-        self._left = count
         self._former: defaultdict[int, list[Path]] = defaultdict(list)
         with _written(folder):
             folder.mkdir(parents=True, exist_ok=True)
@@ -67,10 +65,8 @@ class ItemFolders:
             (fresh / "result.json").write_text(fields)
             remove_tree(place)
             fresh.rename(place)
-        self._left -= 1
-        for one in (number,) if self._left else tuple(self._former):
-            for former in self._former.pop(one, ()):
-                remove_tree(former)
+        for former in self._former.pop(number, ()):
+            remove_tree(former)
 
     def _name(self, number: int) -> str:
         return f"{number:0{self._width}}"

@@ -33,14 +33,14 @@ def items(count: int) -> list[str]:
 
 
 @pytest.mark.parametrize(("before", "now"), [(9, 10), (10, 9), (12, 10), (3, 3)])
-def test_a_folder_has_the_items_of_the_last_time_each_once(
+def test_each_item_is_there_once_and_none_goes_that_was_not_run_again(
     tmp_path: Path, before: int, now: int
 ) -> None:
     written(tmp_path, before)
     (tmp_path / "7000").write_text("mine")
     (tmp_path / "8000").mkdir()  # somebody else's: there is no item in it
 
-    assert written(tmp_path, now) == items(now)
+    assert written(tmp_path, now) == items(max(before, now))
     assert (tmp_path / "7000").exists()
     assert (tmp_path / "8000").exists()
 
